@@ -1,0 +1,58 @@
+"""Partial restart for Keras: find the filters that do nothing, re-initialise only those, train on.
+
+The public names are loaded when they are first used, so that the command line can check its flags
+before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerasrestart import models
+    from kerasrestart.report.tensorboard import RestartTensorBoard
+    from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.observer import RestartObserver
+    from kerasrestart.restart.selection import select_filters
+    from kerasrestart.restart.surgery import restart_filters
+    from kerasrestart.scoring.score_filters import score_filters
+    from kerasrestart.scoring.scorer import Scorer
+    from kerasrestart.scoring.train_step import RestartModel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PartialRestart": "kerasrestart.restart.callback",
+    "RestartModel": "kerasrestart.scoring.train_step",
+    "RestartObserver": "kerasrestart.restart.observer",
+    "RestartTensorBoard": "kerasrestart.report.tensorboard",
+    "Scorer": "kerasrestart.scoring.scorer",
+    "restart_filters": "kerasrestart.restart.surgery",
+    "score_filters": "kerasrestart.scoring.score_filters",
+    "select_filters": "kerasrestart.restart.selection",
+}
+
+__all__ = [
+    "PartialRestart",
+    "RestartModel",
+    "RestartObserver",
+    "RestartTensorBoard",
+    "Scorer",
+    "models",
+    "restart_filters",
+    "score_filters",
+    "select_filters",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module("kerasrestart.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""What is written of a run: TensorBoard records, tables, the run record."""

@@ -1,0 +1,1 @@
+"""When filters are restarted, which ones, with what, and how."""

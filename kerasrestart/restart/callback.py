@@ -1,0 +1,333 @@
+"""The callback that restarts useless filters while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
+from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.records import LayerRestart, RestartEvent, RestartState, Round
+from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.selection import check_fraction, select_filters
+from kerasrestart.restart.slots import check_slots
+from kerasrestart.restart.trigger import (
+    Action,
+    EpochsTrigger,
+    PlateauTrigger,
+    Trigger,
+    TriggerState,
+    higher_is_better,
+)
+from kerasrestart.scoring import criteria
+from kerasrestart.scoring.scorer import Scorer
+from kerasrestart.scoring.train_step import attach, detach
+
+
+class PartialRestart(keras.callbacks.Callback):
+    """Re-initialises the filters that do least, each time training has reached a plateau.
+
+    Scores of all filters are taken in the backward pass that training makes anyway, over each
+    epoch. When a round of training is over, the filters of lowest score are re-initialised, the
+    learning rate goes back to where it began, and a new round starts. The first round is the
+    baseline. Restarts end after `max_restarts`, when the same filters are selected as the last
+    time, or at the `target`; the plateau that follows ends the training.
+
+    It works on any built Functional or Sequential model as it stands. For the length of `fit` the
+    model trains by a step that also scores; afterwards it is what it was, and what is saved is a
+    plain Keras model.
+
+    Source: Han and Zhang, "Partial Restart of Neural Network", algorithm 1.
+
+    Args:
+        initializer: What the filters are initialised with: `"uniform"`, `"he"`, `"xavier"`,
+            `"minmax"`, `"distribution"`, `"none"` (the control: the learning rate restarts, no
+            filter does), or any Keras initializer by name, config or instance. Defaults to
+            `"uniform"`.
+        criterion: What filters are scored by: a name or function, see
+            `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
+        fraction: Share of each layer's filters that a restart takes. Defaults to 0.1.
+        monitor: Metric that tells a plateau, as it stands in the logs. Defaults to `"val_loss"`.
+        patience: Epochs without improvement that make a plateau. Defaults to 5.
+        max_restarts: How many restarts at most. Defaults to 3.
+        seed: Seed of the new weights. Defaults to 0.
+        mode: `"min"`, `"max"` or `"auto"`: whether `monitor` is to fall or to rise. Defaults to
+            `"auto"`: from its name.
+        min_delta: Smallest change of `monitor` that is an improvement. Defaults to 0.
+        target: Value of `monitor` at which training ends. Defaults to None.
+        round_epochs: Length of a round in epochs, instead of a plateau; `patience` and `min_delta`
+            are not used then. Defaults to None: a plateau ends a round.
+        learning_rate_drops: How many times in a round the learning rate falls at a plateau before a
+            plateau ends the round. Defaults to 0.
+        learning_rate_factor: What it is multiplied by at each fall. Defaults to 0.1.
+        outgoing: What becomes of the outgoing weights of a restarted filter, see
+            `restart_filters`. Defaults to `"keep"`.
+        stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
+            With `initializer="none"` they do not, so that the control trains as long. Defaults to
+            True.
+        stop_when_done: Whether training ends with the round that follows the last restart. Defaults
+            to True.
+        recovery_epochs: A restart is left out where fewer epochs than this would remain. Defaults
+            to None: `patience`, or `round_epochs` where that is given.
+        observers: `RestartObserver`s, told of each round and restart. Defaults to none.
+        verbose: 1 prints a line at each restart, 0 prints nothing. Defaults to 1.
+
+    Attributes:
+        state: A `RestartState`: all that changes while training goes on.
+        events: The restarts made, one `RestartEvent` each.
+        rounds: The rounds, one `Round` each; the first is the baseline.
+        scores: Scores of the last whole epoch: by layer name, float32 `[filters]`.
+
+    Raises:
+        ValueError: An argument is out of range; at the start of `fit`: the model has no filters, or
+            `fraction` selects none or all of a layer, or the optimizer's slots are not known; at
+            the end of the first epoch: `monitor` is not in the logs.
+        TypeError: At the start of `fit`: the model has no graph, or a `train_step` of its own.
+
+    Example:
+    ```python
+    restart = kerasrestart.PartialRestart(initializer="uniform", fraction=0.1, patience=3)
+    model.fit(x, y, validation_split=0.1, epochs=60, callbacks=[restart])
+    for event in restart.events:
+        print(event.epoch, {name: layer.filters for name, layer in event.layers.items()})
+    ```
+    """
+
+    def __init__(
+        self,
+        initializer: Any = "uniform",
+        criterion: str | criteria.Criterion = "taylor",
+        fraction: float = 0.1,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        max_restarts: int = 3,
+        seed: int = 0,
+        *,
+        mode: str = "auto",
+        min_delta: float = 0.0,
+        target: float | None = None,
+        round_epochs: int | None = None,
+        learning_rate_drops: int = 0,
+        learning_rate_factor: float = 0.1,
+        outgoing: str = "keep",
+        stop_on_repeat: bool = True,
+        stop_when_done: bool = True,
+        recovery_epochs: int | None = None,
+        observers: Sequence[RestartObserver] = (),
+        verbose: int = 1,
+    ):
+        super().__init__()
+        _check("patience", patience, patience >= 1, "1 or more")
+        _check("max_restarts", max_restarts, max_restarts >= 0, "0 or more")
+        _check("seed", seed, seed >= 0, "0 or more")
+        _check("min_delta", min_delta, min_delta >= 0, "0 or more")
+        _check("learning_rate_drops", learning_rate_drops, learning_rate_drops >= 0, "0 or more")
+        in_range = 0 < learning_rate_factor < 1
+        _check("learning_rate_factor", learning_rate_factor, in_range, "between 0 and 1")
+        if round_epochs is not None:
+            least = learning_rate_drops + 1
+            _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
+        _check("fraction", fraction, 0 < fraction < 1, "between 0 and 1, both excluded")
+        initializers.get(initializer)
+        surgery.check_outgoing(outgoing)
+        criteria.get(criterion)
+
+        self.initializer = initializer
+        self.criterion = criterion
+        self.fraction = fraction
+        self.monitor = monitor
+        self.max_restarts = max_restarts
+        self.seed = seed
+        self.target = target
+        self.learning_rate_factor = learning_rate_factor
+        self.learning_rate_drops = learning_rate_drops
+        self.outgoing = outgoing
+        self.stop_on_repeat = stop_on_repeat and initializers.get(initializer) is not None
+        self.stop_when_done = stop_when_done
+        self.recovery_epochs = (
+            (round_epochs or patience) if recovery_epochs is None else recovery_epochs
+        )
+        self.observers = list(observers)
+        self.verbose = verbose
+        self.higher_is_better = higher_is_better(monitor, mode)
+        self.trigger: Trigger = (
+            PlateauTrigger(self.higher_is_better, patience, min_delta, learning_rate_drops)
+            if round_epochs is None
+            else EpochsTrigger(self.higher_is_better, round_epochs, learning_rate_drops)
+        )
+        self.state = RestartState()
+        self.scorer: Scorer | None = None
+        self.scores: dict[str, np.ndarray] = {}
+        self._messages: list[str] = []
+
+    @property
+    def events(self) -> list[RestartEvent]:
+        """The restarts made."""
+        return self.state.events
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The rounds of training; the first is the baseline."""
+        return self.state.rounds
+
+    def on_train_begin(self, logs=None):
+        """Finds the filters and puts the scored step under the model."""
+        scorer = Scorer(self.model, self.criterion)
+        check_fraction(self.fraction, {n: site.filters for n, site in scorer.sites.items()})
+        check_slots(self.model.optimizer)
+        rate = learning_rate_of(self.model.optimizer)
+        if rate is None and self.learning_rate_drops:
+            raise ValueError(
+                "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
+                "made with a schedule: pass it a number, or learning_rate_drops=0."
+            )
+        attach(self.model, scorer)
+        self.scorer = scorer
+        self.state = RestartState(learning_rate=rate)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins to score anew; opens a round where one has ended."""
+        self._print_messages()
+        self.scorer.reset()
+        if not self.rounds or self.rounds[-1].ended:
+            self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Follows the metric, and restarts filters when the round is over."""
+        metrics = self._metrics(logs)
+        if (rate := learning_rate_of(self.model.optimizer)) is not None:
+            logs["learning_rate"] = rate  # as keras.callbacks.ReduceLROnPlateau does
+        self.scores = self._epoch_scores()
+        if self.events:
+            self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
+        self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
+        value = metrics[self.monitor]
+        self.state.trigger, action = self.trigger.step(self.state.trigger, value)
+        if self._target_reached(value):
+            self._finish("target reached", f"{self.monitor} has reached {self.target:g}", stop=True)
+        elif action is Action.LOWER_LEARNING_RATE:
+            set_learning_rate(self.model.optimizer, rate * self.learning_rate_factor)
+            self._say(epoch, f"learning rate down to {rate * self.learning_rate_factor:g}")
+        elif action is Action.END_ROUND and self.state.finished is None:
+            self._end_of_round(epoch, metrics)
+        for observer in self.observers:
+            observer.on_epoch_end(epoch, self)
+
+    def on_train_end(self, logs=None):
+        """Gives the model its own training step back."""
+        detach(self.model)
+        if self.rounds and not self.rounds[-1].ended:
+            self._end_round("training ended")
+        self._print_messages()
+
+    def _end_of_round(self, epoch: int, metrics: dict[str, float]) -> None:
+        reason = self.trigger.describe(self.monitor)
+        if len(self.events) >= self.max_restarts:
+            self._finish(f"all {self.max_restarts} restarts made", reason)
+            return
+        # Where another callback has ended the training, no epoch is left to learn in.
+        left = 0 if self.model.stop_training else self.params["epochs"] - epoch - 1
+        if left < self.recovery_epochs:
+            # A filter restarted now would be left half-trained.
+            self._finish(f"{left} epochs left, fewer than recovery_epochs={self.recovery_epochs}")
+            return
+        chosen = select_filters(self.scores, fraction=self.fraction)
+        if self.stop_on_repeat and self.events and self._same_as_last(chosen):
+            self._finish("the same filters were selected as at the last restart", reason)
+            return
+        self._end_round(reason)
+        self._restart(epoch, reason, chosen, metrics)
+
+    def _restart(self, epoch, reason, chosen, metrics) -> None:
+        last = self.events[-1].layers if self.events else None
+        layers = {
+            name: LayerRestart(
+                filters.tolist(),
+                self.scores[name].tolist(),
+                None if last is None else len(set(filters.tolist()) & set(last[name].filters)),
+            )
+            for name, filters in chosen.items()
+        }
+        event = RestartEvent(
+            restart=len(self.events) + 1,
+            epoch=epoch,
+            reason=reason,
+            initializer=initializers.describe(self.initializer),
+            learning_rate=self.state.learning_rate,
+            layers=layers,
+            metrics_before=metrics,
+        )
+        for observer in self.observers:
+            observer.on_restart_begin(event, self)
+        surgery.restart_filters(
+            self.model,
+            chosen,
+            initializer=self.initializer,
+            outgoing=self.outgoing,
+            seed=derive_seed(self.seed, event.restart),
+            sites=self.scorer.sites,
+        )
+        if self.state.learning_rate is not None:
+            set_learning_rate(self.model.optimizer, self.state.learning_rate)
+        self.state.trigger = TriggerState()
+        self.events.append(event)
+        for observer in self.observers:
+            observer.on_restart_end(event, self)
+        self._say(epoch, event.summary())
+
+    def _end_round(self, reason: str) -> None:
+        self.rounds[-1].ended = reason
+        for observer in self.observers:
+            observer.on_round_end(self.rounds[-1], self)
+
+    def _finish(self, why: str, round_ended: str | None = None, stop: bool | None = None) -> None:
+        """Makes no more restarts; ends the round and the training too where there is cause."""
+        self.state.finished = why
+        self._messages.append(f"No more restarts: {why}.")
+        if round_ended and (self.stop_when_done if stop is None else stop):
+            self._end_round(round_ended)
+            self.model.stop_training = True
+
+    def _same_as_last(self, chosen: dict[str, np.ndarray]) -> bool:
+        last = {name: layer.filters for name, layer in self.events[-1].layers.items()}
+        return last == {name: filters.tolist() for name, filters in chosen.items()}
+
+    def _target_reached(self, value: float) -> bool:
+        if self.target is None:
+            return False
+        return value >= self.target if self.higher_is_better else value <= self.target
+
+    def _epoch_scores(self) -> dict[str, np.ndarray]:
+        if not self.scorer.examples:
+            raise ValueError(
+                f"No batch was scored: the train_step of {type(self.model).__name__} must take its "
+                "gradients by scored_gradients, within record_feature_maps."
+            )
+        return self.scorer.result()
+
+    def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
+        metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
+        if self.monitor not in metrics:
+            raise ValueError(
+                f"monitor='{self.monitor}' is not among the logs of this training: expected one of "
+                f"{sorted(metrics)}, or validation data at each epoch for a name with 'val_'."
+            )
+        return metrics
+
+    def _say(self, epoch: int, text: str) -> None:
+        self._messages.append(f"Epoch {epoch + 1}: {text}.")
+
+    def _print_messages(self) -> None:
+        # Between two epochs, where no progress bar is open.
+        for message in self._messages if self.verbose else ():
+            print(message, flush=True)
+        self._messages.clear()
+
+
+def _check(name: str, value: Any, right: bool, expected: str) -> None:
+    if not right:
+        raise ValueError(f"{name} must be {expected}. Received: {value}")

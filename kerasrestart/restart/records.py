@@ -1,0 +1,136 @@
+"""What is known of a run with restarts: plain records that turn into JSON as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kerasrestart.restart.trigger import TriggerState
+
+
+@dataclasses.dataclass
+class LayerRestart:
+    """What a restart did to one layer.
+
+    Attributes:
+        filters: Indices of the restarted filters, ascending.
+        scores: Scores of all filters of the layer just before the restart.
+        useless_again: How many filters of the last restart were selected again; None at the first.
+    """
+
+    filters: list[int]
+    scores: list[float]
+    useless_again: int | None = None
+
+
+@dataclasses.dataclass
+class RestartEvent:
+    """One restart.
+
+    Attributes:
+        restart: Its number, from 1.
+        epoch: The epoch at whose end it was made, counted from 0 as in `keras.callbacks.History`.
+        reason: Why the round before it ended.
+        initializer: What the filters were initialised with.
+        learning_rate: What the learning rate was set back to; None where a schedule rules it.
+        layers: By name, the layers of which some filter was selected.
+        metrics_before: The logs of `epoch`.
+        metrics_after: The logs of the epoch after it; empty until that has ended.
+        dip: How much worse the monitored metric was after that epoch than before it, in its own
+            unit (negative: it was better); None until then.
+        epochs_to_recover: Epochs until the monitored metric was as good as before; None if it has
+            not been in this round.
+    """
+
+    restart: int
+    epoch: int
+    reason: str
+    initializer: str
+    learning_rate: float | None
+    layers: dict[str, LayerRestart]
+    metrics_before: dict[str, float]
+    metrics_after: dict[str, float] = dataclasses.field(default_factory=dict)
+    dip: float | None = None
+    epochs_to_recover: int | None = None
+
+    def follow(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
+        """Fills in what only the epochs after the restart can tell.
+
+        Args:
+            epoch: An epoch after that of the restart, before the next one.
+            logs: Its logs.
+            monitor: The monitored metric.
+            higher: Whether that is to rise.
+        """
+        loss = self.metrics_before[monitor] - logs[monitor]
+        loss = loss if higher else -loss
+        if not self.metrics_after:
+            self.metrics_after, self.dip = dict(logs), loss
+        if self.epochs_to_recover is None and loss <= 0:
+            self.epochs_to_recover = epoch - self.epoch
+
+    def summary(self) -> str:
+        """The restart as one sentence, such as a terminal shows."""
+        counts = {name: (len(of.filters), len(of.scores)) for name, of in self.layers.items()}
+        restarted, filters = map(sum, zip(*counts.values(), strict=True))
+        by_layer = ", ".join(f"{name} {k}/{n}" for name, (k, n) in counts.items())
+        did = "Left" if self.initializer == "none" else "Restarted"
+        how = "as they are" if self.initializer == "none" else f"with {self.initializer}"
+        rate = self.learning_rate
+        back = "" if rate is None else f"; learning rate back to {rate:g}"
+        return f"{self.reason}. {did} {restarted} of {filters} filters ({by_layer}) {how}{back}"
+
+
+@dataclasses.dataclass
+class Round:
+    """The epochs from one restart to the next; the first round is the baseline.
+
+    Attributes:
+        round: Its number; 0 is the baseline, n what follows restart n.
+        first_epoch: Its first epoch, counted from 0.
+        epochs: Its length.
+        best_epoch: The epoch of its best monitored value.
+        best_metrics: The logs of that epoch.
+        last_metrics: The logs of its last epoch.
+        ended: Why it ended; None while it is open.
+    """
+
+    round: int
+    first_epoch: int
+    epochs: int = 0
+    best_epoch: int | None = None
+    best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    last_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    ended: str | None = None
+
+    def add(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
+        """Adds an epoch with its logs; `monitor` and `higher` as in `RestartEvent.follow`."""
+        self.epochs += 1
+        self.last_metrics = dict(logs)
+        best = self.best_metrics.get(monitor)
+        value = logs[monitor]
+        if best is None or (value > best if higher else value < best):
+            self.best_epoch, self.best_metrics = epoch, dict(logs)
+
+
+@dataclasses.dataclass
+class RestartState:
+    """All that changes while a run with restarts goes on, but for the model and its scorer.
+
+    Attributes:
+        trigger: How far the present round has come.
+        rounds: All rounds; the last is the present one.
+        events: All restarts.
+        learning_rate: The rate that each round begins with; None where a schedule rules it.
+        finished: Why no more restarts will come; None while they may.
+    """
+
+    trigger: TriggerState = dataclasses.field(default_factory=TriggerState)
+    rounds: list[Round] = dataclasses.field(default_factory=list)
+    events: list[RestartEvent] = dataclasses.field(default_factory=list)
+    learning_rate: float | None = None
+    finished: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON knows it."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,1 @@
+"""Where filters are read, and how they are scored while a model trains."""

@@ -1,0 +1,73 @@
+"""Scores of a network as it stands, without training it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrestart.scoring.criteria import Criterion
+from kerasrestart.scoring.reduction import costs_per_loss
+from kerasrestart.scoring.scorer import Scorer
+
+
+def score_filters(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    criterion: str | Criterion = "taylor",
+    batch_size: int = 128,
+) -> dict[str, np.ndarray]:
+    """Scores every filter of a compiled model over a set of examples, in inference mode.
+
+    Weights, batch norm statistics and optimizer stay as they are. The cost is the compiled loss.
+
+    Args:
+        model: A built and compiled Functional or Sequential model.
+        x: Inputs: arrays, or a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`.
+        y: Targets, where `x` is arrays.
+        sample_weight: Weights of the examples, where `x` is arrays. Defaults to None.
+        criterion: A name or a function, see `kerasrestart.scoring.criteria.get`. Defaults to
+            `"taylor"`.
+        batch_size: Examples in a batch, where `x` is arrays. Does not change the result but for
+            rounding. Defaults to 128.
+
+    Returns:
+        By layer name, float32 `[filters]`: the mean over the examples of the saliency of a filter,
+        in units of the loss.
+
+    Raises:
+        ValueError: The model is not compiled, has no filters, there is no example, or `criterion`
+            is not known.
+        TypeError: The model has no graph.
+    """
+    if not model.compiled or model.loss is None:
+        raise ValueError(
+            f"Model '{model.name}' has no loss to score by: call compile(loss=...) before."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+    scorer = Scorer(model, criterion)
+
+    @tf.function(reduce_retracing=True)
+    def score_batch(x: Any, y: Any, sample_weight: Any) -> None:
+        size = tf.shape(keras.tree.flatten(x)[0])[0]
+        with tf.GradientTape() as tape, scorer.record() as maps:
+            y_pred = model(x, training=False)
+            loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
+            loss = model.optimizer.scale_loss(loss)
+        factor = costs_per_loss(model, size, sample_weight)
+        scorer.gradients(tape, loss, (), maps, batch_size=size, costs_per_loss=factor)
+
+    if not isinstance(x, tf.data.Dataset):
+        arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
+        x = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    for batch in x:
+        score_batch(*keras.utils.unpack_x_y_sample_weight(batch))
+    if not scorer.examples:
+        raise ValueError("There is no example to score filters by: x is empty.")
+    return scorer.result()

@@ -1,0 +1,172 @@
+"""The training step that scores filters in the backward pass that training makes anyway."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.scoring.reduction import costs_per_loss, over_replicas
+from kerasrestart.scoring.scorer import FeatureMaps, Scorer
+
+
+def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str, Any]:
+    """One step of training that does all that `keras.Model.train_step` does, and scores.
+
+    The weights come out as they do without scoring: the gradients by feature maps are taken by the
+    same tape in the same pass, and nothing else is changed.
+
+    Args:
+        model: A compiled model.
+        scorer: A scorer of this model; the batch is added to it.
+        data: A batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+    Returns:
+        The logs of the step: metric names to scalar tensors.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
+    with tf.GradientTape() as tape, scorer.record() as maps:
+        y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+        loss = model._compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
+        loss = model.optimizer.scale_loss(loss)
+    weights = model.trainable_weights
+    gradients = scorer.gradients(
+        tape,
+        loss,
+        weights,
+        maps,
+        batch_size=batch_size,
+        costs_per_loss=costs_per_loss(model, batch_size, sample_weight),
+        skip_if_not_finite=_scales_loss(model.optimizer),
+    )
+    model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+class RestartModel(keras.Model):
+    """A `keras.Model` whose training step scores filters while a scorer is attached.
+
+    `PartialRestart` attaches one for the length of `fit`; without one this trains as `keras.Model`
+    does. Plain Functional and Sequential models need no such class, the callback brings the step to
+    them. It is for those who write their own training step, and is built from inputs and outputs
+    as a Functional model is:
+
+    ```python
+    class MyModel(kerasrestart.RestartModel):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape, self.record_feature_maps() as maps:
+                y_pred = self(x, training=True)
+                loss = self.optimizer.scale_loss(self.compute_loss(x, y, y_pred))
+            gradients = self.scored_gradients(tape, loss, maps, batch_size=tf.shape(x)[0])
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            return self.compute_metrics(x, y, y_pred)
+
+
+    model = MyModel(inputs, outputs)
+    ```
+
+    Attributes:
+        scorer: The attached `Scorer`, or None.
+    """
+
+    scorer: Scorer | None = None
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of training; scores where a scorer is attached."""
+        if self.scorer is None:
+            return super().train_step(data)
+        return scored_train_step(self, self.scorer, data)
+
+    @contextlib.contextmanager
+    def record_feature_maps(self) -> Iterator[FeatureMaps]:
+        """Records the feature maps of the one forward pass made inside, if a scorer is attached."""
+        if self.scorer is None:
+            yield FeatureMaps()
+        else:
+            with self.scorer.record() as maps:
+                yield maps
+
+    def scored_gradients(
+        self,
+        tape: tf.GradientTape,
+        loss: tf.Tensor,
+        maps: FeatureMaps,
+        *,
+        batch_size: int | tf.Tensor,
+    ) -> list[tf.Tensor | None]:
+        """Gradients of the loss by the trainable weights; scores if a scorer is attached.
+
+        Args:
+            tape: The tape that watched the forward pass.
+            loss: Scalar loss, a mean over the batch, after `self.optimizer.scale_loss`.
+            maps: What `record_feature_maps` yielded around the forward pass.
+            batch_size: Number of examples in the batch.
+
+        Returns:
+            The gradients, in the order of `self.trainable_weights`.
+        """
+        if self.scorer is None:
+            return tape.gradient(loss, self.trainable_weights)
+        return self.scorer.gradients(
+            tape,
+            loss,
+            self.trainable_weights,
+            maps,
+            batch_size=batch_size,
+            costs_per_loss=over_replicas(tf.cast(batch_size, tf.float32))
+            / self.optimizer.scale_loss(1.0),
+            skip_if_not_finite=_scales_loss(self.optimizer),
+        )
+
+
+def attach(model: keras.Model, scorer: Scorer) -> None:
+    """Makes `fit` train with the scored step, from the next batch on, until `detach`.
+
+    Args:
+        model: A compiled model whose training step is `keras.Model`'s own or a `RestartModel`'s.
+        scorer: A scorer of this model.
+
+    Raises:
+        TypeError: The model's class has a training step of its own, or the instance has.
+    """
+    if isinstance(model, RestartModel):
+        model.scorer = scorer
+    else:
+        step = vars(model).get("train_step", type(model).train_step)
+        if step is not keras.Model.train_step and not _is_attached(step):
+            raise TypeError(
+                f"{type(model).__name__} has a train_step of its own, which scores no filters. "
+                "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
+                "the gradients by its scored_gradients method."
+            )
+        model.train_step = functools.partial(scored_train_step, model, scorer)
+    # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
+    model.make_train_function(force=True)
+
+
+def detach(model: keras.Model) -> None:
+    """Gives the model its own training step back; does nothing where none was attached."""
+    if isinstance(model, RestartModel):
+        model.scorer = None
+    elif _is_attached(vars(model).get("train_step")):
+        del model.train_step
+    else:
+        return
+    model.train_function = None
+
+
+def _is_attached(step: Any) -> bool:
+    return isinstance(step, functools.partial) and step.func is scored_train_step
+
+
+def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
