@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kerasrestart.names import MODELS
+
 if TYPE_CHECKING:
     from kerasrestart.models.mininet import mininet
 
-# A name of `--model` is the name of a module here and of the function in it that builds the model.
-# Each takes (input_shape, classes) and gives a Functional model that ends in logits.
-MODELS = ("mininet",)
-
-__all__ = ["MODELS", "mininet"]
+# Each of `names.MODELS` is the name of a module here and of the function in it that builds the
+# model. It takes (input_shape, classes) and gives a Functional model that ends in logits.
+__all__ = ["mininet"]
 
 
 def __getattr__(name: str) -> Any:

@@ -188,6 +188,8 @@ class PartialRestart(keras.callbacks.Callback):
         attach(self.model, scorer)
         self.scorer = scorer
         self.state = RestartState(learning_rate=rate)
+        for observer in self.observers:
+            observer.on_train_begin(self)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins to score anew; opens a round where one has ended."""
@@ -205,6 +207,8 @@ class PartialRestart(keras.callbacks.Callback):
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
         self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
+        for observer in self.observers:
+            observer.on_epoch_end(epoch, self)
         value = metrics[self.monitor]
         self.state.trigger, action = self.trigger.step(self.state.trigger, value)
         if self._target_reached(value):
@@ -214,20 +218,20 @@ class PartialRestart(keras.callbacks.Callback):
             self._say(epoch, f"learning rate down to {rate * self.learning_rate_factor:g}")
         elif action is Action.END_ROUND and self.state.finished is None:
             self._end_of_round(epoch, metrics)
-        for observer in self.observers:
-            observer.on_epoch_end(epoch, self)
 
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         detach(self.model)
         if self.rounds and not self.rounds[-1].ended:
             self._end_round("training ended")
+        for observer in self.observers:
+            observer.on_train_end(self)
         self._print_messages()
 
     def _end_of_round(self, epoch: int, metrics: dict[str, float]) -> None:
         reason = self.trigger.describe(self.monitor)
         if len(self.events) >= self.max_restarts:
-            self._finish(f"all {self.max_restarts} restarts made", reason)
+            self._finish(f"max_restarts={self.max_restarts} reached", reason)
             return
         # Where another callback has ended the training, no epoch is left to learn in.
         left = 0 if self.model.stop_training else self.params["epochs"] - epoch - 1

@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 from keras import random
 
+from kerasrestart.names import PAPER_INITIALIZERS as NAMES
+
 # A rule draws a whole kernel, of which the columns of the restarted filters are then taken: so each
 # rule sees the full fan-in and fan-out. (kernel, axis of the filters, seed) -> new kernel.
 Rule = Callable[[tf.Tensor, int, int], tf.Tensor]
@@ -62,7 +64,7 @@ def _all_axes_but(axis: int, kernel: tf.Tensor) -> list[int]:
 
 
 OWN_RULES: dict[str, Rule] = {"minmax": minmax, "distribution": distribution}
-PAPER_INITIALIZERS = {
+KERAS_RULES = {
     "uniform": keras.initializers.RandomUniform(-0.05, 0.05),
     "he": PaperHe(),
     "xavier": keras.initializers.GlorotUniform(),
@@ -88,13 +90,13 @@ def get(initializer: Any) -> Rule | None:
         return None
     if isinstance(initializer, str) and initializer in OWN_RULES:
         return OWN_RULES[initializer]
-    if isinstance(initializer, str) and initializer in PAPER_INITIALIZERS:
-        return _rule_of(PAPER_INITIALIZERS[initializer])
+    if isinstance(initializer, str) and initializer in KERAS_RULES:
+        return _rule_of(KERAS_RULES[initializer])
     try:
         return _rule_of(keras.initializers.get(initializer))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"Unknown initializer: {initializer!r}. Expected one of {name_list()}, or the name, "
+            f"Unknown initializer: {initializer!r}. Expected one of {list(NAMES)}, or the name, "
             "config or instance of a Keras initializer."
         ) from error
 
@@ -110,11 +112,6 @@ def _rule_of(initializer: Callable[..., Any]) -> Rule:
         return tf.convert_to_tensor(drawn(kernel.shape, dtype=kernel.dtype))
 
     return draw
-
-
-def name_list() -> list[str]:
-    """The names that are the paper's and ours, without Keras's."""
-    return [*PAPER_INITIALIZERS, *OWN_RULES, "none"]
 
 
 def describe(initializer: Any) -> str:

@@ -16,6 +16,12 @@ class RestartObserver:
     evaluated, but its weights are to be left as they were found.
     """
 
+    def on_train_begin(self, restart: PartialRestart) -> None:
+        """Training begins; the sites of the model are known."""
+
+    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
+        """An epoch is over and in the records; what follows from it is still to come."""
+
     def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
         """A round is over; the model stands as its last epoch left it."""
 
@@ -25,5 +31,5 @@ class RestartObserver:
     def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
         """Filters have been restarted."""
 
-    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
-        """An epoch is over, with all that follows from it."""
+    def on_train_end(self, restart: PartialRestart) -> None:
+        """Training is over."""

@@ -109,7 +109,8 @@ class Round:
         self.last_metrics = dict(logs)
         best = self.best_metrics.get(monitor)
         value = logs[monitor]
-        if best is None or (value > best if higher else value < best):
+        # Anything is better than a value that is not a number.
+        if best is None or best != best or (value > best if higher else value < best):
             self.best_epoch, self.best_metrics = epoch, dict(logs)
 
 

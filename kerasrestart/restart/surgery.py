@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.names import OUTGOING
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.scoring.sites import Site, find_sites
-
-OUTGOING = ("keep",)
 
 
 def restart_filters(

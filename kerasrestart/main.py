@@ -1,0 +1,43 @@
+"""Trains a network, restarts its useless filters on plateau, and reports each round.
+
+python -m kerasrestart.main --model=mininet --init=uniform
+"""
+
+from __future__ import annotations
+
+import os
+
+from absl import app, flags, logging
+
+from kerasrestart import settings
+from kerasrestart.command_line import fail, parse_or_exit
+
+settings.define_flags()
+settings.define_place_flags()
+# Else --help would leave out flags that another module defines.
+flags.adopt_module_key_flags(settings)
+
+
+def main(argv: list[str]) -> None:
+    """Makes the run that the flags describe."""
+    del argv
+    # What TensorFlow has to say of the processor it was not built for would drown the first line.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow comes with this import: only now, when the flags are known to be right.
+    from kerasrestart.run import run
+
+    chosen = settings.RunSettings.from_flags(flags.FLAGS)
+    try:
+        run(chosen, logdir=flags.FLAGS.logdir, run_name=flags.FLAGS.run_name)
+    except (ValueError, OSError) as error:
+        logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
+        fail(str(error))
+
+
+def entry_point() -> None:
+    """What the console script calls."""
+    app.run(main, flags_parser=parse_or_exit)
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,50 @@
+"""Reads the test set, once a round: at its best epoch and at its last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kerasrestart.restart.observer import RestartObserver
+
+
+class RoundEvaluator(RestartObserver):
+    """Keeps each round's best weights, and evaluates the round when it is over.
+
+    The best epoch is chosen by the monitored metric: the test set has no part in any choice.
+
+    Args:
+        test: A `tf.data.Dataset` of batches `(images, labels)`.
+
+    Attributes:
+        evaluations: For each round that is over, by its number, test accuracy at its best and at
+            its last epoch: keys `best` and `last`.
+        best_weights: The weights of the best epoch of the run so far, as `model.get_weights`.
+    """
+
+    def __init__(self, test: Any):
+        self.test = test
+        self.evaluations: dict[int, dict[str, float]] = {}
+        self.best_weights: list[np.ndarray] = []
+        self._of_round: list[np.ndarray] = []
+        self._best_value: float | None = None
+
+    def on_epoch_end(self, epoch, restart):
+        """Keeps the weights where they are the best of the round, or of the run."""
+        if restart.rounds[-1].best_epoch != epoch:
+            return
+        self._of_round = restart.model.get_weights()
+        value = restart.rounds[-1].best_metrics[restart.monitor]
+        better = np.greater if restart.higher_is_better else np.less
+        if self._best_value is None or better(value, self._best_value):
+            self.best_weights, self._best_value = self._of_round, value
+
+    def on_round_end(self, ended, restart):
+        """Evaluates the last epoch and the best, and leaves the weights as they were."""
+        model, last_weights = restart.model, restart.model.get_weights()
+        last = model.evaluate(self.test, verbose=0, return_dict=True)
+        model.set_weights(self._of_round)
+        best = model.evaluate(self.test, verbose=0, return_dict=True)
+        model.set_weights(last_weights)
+        self.evaluations[ended.round] = {"best": best["accuracy"], "last": last["accuracy"]}

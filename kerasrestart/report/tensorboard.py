@@ -1,0 +1,199 @@
+"""What TensorBoard shows of restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrestart.report.filter_images import draw_filters
+from kerasrestart.restart.observer import RestartObserver
+
+if TYPE_CHECKING:
+    from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.records import RestartEvent, Round
+    from kerasrestart.scoring.sites import Site
+
+
+class RestartTensorBoard(RestartObserver):
+    """Writes for TensorBoard what restarts do to each layer and to the metric.
+
+    It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` whatever the
+    `update_freq` of that. Steps are epochs counted from 0, as those of the other's `epoch_*`
+    scalars, so that the curves of both line up.
+
+    | tag | kind | step |
+    |---|---|---|
+    | `settings` | text: a table | 0 |
+    | `scores_relative/<layer>/min`, `.../median` | scalar: the lowest and the median score, divided
+      by the mean over the layer; 0 where all scores are | each epoch |
+    | `scores/<layer>` | histogram of the scores | the last epoch of each round |
+    | `restart/summary` | text: what was done, and why | epoch of a restart |
+    | `restart/filters/<layer>` | scalar: number of filters selected | epoch of a restart |
+    | `restart/share/<layer>` | scalar: their share of the layer | epoch of a restart |
+    | `restart/useless_again/<layer>` | scalar: how many of them the restart before had selected,
+      too | epoch of a restart, from the second on |
+    | `restart_scores/<layer>/min`, `.../median`, `.../max` | scalar | epoch of a restart |
+    | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
+    | `restart/dip` | scalar: as in `RestartEvent` | the epoch after a restart |
+    | `restart/epochs_to_recover` | scalar: as in `RestartEvent` | the epoch that has recovered |
+
+    Args:
+        log_dir: Folder to write to. Where the other callback writes to `logs/run`,
+            `logs/run/restart` shows as a run beside its `train` and `validation`.
+        settings: What the run was made with, by name, to be shown as a table. Defaults to None: no
+            table.
+        image_layer: Name of the layer whose filters are drawn, where a restart selects any of them.
+            Defaults to None: the first layer that is scored, if that is a 2D convolution.
+
+    Raises:
+        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution.
+
+    Example:
+    ```python
+    board = kerasrestart.RestartTensorBoard("logs/run/restart", settings={"learning_rate": 0.01})
+    restart = kerasrestart.PartialRestart(observers=[board])
+    stock = keras.callbacks.TensorBoard("logs/run")
+    model.fit(x, y, validation_split=0.1, callbacks=[restart, stock])
+    ```
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike,
+        settings: Mapping[str, Any] | None = None,
+        image_layer: str | None = None,
+    ):
+        self.log_dir = os.fspath(log_dir)
+        self.settings = dict(settings or {})
+        self.image_layer = image_layer
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_train_begin(self, restart: PartialRestart) -> None:
+        """Opens the file, and shows the settings at once."""
+        _pictured_site(self.image_layer, restart.scorer.sites)
+        self._writer = tf.summary.create_file_writer(self.log_dir)
+        if self.settings:
+            with self._recording():
+                tf.summary.text("settings", markdown_table(self.settings), step=0)
+
+    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
+        """Writes how unequal the filters of each layer are, and what became of the metric."""
+        with self._recording():
+            _write_scalars(score_scalars(restart.scores), epoch)
+            _write_scalars(recovery_scalars(restart.events, epoch), epoch)
+
+    def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
+        """Writes the scores of all filters."""
+        last_epoch = ended.first_epoch + ended.epochs - 1
+        with self._recording():
+            for name, scores in restart.scores.items():
+                tf.summary.histogram(f"scores/{name}", scores, last_epoch)
+
+    def on_restart_begin(self, event: RestartEvent, restart: PartialRestart) -> None:
+        """Writes which filters are restarted, and draws them as they were."""
+        with self._recording():
+            tf.summary.text("restart/summary", event.summary(), event.epoch)
+            _write_scalars(restart_scalars(event), event.epoch)
+            self._write_image("1_before", event, restart)
+
+    def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
+        """Draws the filters as they are now."""
+        with self._recording():
+            self._write_image("2_after", event, restart)
+
+    def on_train_end(self, restart: PartialRestart) -> None:
+        """Closes the file; another `fit` begins another."""
+        self._writer.close()
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Leads summaries to this writer."""
+        # With an integer update_freq the other callback leaves recording off between its batches.
+        with self._writer.as_default(), tf.summary.record_if(True):
+            yield
+        self._writer.flush()  # so that a run can be watched, and little is lost with a process
+
+    def _write_image(self, when: str, event: RestartEvent, restart: PartialRestart) -> None:
+        site = _pictured_site(self.image_layer, restart.scorer.sites)
+        if site is not None and site.name in event.layers:
+            kernel = keras.ops.convert_to_numpy(site.layer.kernel)
+            kernels = np.moveaxis(kernel, site.filter_axis, 0)
+            picture = draw_filters(kernels, framed=event.layers[site.name].filters)
+            tf.summary.image(f"filters/{site.name}/{when}", picture[np.newaxis], event.epoch)
+
+
+def restart_scalars(event: RestartEvent) -> dict[str, float]:
+    """What a restart selected of each layer, by tag."""
+    scalars = {}
+    for name, layer in event.layers.items():
+        scalars[f"restart/filters/{name}"] = len(layer.filters)
+        scalars[f"restart/share/{name}"] = len(layer.filters) / len(layer.scores)
+        if layer.useless_again is not None:
+            scalars[f"restart/useless_again/{name}"] = layer.useless_again
+        scalars[f"restart_scores/{name}/min"] = min(layer.scores)
+        scalars[f"restart_scores/{name}/median"] = float(np.median(layer.scores))
+        scalars[f"restart_scores/{name}/max"] = max(layer.scores)
+    return scalars
+
+
+def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
+    """What `epoch` tells of the metric after a restart, by tag.
+
+    All events are looked at: an epoch that tells of one restart may end in the next.
+    """
+    scalars = {}
+    for event in events:
+        if event.dip is not None and epoch == event.epoch + 1:
+            scalars["restart/dip"] = event.dip
+        if event.epochs_to_recover is not None and epoch == event.epoch + event.epochs_to_recover:
+            scalars["restart/epochs_to_recover"] = event.epochs_to_recover
+    return scalars
+
+
+def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Lowest and median score of each layer over the layer's mean, by tag.
+
+    Scores fall together as the loss does; only how they stand to each other tells useless filters.
+    """
+    scalars = {}
+    for name, of_layer in scores.items():
+        mean = of_layer.mean()
+        for kind, score in (("min", of_layer.min()), ("median", np.median(of_layer))):
+            scalars[f"scores_relative/{name}/{kind}"] = float(score / mean) if mean else 0.0
+    return scalars
+
+
+def markdown_table(settings: Mapping[str, Any]) -> str:
+    """Settings as a table in Markdown, a row each."""
+    rows = [f"| {_code(name)} | {_code(value)} |" for name, value in settings.items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
+
+
+def _code(value: Any) -> str:
+    """A value as inline code, where `_`, `*`, `<` and `|` are nothing but themselves."""
+    text = " ".join(str(value).split()).replace("`", "'")
+    return f"`{text}`" if text else ""
+
+
+def _write_scalars(scalars: Mapping[str, float], step: int) -> None:
+    for tag, value in scalars.items():
+        tf.summary.scalar(tag, value, step)
+
+
+def _pictured_site(image_layer: str | None, sites: Mapping[str, Site]) -> Site | None:
+    """The layer to be drawn; None where none was asked for and the first cannot be."""
+    flat = {name: site for name, site in sites.items() if len(site.layer.kernel.shape) == 4}
+    if image_layer is None:
+        return flat.get(next(iter(sites)))
+    if image_layer not in flat:
+        raise ValueError(
+            f"image_layer must be a 2D convolution that is scored, one of {list(flat)}. "
+            f"Received: {image_layer!r}"
+        )
+    return flat[image_layer]

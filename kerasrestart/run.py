@@ -1,0 +1,200 @@
+"""One run from settings to table: data, model, training with restarts, records."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import kerasrestart
+from kerasrestart import data, models
+from kerasrestart.report.round_evaluator import RoundEvaluator
+from kerasrestart.report.run_folder import RunFolder
+from kerasrestart.report.table import table_rows, to_markdown
+from kerasrestart.report.tensorboard import RestartTensorBoard
+from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.settings import RunSettings
+
+
+def run(settings: RunSettings, *, logdir: str, run_name: str | None = None) -> dict[str, Any]:
+    """Makes one run, and prints its table.
+
+    Args:
+        settings: What to compute.
+        logdir: Folder of all runs.
+        run_name: Folder of this run in it. Defaults to None: a name is made.
+
+    Returns:
+        The record, as `run.json` holds it.
+
+    Raises:
+        ValueError, OSError: An argument cannot be used, the data cannot be had, the folder is there
+            already or cannot be written.
+    """
+    started = time.time()
+    images = data.load(settings.dataset, settings.data_dir, train_examples=settings.train_examples)
+    if images.note:
+        print(f"*** {images.note} ***", flush=True)
+    keras.utils.set_random_seed(settings.seed)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
+    try:
+        model = build_model(settings, images)
+        folder = RunFolder(logdir, run_name, f"{settings.model}-{settings.init}-{images.name}")
+        return _train(model, settings, images, folder, started)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def build_model(settings: RunSettings, images: data.ImageData) -> keras.Model:
+    """Builds and compiles the model that the settings name, for these images."""
+    build = getattr(models, settings.model)
+    model = build(images.train.images.shape[1:], len(images.classes))
+    model.compile(
+        optimizer=_optimizer(settings),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
+    )
+    return model
+
+
+def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay or None
+    optimizers = keras.optimizers
+    if settings.optimizer == "sgd":
+        return optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay)
+    kind = {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[settings.optimizer]
+    return kind(rate, weight_decay=decay)
+
+
+def _restart_callback(settings: RunSettings) -> PartialRestart:
+    by_epochs = settings.trigger == "epochs"
+    return PartialRestart(
+        initializer=settings.init,
+        criterion=settings.criterion,
+        fraction=settings.fraction,
+        monitor=settings.monitor,
+        patience=settings.patience,
+        max_restarts=settings.max_restarts,
+        seed=settings.seed,
+        min_delta=settings.min_delta,
+        target=settings.target,
+        round_epochs=settings.round_epochs if by_epochs else None,
+        learning_rate_drops=settings.learning_rate_drops,
+        learning_rate_factor=settings.learning_rate_factor,
+        outgoing=settings.outgoing,
+    )
+
+
+def _train(
+    model: keras.Model,
+    settings: RunSettings,
+    images: data.ImageData,
+    folder: RunFolder,
+    started: float,
+) -> dict[str, Any]:
+    print(f"Data: {describe(images)}. Records: {folder.path}", flush=True)
+    folder.write_flags(settings.to_dict())
+    scale = {"mean": images.mean, "deviation": images.deviation}
+    batch_size = settings.batch_size
+    validation, test = (
+        data.evaluation_batches(split, max(batch_size, 500), **scale)
+        for split in (images.validation, images.test)
+    )
+    evaluator = RoundEvaluator(test)
+    recorder = Recorder(settings, images, folder, evaluator, started)
+    restart = _restart_callback(settings)
+    restart.observers += [
+        evaluator,
+        RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),
+        recorder,
+    ]
+    model.fit(
+        data.train_batches(
+            images.train, batch_size, seed=settings.seed, augment=settings.augment, **scale
+        ),
+        steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
+        validation_data=validation,
+        epochs=settings.epochs,
+        verbose="auto" if sys.stdout.isatty() else 2,
+        shuffle=False,  # the batches come shuffled
+        callbacks=[
+            restart,
+            keras.callbacks.CSVLogger(folder.history),
+            keras.callbacks.TensorBoard(folder.path, write_graph=False),
+        ],
+    )
+    model.set_weights(evaluator.best_weights)
+    model.save(folder.model)
+    record = recorder.write(restart)
+    print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
+    print(to_markdown(record["table"]))
+    print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
+    return record
+
+
+def describe(images: data.ImageData) -> str:
+    """The data in a few words: which set it really is, and how many images."""
+    counts = f"{len(images.train)} + {len(images.validation)} + {len(images.test)}"
+    warning = " (NOT CIFAR-10)" if images.note else ""
+    return f"{images.name}{warning}, {counts} images to train, validate and test"
+
+
+class Recorder(RestartObserver):
+    """Writes `run.json` anew at the end of each round, and when the run is over."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        images: data.ImageData,
+        folder: RunFolder,
+        evaluator: RoundEvaluator,
+        started: float,
+    ):
+        self.settings, self.images, self.folder = settings, images, folder
+        self.evaluator, self.started = evaluator, started
+
+    def on_round_end(self, ended, restart):
+        """Writes what is known so far."""
+        del ended
+        self.write(restart)
+
+    def write(self, restart: PartialRestart) -> dict[str, Any]:
+        """Writes and returns the record."""
+        state = restart.state.to_dict()
+        record = {
+            "settings": self.settings.to_dict(),
+            "versions": {
+                "kerasrestart": kerasrestart.__version__,
+                "keras": keras.__version__,
+                "tensorflow": tf.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "data": self.images.summary(),
+            "events": state["events"],
+            "rounds": state["rounds"],
+            "finished": state["finished"] or "epochs used up",
+            "table": table_rows(
+                self.images.name, restart.rounds, restart.events, self.evaluator.evaluations
+            ),
+            "timing": {
+                "started": datetime.datetime.fromtimestamp(self.started).isoformat("T", "seconds"),
+                "seconds": round(time.time() - self.started, 1),
+                "folder": str(self.folder.path),
+            },
+        }
+        self.folder.write_record(record)
+        return record

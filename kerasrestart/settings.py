@@ -1,0 +1,184 @@
+"""All that decides what a run computes, and the flags that set it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from absl import flags
+
+from kerasrestart import names
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """The settings of one run; each is the flag of the same name, described there."""
+
+    model: str
+    dataset: str
+    data_dir: str | None
+    train_examples: int | None
+    augment: bool
+    init: str
+    criterion: str
+    fraction: float
+    outgoing: str
+    trigger: str
+    monitor: str
+    patience: int
+    min_delta: float
+    max_restarts: int
+    round_epochs: int
+    target: float | None
+    epochs: int
+    learning_rate_drops: int
+    learning_rate_factor: float
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    seed: int
+    mixed_precision: bool
+    jit_compile: bool | None
+
+    @classmethod
+    def from_flags(cls, values: flags.FlagValues) -> RunSettings:
+        """Reads the settings off parsed flags."""
+        return cls(**{field.name: values[field.name].value for field in dataclasses.fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON knows them."""
+        return dataclasses.asdict(self)
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of one run; a command line calls this once, before it parses.
+
+    Args:
+        values: Where to. Defaults to absl's own.
+    """
+    into = {"flag_values": values}
+    whole = {"lower_bound": 1, **into}
+    share = {"lower_bound": 0.0, **into}
+    flags.DEFINE_enum("model", "mininet", names.MODELS, "The network.", **into)
+    flags.DEFINE_enum(
+        "dataset",
+        "auto",
+        names.DATASETS,
+        "The images: cifar10 (through TFDS), shapes (built in, drawn by numpy), or auto: cifar10 "
+        "where it is prepared or can be downloaded, else shapes.",
+        **into,
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "TFDS folder of CIFAR-10. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+        **into,
+    )
+    flags.DEFINE_integer(
+        "train_examples", None, "Train on this many images only, evenly of each class.", **whole
+    )
+    flags.DEFINE_boolean("augment", False, "Flip and shift the training images.", **into)
+    flags.DEFINE_enum(
+        "init",
+        "uniform",
+        names.INITIALIZERS,
+        "What useless filters are initialised with; none: the control, which restarts the learning "
+        "rate and no filter.",
+        **into,
+    )
+    flags.DEFINE_enum("criterion", "taylor", names.CRITERIA, "What filters are scored by.", **into)
+    flags.DEFINE_float("fraction", 0.1, "Share of each layer's filters to restart.", **share)
+    flags.DEFINE_enum(
+        "outgoing",
+        "keep",
+        names.OUTGOING,
+        "What becomes of the weights by which the next layer reads a restarted filter.",
+        **into,
+    )
+    flags.DEFINE_enum(
+        "trigger",
+        "plateau",
+        names.TRIGGERS,
+        "What ends a round of training: plateau (of --monitor, after --patience epochs), or epochs "
+        "(--round_epochs of them, so that all arms of a comparison train equally long).",
+        **into,
+    )
+    flags.DEFINE_string(
+        "monitor",
+        "val_accuracy",
+        "The metric whose plateau is looked for, and by which a round's best epoch is chosen.",
+        **into,
+    )
+    flags.DEFINE_integer("patience", 3, "Epochs without improvement that make a plateau.", **whole)
+    flags.DEFINE_float("min_delta", 0.0, "Smallest change that is an improvement.", **share)
+    flags.DEFINE_integer("max_restarts", 3, "Restarts at most.", lower_bound=0, **into)
+    flags.DEFINE_integer("round_epochs", 15, "Epochs of a round with --trigger=epochs.", **whole)
+    flags.DEFINE_float("target", None, "Value of --monitor at which training ends.", **into)
+    flags.DEFINE_integer("epochs", 200, "Epochs of the whole run at most.", **whole)
+    flags.DEFINE_integer(
+        "learning_rate_drops",
+        1,
+        "How many times a round lowers the learning rate before it ends: at a plateau, or evenly "
+        "spread with --trigger=epochs.",
+        lower_bound=0,
+        **into,
+    )
+    flags.DEFINE_float(
+        "learning_rate_factor", 0.1, "What the learning rate is then multiplied by.", **share
+    )
+    flags.DEFINE_integer("batch_size", 128, "Images of a training step.", **whole)
+    flags.DEFINE_enum("optimizer", "sgd", names.OPTIMIZERS, "The optimizer.", **into)
+    flags.DEFINE_float("learning_rate", 0.01, "Learning rate that each round begins with.", **share)
+    flags.DEFINE_float("momentum", 0.9, "Momentum of sgd and rmsprop.", upper_bound=1.0, **share)
+    flags.DEFINE_float(
+        "weight_decay", 0.0, "Decoupled weight decay, scaled by the learning rate.", **share
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of the first weights, the order of the images and the restarts.",
+        lower_bound=0, upper_bound=2**31 - 1, **into,
+    )  # fmt: skip
+    flags.DEFINE_boolean("mixed_precision", False, "Compute in float16 (for GPUs).", **into)
+    flags.DEFINE_boolean(
+        "jit_compile", None, "Compile by XLA. Default: Keras decides: on GPUs, not on CPUs.", **into
+    )
+    for name in ("momentum", "weight_decay", "min_delta", "target"):
+        flags.register_validator(
+            name, lambda v: v is None or math.isfinite(v), "must be a finite number", **into
+        )
+    for name in ("fraction", "learning_rate_factor"):
+        flags.register_validator(
+            name, lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded", **into
+        )
+    flags.register_validator(
+        "learning_rate", lambda v: 0 < v < math.inf, "must be a number above 0", **into
+    )
+    flags.register_validator(
+        "monitor",
+        lambda v: v.removeprefix("val_") in ("loss", "accuracy"),
+        "must be one of loss, accuracy, val_loss, val_accuracy",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["trigger", "round_epochs", "learning_rate_drops"],
+        lambda v: v["trigger"] != "epochs" or v["round_epochs"] > v["learning_rate_drops"],
+        "--round_epochs must be more than --learning_rate_drops",
+        **into,
+    )
+
+
+def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags that say where a run is written, which are no part of its settings."""
+    flags.DEFINE_string("logdir", "tf_logs", "Folder of all runs.", flag_values=values)
+    flags.DEFINE_string(
+        "run_name", None, "Folder of this run in it. Default: a name is made.", flag_values=values
+    )
+    flags.register_validator(
+        "run_name",
+        lambda v: v is None or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*", v) is not None,
+        "must be a plain name of letters, digits and _.=+-, such as mininet-uniform-0",
+        flag_values=values,
+    )

@@ -1,0 +1,230 @@
+"""The command line of one run, as a command line."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SMALL = (
+    "--model=mininet",
+    "--dataset=shapes",
+    "--train_examples=600",
+    "--trigger=epochs",
+    "--round_epochs=2",
+    "--max_restarts=2",
+    "--batch_size=100",
+)
+
+
+def command(*arguments, cwd):
+    # -P: not the folder it runs in, but the package that the tests import.
+    root = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root}
+    return subprocess.run(
+        [sys.executable, "-m", "kerasrestart.main", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run with two restarts."""
+    place = tmp_path_factory.mktemp("runs")
+    done = command(*SMALL, "--init=uniform", "--run_name=first", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "tf_logs" / "first", done
+
+
+def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
+    folder, done = finished
+    record = record_of(folder)
+    rows = record["table"]
+    assert [row["round"] for row in rows] == ["baseline", "restart 1", "restart 2"]
+    assert [row["epochs"] for row in rows] == [2, 2, 2]
+    assert rows[0]["restarted"] == {}
+    assert rows[1]["restarted"] == {"conv1": 3, "conv2": 3, "conv3": 6}
+    for row in rows:
+        line = next(
+            line for line in done.stdout.splitlines() if line.startswith(f"| {row['round']}")
+        )
+        assert f"{100 * row['validation_accuracy']:.2f}" in line
+        assert f"{100 * row['test_accuracy']:.2f}" in line
+        assert 0.05 < row["test_accuracy_last"] < 1
+    assert str(folder.name) in done.stdout
+    assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
+
+
+def test_the_record_tells_what_was_run_and_what_was_restarted(finished):
+    record = record_of(finished[0])
+    assert record["settings"]["init"] == "uniform"
+    assert record["settings"]["train_examples"] == 600
+    assert record["data"]["name"] == "shapes"
+    assert set(record["versions"]) >= {"keras", "tensorflow", "numpy", "kerasrestart", "python"}
+    first, second = record["events"]
+    assert (first["epoch"], second["epoch"]) == (1, 3)
+    for event in (first, second):
+        for name, count in (("conv1", 32), ("conv2", 32), ("conv3", 64)):
+            layer = event["layers"][name]
+            lowest = np.argsort(layer["scores"], kind="stable")[: len(layer["filters"])]
+            assert len(layer["scores"]) == count
+            assert layer["filters"] == sorted(lowest.tolist())
+        assert event["metrics_before"]["val_loss"] != event["metrics_after"]["val_loss"]
+
+
+def test_the_history_has_a_line_for_each_epoch(finished):
+    folder, _ = finished
+    with (folder / "history.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == [str(n) for n in range(6)]
+    assert [line["learning_rate"] for line in lines] == ["0.01", "0.001"] * 3
+    best = record_of(folder)["table"][1]
+    assert float(lines[best["best_epoch"]]["val_accuracy"]) == best["validation_accuracy"]
+
+
+def test_the_saved_model_is_plain_and_has_the_weights_of_the_best_epoch(finished):
+    folder, _ = finished
+    record = record_of(folder)
+    best = max(record["rounds"], key=lambda r: r["best_metrics"]["val_accuracy"])
+    # In a process in which kerasrestart cannot be imported.
+    code = (
+        "import sys; sys.modules['kerasrestart'] = None\n"
+        "import keras; model = keras.saving.load_model(sys.argv[1])\n"
+        "print(type(model).__name__, model.count_params())"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "model.keras")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.split() == ["Functional", "145578"]
+    from kerasrestart import data
+
+    images = data.load("shapes", train_examples=600)
+    model = keras.saving.load_model(folder / "model.keras")
+    batches = data.evaluation_batches(
+        images.validation, 500, mean=images.mean, deviation=images.deviation
+    )
+    loss, accuracy = model.evaluate(batches, verbose=0)
+    assert loss == pytest.approx(best["best_metrics"]["val_loss"], rel=1e-4)
+    assert accuracy == pytest.approx(best["best_metrics"]["val_accuracy"])
+
+
+def test_tensorboard_finds_the_run_and_its_restarts(finished):
+    folder, _ = finished
+    restarts = EventAccumulator(str(folder / "restart"), {"tensors": 0}).Reload()
+    assert any(tag.endswith("conv1") for tag in restarts.Tags()["tensors"])
+    validation = EventAccumulator(str(folder / "validation"), {"tensors": 0}).Reload()
+    assert len(validation.Tensors("epoch_accuracy")) == 6
+
+
+def test_the_flagfile_of_a_run_repeats_it_number_for_number(finished):
+    folder, _ = finished
+    place = folder.parents[1]
+    flagfile = folder / "flags.txt"
+    again = command(f"--flagfile={flagfile}", "--run_name=second", cwd=place)
+    assert again.returncode == 0, again.stderr
+    first, second = record_of(folder), record_of(folder.parent / "second")
+    assert first.pop("timing") != second.pop("timing")
+    assert first == second
+    assert (folder / "history.csv").read_text() == (
+        folder.parent / "second" / "history.csv"
+    ).read_text()
+
+
+def test_the_control_shares_the_baseline_and_restarts_no_filter(finished):
+    folder, _ = finished
+    done = command(*SMALL, "--init=none", "--run_name=control", cwd=folder.parents[1])
+    assert done.returncode == 0, done.stderr
+    record, treated = record_of(folder.parent / "control"), record_of(folder)
+    assert record["table"][0] == treated["table"][0]
+    assert [row["restarted"] for row in record["table"]] == [{}, {}, {}]
+    assert [row["epochs"] for row in record["table"]] == [2, 2, 2]
+    assert record["events"][0]["layers"] == treated["events"][0]["layers"]
+    assert record["table"][1] != treated["table"][1]
+
+
+def test_a_run_that_is_there_is_not_overwritten(finished):
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = command(*SMALL, "--run_name=first", cwd=folder.parents[1])
+    assert done.returncode != 0
+    assert one_line(done.stderr).startswith("error:")
+    assert "first" in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model=lenet"], "mininet"),
+        (["--dataset=mnist"], "cifar10"),
+        (["--init=unifrom"], "uniform"),
+        (["--criterion=entropy"], "taylor"),
+        (["--fraction=0"], "between 0 and 1"),
+        (["--fraction=1"], "between 0 and 1"),
+        (["--fraction=some"], "fraction"),
+        (["--outgoing=zap"], "keep"),
+        (["--trigger=moon"], "plateau"),
+        (["--monitor=val_f2"], "val_loss"),
+        (["--patience=0"], "patience"),
+        (["--max_restarts=-1"], "max_restarts"),
+        (["--epochs=0"], "epochs"),
+        (["--epochs=ten"], "epochs"),
+        (["--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=2"], "round_epochs"),
+        (["--batch_size=0"], "batch_size"),
+        (["--optimizer=sdg"], "sgd"),
+        (["--learning_rate=0"], "learning_rate"),
+        (["--learning_rate=nan"], "learning_rate"),
+        (["--target=nan"], "target"),
+        (["--learning_rate_factor=1"], "learning_rate_factor"),
+        (["--momentum=1.5"], "momentum"),
+        (["--weight_decay=-1"], "weight_decay"),
+        (["--seed=-1"], "seed"),
+        (["--train_examples=0"], "train_examples"),
+        (["--run_name=../elsewhere"], "plain name"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["--flagfile=no_such_file"], "no_such_file"),
+        (["left", "over"], "left"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_before_any_work(tmp_path, arguments, says):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in one_line(done.stderr)
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def one_line(text):
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def test_help_names_every_flag_and_imports_no_tensorflow(tmp_path):
+    done = command("--help", cwd=tmp_path)
+    for flag in ("model", "init", "fraction", "trigger", "monitor", "logdir", "run_name", "seed"):
+        assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout
+    code = "import sys, kerasrestart.main; print([m for m in sys.modules if m in ('keras', 'tensorflow')])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
