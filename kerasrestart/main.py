@@ -9,7 +9,7 @@ import os
 
 from absl import app, flags, logging
 
-from kerasrestart import settings
+from kerasrestart import data, settings
 from kerasrestart.command_line import fail, parse_or_exit
 
 settings.define_flags()
@@ -21,14 +21,16 @@ flags.adopt_module_key_flags(settings)
 def main(argv: list[str]) -> None:
     """Makes the run that the flags describe."""
     del argv
-    # What TensorFlow has to say of the processor it was not built for would drown the first line.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow comes with this import: only now, when the flags are known to be right.
-    from kerasrestart.run import run
-
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
     chosen = settings.RunSettings.from_flags(flags.FLAGS)
     try:
-        run(chosen, logdir=flags.FLAGS.logdir, run_name=flags.FLAGS.run_name)
+        images = data.load(chosen.dataset, chosen.data_dir, train_examples=chosen.train_examples)
+        if images.note:
+            print(f"*** {images.note} ***", flush=True)
+        # TensorFlow comes with this import: only now, when flags and data are known to be right.
+        from kerasrestart.run import run
+
+        run(chosen, images, logdir=flags.FLAGS.logdir, run_name=flags.FLAGS.run_name)
     except (ValueError, OSError) as error:
         logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
         fail(str(error))

@@ -23,11 +23,14 @@ from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.settings import RunSettings
 
 
-def run(settings: RunSettings, *, logdir: str, run_name: str | None = None) -> dict[str, Any]:
+def run(
+    settings: RunSettings, images: data.ImageData, *, logdir: str, run_name: str | None = None
+) -> dict[str, Any]:
     """Makes one run, and prints its table.
 
     Args:
         settings: What to compute.
+        images: The data that the settings name.
         logdir: Folder of all runs.
         run_name: Folder of this run in it. Defaults to None: a name is made.
 
@@ -35,13 +38,10 @@ def run(settings: RunSettings, *, logdir: str, run_name: str | None = None) -> d
         The record, as `run.json` holds it.
 
     Raises:
-        ValueError, OSError: An argument cannot be used, the data cannot be had, the folder is there
-            already or cannot be written.
+        ValueError, OSError: A setting cannot be used, or the folder is there already or cannot be
+            written.
     """
     started = time.time()
-    images = data.load(settings.dataset, settings.data_dir, train_examples=settings.train_examples)
-    if images.note:
-        print(f"*** {images.note} ***", flush=True)
     keras.utils.set_random_seed(settings.seed)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -95,6 +95,7 @@ def _restart_callback(settings: RunSettings) -> PartialRestart:
         learning_rate_drops=settings.learning_rate_drops,
         learning_rate_factor=settings.learning_rate_factor,
         outgoing=settings.outgoing,
+        stop_on_repeat=settings.stop_on_repeat,
     )
 
 

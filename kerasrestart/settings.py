@@ -30,6 +30,7 @@ class RunSettings:
     patience: int
     min_delta: float
     max_restarts: int
+    stop_on_repeat: bool
     round_epochs: int
     target: float | None
     epochs: int
@@ -116,6 +117,13 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_integer("patience", 3, "Epochs without improvement that make a plateau.", **whole)
     flags.DEFINE_float("min_delta", 0.0, "Smallest change that is an improvement.", **share)
     flags.DEFINE_integer("max_restarts", 3, "Restarts at most.", lower_bound=0, **into)
+    flags.DEFINE_boolean(
+        "stop_on_repeat",
+        True,
+        "End the restarts when the same filters are selected as the last time, as the paper does. "
+        "Without it all arms of a comparison make --max_restarts.",
+        **into,
+    )
     flags.DEFINE_integer("round_epochs", 15, "Epochs of a round with --trigger=epochs.", **whole)
     flags.DEFINE_float("target", None, "Value of --monitor at which training ends.", **into)
     flags.DEFINE_integer("epochs", 200, "Epochs of the whole run at most.", **whole)
