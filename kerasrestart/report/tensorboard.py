@@ -15,9 +15,9 @@ from kerasrestart.report.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver
 
 if TYPE_CHECKING:
+    from kerasrestart.network.sites import Site
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.records import RestartEvent, Round
-    from kerasrestart.scoring.sites import Site
 
 
 class RestartTensorBoard(RestartObserver):

@@ -11,7 +11,7 @@ import numpy as np
 from kerasrestart.restart import initializers, surgery
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
-from kerasrestart.restart.records import LayerRestart, RestartEvent, RestartState, Round
+from kerasrestart.restart.records import RestartEvent, RestartState, Round, layer_restarts
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import check_fraction, select_filters
 from kerasrestart.restart.slots import check_slots
@@ -57,7 +57,7 @@ class PartialRestart(keras.callbacks.Callback):
         seed: Seed of the new weights. Defaults to 0.
         mode: `"min"`, `"max"` or `"auto"`: whether `monitor` is to fall or to rise. Defaults to
             `"auto"`: from its name.
-        min_delta: Smallest change of `monitor` that is an improvement. Defaults to 0.
+        min_delta: A change of `monitor` up to this is no improvement. Defaults to 0.
         target: Value of `monitor` at which training ends. Defaults to None.
         round_epochs: Length of a round in epochs, instead of a plateau; `patience` and `min_delta`
             are not used then. Defaults to None: a plateau ends a round.
@@ -131,6 +131,8 @@ class PartialRestart(keras.callbacks.Callback):
         if round_epochs is not None:
             least = learning_rate_drops + 1
             _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
+        if recovery_epochs is not None:
+            _check("recovery_epochs", recovery_epochs, recovery_epochs >= 0, "0 or more")
         _check("fraction", fraction, 0 < fraction < 1, "between 0 and 1, both excluded")
         initializers.get(initializer)
         surgery.check_outgoing(outgoing)
@@ -157,7 +159,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.trigger: Trigger = (
             PlateauTrigger(self.higher_is_better, patience, min_delta, learning_rate_drops)
             if round_epochs is None
-            else EpochsTrigger(self.higher_is_better, round_epochs, learning_rate_drops)
+            else EpochsTrigger(round_epochs, learning_rate_drops)
         )
         self.state = RestartState()
         self.scorer: Scorer | None = None
@@ -188,6 +190,7 @@ class PartialRestart(keras.callbacks.Callback):
         attach(self.model, scorer)
         self.scorer = scorer
         self.state = RestartState(learning_rate=rate)
+        self.scores = {}
         for observer in self.observers:
             observer.on_train_begin(self)
 
@@ -200,24 +203,11 @@ class PartialRestart(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Follows the metric, and restarts filters when the round is over."""
-        metrics = self._metrics(logs)
-        if (rate := learning_rate_of(self.model.optimizer)) is not None:
-            logs["learning_rate"] = rate  # as keras.callbacks.ReduceLROnPlateau does
-        self.scores = self._epoch_scores()
-        if self.events:
-            self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
-        self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
-        for observer in self.observers:
-            observer.on_epoch_end(epoch, self)
-        value = metrics[self.monitor]
-        self.state.trigger, action = self.trigger.step(self.state.trigger, value)
-        if self._target_reached(value):
-            self._finish("target reached", f"{self.monitor} has reached {self.target:g}", stop=True)
-        elif action is Action.LOWER_LEARNING_RATE:
-            set_learning_rate(self.model.optimizer, rate * self.learning_rate_factor)
-            self._say(epoch, f"learning rate down to {rate * self.learning_rate_factor:g}")
-        elif action is Action.END_ROUND and self.state.finished is None:
-            self._end_of_round(epoch, metrics)
+        try:
+            self._follow(epoch, logs)
+        except Exception:
+            detach(self.model)  # Keras calls no on_train_end after an error
+            raise
 
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
@@ -228,41 +218,64 @@ class PartialRestart(keras.callbacks.Callback):
             observer.on_train_end(self)
         self._print_messages()
 
-    def _end_of_round(self, epoch: int, metrics: dict[str, float]) -> None:
+    def _follow(self, epoch: int, logs: dict[str, Any]) -> None:
+        metrics = self._metrics(logs)
+        if (rate := learning_rate_of(self.model.optimizer)) is not None:
+            logs["learning_rate"] = rate  # as keras.callbacks.ReduceLROnPlateau does
+        self._take_scores()
+        if self.events:
+            self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
+        self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
+        for observer in self.observers:
+            observer.on_epoch_end(epoch, self)
+
+        value = metrics[self.monitor]
+        self.state.trigger, action = self.trigger.step(self.state.trigger, value)
+        if self._target_reached(value):
+            self._no_more_restarts("target reached")
+            self._end_training(f"{self.monitor} has reached {self.target:g}")
+        elif action is Action.LOWER_LEARNING_RATE:
+            self._set_learning_rate(rate * self.learning_rate_factor)
+            self._say(epoch, f"learning rate down to {rate * self.learning_rate_factor:g}")
+        elif action is Action.END_ROUND and self.state.finished is None:
+            self._restart_or_finish(epoch, metrics)
+
+    def _restart_or_finish(self, epoch: int, metrics: dict[str, float]) -> None:
         reason = self.trigger.describe(self.monitor)
         if len(self.events) >= self.max_restarts:
-            self._finish(f"max_restarts={self.max_restarts} reached", reason)
+            self._no_more_restarts(f"max_restarts={self.max_restarts} reached")
+            if self.stop_when_done:
+                self._end_training(reason)
             return
         # Where another callback has ended the training, no epoch is left to learn in.
         left = 0 if self.model.stop_training else self.params["epochs"] - epoch - 1
-        if left < self.recovery_epochs:
-            # A filter restarted now would be left half-trained.
-            self._finish(f"{left} epochs left, fewer than recovery_epochs={self.recovery_epochs}")
+        if left < max(1, self.recovery_epochs):
+            self._no_more_restarts(f"{left} epochs left, too few for a filter to recover in")
+            return
+        if not self.scores:
+            return  # every batch so far has overflowed its loss scale: the next epoch will tell
+        if not all(np.isfinite(scores).all() for scores in self.scores.values()):
+            self._no_more_restarts("training has diverged, the scores are not finite")
             return
         chosen = select_filters(self.scores, fraction=self.fraction)
         if self.stop_on_repeat and self.events and self._same_as_last(chosen):
-            self._finish("the same filters were selected as at the last restart", reason)
+            self._no_more_restarts("the same filters were selected as at the last restart")
+            if self.stop_when_done:
+                self._end_training(reason)
             return
         self._end_round(reason)
         self._restart(epoch, reason, chosen, metrics)
 
-    def _restart(self, epoch, reason, chosen, metrics) -> None:
-        last = self.events[-1].layers if self.events else None
-        layers = {
-            name: LayerRestart(
-                filters.tolist(),
-                self.scores[name].tolist(),
-                None if last is None else len(set(filters.tolist()) & set(last[name].filters)),
-            )
-            for name, filters in chosen.items()
-        }
+    def _restart(
+        self, epoch: int, reason: str, chosen: dict[str, np.ndarray], metrics: dict[str, float]
+    ) -> None:
         event = RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=reason,
             initializer=initializers.describe(self.initializer),
             learning_rate=self.state.learning_rate,
-            layers=layers,
+            layers=layer_restarts(chosen, self.scores, self.events[-1] if self.events else None),
             metrics_before=metrics,
         )
         for observer in self.observers:
@@ -275,8 +288,7 @@ class PartialRestart(keras.callbacks.Callback):
             seed=derive_seed(self.seed, event.restart),
             sites=self.scorer.sites,
         )
-        if self.state.learning_rate is not None:
-            set_learning_rate(self.model.optimizer, self.state.learning_rate)
+        self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
         self.events.append(event)
         for observer in self.observers:
@@ -288,13 +300,17 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_round_end(self.rounds[-1], self)
 
-    def _finish(self, why: str, round_ended: str | None = None, stop: bool | None = None) -> None:
-        """Makes no more restarts; ends the round and the training too where there is cause."""
+    def _no_more_restarts(self, why: str) -> None:
         self.state.finished = why
         self._messages.append(f"No more restarts: {why}.")
-        if round_ended and (self.stop_when_done if stop is None else stop):
-            self._end_round(round_ended)
-            self.model.stop_training = True
+
+    def _end_training(self, reason: str) -> None:
+        self._end_round(reason)
+        self.model.stop_training = True
+
+    def _set_learning_rate(self, rate: float | None) -> None:
+        if rate is not None:
+            set_learning_rate(self.model.optimizer, rate)
 
     def _same_as_last(self, chosen: dict[str, np.ndarray]) -> bool:
         last = {name: layer.filters for name, layer in self.events[-1].layers.items()}
@@ -305,13 +321,14 @@ class PartialRestart(keras.callbacks.Callback):
             return False
         return value >= self.target if self.higher_is_better else value <= self.target
 
-    def _epoch_scores(self) -> dict[str, np.ndarray]:
-        if not self.scorer.examples:
+    def _take_scores(self) -> None:
+        if not self.scorer.seen:
             raise ValueError(
-                f"No batch was scored: the train_step of {type(self.model).__name__} must take its "
-                "gradients by scored_gradients, within record_feature_maps."
+                f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
+                "forward pass inside record_feature_maps and then call scored_gradients."
             )
-        return self.scorer.result()
+        if self.scorer.examples:
+            self.scores = self.scorer.result()
 
     def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

@@ -17,27 +17,15 @@ from kerasrestart.names import PAPER_INITIALIZERS as NAMES
 Rule = Callable[[tf.Tensor, int, int], tf.Tensor]
 
 
-class PaperHe(keras.initializers.Initializer):
+def he(kernel: tf.Tensor, axis: int, seed: int) -> tf.Tensor:
     """Equation (4) of "Partial Restart of Neural Network" as printed: U(-b, b), b = sqrt(6) / (2n).
 
     n is the fan-in of a filter. The bound of He et al. (2015) is sqrt(6 / n), which Keras has as
     `he_uniform`; for n = 75 the printed one is 0.016 where He's is 0.28.
-
-    Args:
-        seed: Seed of the draw, an int or a `keras.random.SeedGenerator`. Defaults to None.
     """
-
-    def __init__(self, seed: int | None = None):
-        self.seed = seed
-
-    def __call__(self, shape, dtype=None):
-        """Draws a kernel of `shape`, whose last axis is that of the filters."""
-        bound = math.sqrt(6) / (2 * math.prod(shape[:-1]))
-        return random.uniform(shape, -bound, bound, dtype=dtype, seed=self.seed)
-
-    def get_config(self):
-        """Returns the arguments, as Keras initializers do."""
-        return {"seed": self.seed}
+    fan_in = math.prod(kernel.shape) // kernel.shape[axis]
+    bound = math.sqrt(6) / (2 * fan_in)
+    return random.uniform(kernel.shape, -bound, bound, dtype=kernel.dtype, seed=seed)
 
 
 def minmax(kernel: tf.Tensor, axis: int, seed: int) -> tf.Tensor:
@@ -63,10 +51,9 @@ def _all_axes_but(axis: int, kernel: tf.Tensor) -> list[int]:
     return [a for a in range(kernel.shape.rank) if a != axis % kernel.shape.rank]
 
 
-OWN_RULES: dict[str, Rule] = {"minmax": minmax, "distribution": distribution}
+OWN_RULES: dict[str, Rule] = {"he": he, "minmax": minmax, "distribution": distribution}
 KERAS_RULES = {
     "uniform": keras.initializers.RandomUniform(-0.05, 0.05),
-    "he": PaperHe(),
     "xavier": keras.initializers.GlorotUniform(),
 }
 
@@ -91,9 +78,9 @@ def get(initializer: Any) -> Rule | None:
     if isinstance(initializer, str) and initializer in OWN_RULES:
         return OWN_RULES[initializer]
     if isinstance(initializer, str) and initializer in KERAS_RULES:
-        return _rule_of(KERAS_RULES[initializer])
+        return from_keras(KERAS_RULES[initializer])
     try:
-        return _rule_of(keras.initializers.get(initializer))
+        return from_keras(keras.initializers.get(initializer))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"Unknown initializer: {initializer!r}. Expected one of {list(NAMES)}, or the name, "
@@ -101,7 +88,9 @@ def get(initializer: Any) -> Rule | None:
         ) from error
 
 
-def _rule_of(initializer: Callable[..., Any]) -> Rule:
+def from_keras(initializer: Callable[..., Any]) -> Rule:
+    """The rule that draws by a Keras initializer, or a function like one."""
+
     def draw(kernel: tf.Tensor, axis: int, seed: int) -> tf.Tensor:
         del axis  # Keras reads fan-in and fan-out off the shape
         drawn = initializer

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from kerasrestart.restart.trigger import TriggerState
 
@@ -21,6 +24,28 @@ class LayerRestart:
     filters: list[int]
     scores: list[float]
     useless_again: int | None = None
+
+
+def layer_restarts(
+    chosen: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    last: RestartEvent | None,
+) -> dict[str, LayerRestart]:
+    """Records a selection.
+
+    Args:
+        chosen: By layer name, the selected filters.
+        scores: By layer name, the scores of all filters.
+        last: The restart before this one, or None.
+    """
+
+    def again(name: str, filters: list[int]) -> int | None:
+        return None if last is None else len(set(filters) & set(last.layers[name].filters))
+
+    return {
+        name: LayerRestart(filters.tolist(), scores[name].tolist(), again(name, filters.tolist()))
+        for name, filters in chosen.items()
+    }
 
 
 @dataclasses.dataclass

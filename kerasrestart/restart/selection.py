@@ -32,10 +32,11 @@ def select_filters(
     chosen = {}
     for name, of_layer in scores.items():
         of_layer = np.asarray(of_layer)
-        if not np.isfinite(of_layer).all():
+        not_finite = np.flatnonzero(~np.isfinite(of_layer))
+        if not_finite.size:
             raise ValueError(
-                f"The scores of layer '{name}' are not finite: training has diverged, or its loss "
-                f"overflows. Received: {of_layer}"
+                f"{not_finite.size} of {len(of_layer)} scores of layer '{name}' are not finite "
+                f"(filter {not_finite[0]}: {of_layer[not_finite[0]]}): training has diverged."
             )
         if count := filters_in(fraction, len(of_layer)):
             chosen[name] = np.sort(np.argsort(of_layer, kind="stable")[:count])
@@ -69,5 +70,5 @@ def check_fraction(fraction: float, filters: Mapping[str, int]) -> None:
         largest = max(filters, key=filters.__getitem__)
         raise ValueError(
             f"fraction={fraction} selects no filter of any layer (the largest, '{largest}', has "
-            f"{filters[largest]}): raise it to {0.5 / filters[largest]:.2g} or more."
+            f"{filters[largest]}): raise it to {math.ceil(500 / filters[largest]) / 1000} or more."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.names import OUTGOING
+from kerasrestart.network.sites import Site, find_sites
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.seeds import derive_seed
-from kerasrestart.scoring.sites import Site, find_sites
 
 
 def restart_filters(
@@ -56,9 +56,17 @@ def restart_filters(
         slots.check_slots(optimizer)
     if rule is None:
         return
-    for number, (name, site) in enumerate(sites.items()):
-        if name in chosen:
-            _restart_layer(site, chosen[name], rule, optimizer, derive_seed(seed, number))
+    # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
+    replacements = [
+        replacement
+        for number, (name, site) in enumerate(sites.items())
+        if len(chosen.get(name, ()))
+        for replacement in _draw(site, chosen[name], rule, derive_seed(seed, number))
+    ]
+    for variable, new, mask in replacements:
+        _replace(variable, new, mask)
+        for slot, fresh in slots.slots_of(optimizer, variable):
+            _replace(slot, slots.fresh_value(fresh, slot, new), mask)
 
 
 def check_outgoing(outgoing: str) -> None:
@@ -73,47 +81,42 @@ def _checked(sites: Mapping[str, Site], name: str, filters: Sequence[int]) -> np
             f"No filters to restart in a layer '{name}'. Expected one of {list(sites)}."
         )
     filters, count = np.asarray(filters), sites[name].filters
-    if filters.ndim != 1 or (filters.size and not np.issubdtype(filters.dtype, np.integer)):
+    if not filters.size:
+        return np.zeros(0, int)
+    if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):
         raise ValueError(f"The filters of '{name}' must be a list of indices. Received: {filters}")
-    if filters.size and not 0 <= filters.min() <= filters.max() < count:
+    if not 0 <= filters.min() <= filters.max() < count:
         raise ValueError(f"The filters of '{name}' lie in 0 to {count - 1}. Received: {filters}")
     if len(set(filters.tolist())) == count:
         raise ValueError(f"All {count} filters of '{name}' are chosen: some must survive.")
     return filters
 
 
-def _restart_layer(
-    site: Site,
-    filters: np.ndarray,
-    rule: initializers.Rule,
-    optimizer: keras.optimizers.Optimizer | None,
-    seed: int,
-) -> None:
-    layer, norm = site.layer, site.norm
-    mask = np.zeros(site.filters, bool)
-    mask[filters] = True
-    new_kernel = rule(layer.kernel.value, site.filter_axis, derive_seed(seed, 0))
-    drawn = [(layer.kernel, new_kernel, site.filter_axis)]
-    vectors = [(layer.bias, layer.bias_initializer)]
+def _draw(
+    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
+) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
+    """Yields each variable of a site with new values for it, and the mask of those to take."""
+    layer, norm, axis = site.layer, site.norm, site.filter_axis
+    vector_mask = np.zeros(site.filters, bool)
+    vector_mask[filters] = True
+    kernel = layer.kernel
+    shape = [1] * len(kernel.shape)
+    shape[axis] = site.filters
+    yield kernel, rule(kernel.value, axis, derive_seed(seed, 0)), vector_mask.reshape(shape)
+    if layer.bias is not None:
+        bias_rule = initializers.from_keras(layer.bias_initializer)
+        yield layer.bias, bias_rule(layer.bias.value, -1, derive_seed(seed, 1)), vector_mask
     if norm is not None and norm.trainable:
-        vectors += [
-            (norm.gamma, "ones"),
-            (norm.beta, "zeros"),
-            (norm.moving_mean, "zeros"),
-            (norm.moving_variance, "ones"),
-        ]
-    for variable, initializer in vectors:
-        if variable is not None:  # no bias, or a norm without scale or centre
-            vector_rule = initializers.get(initializer)
-            drawn.append((variable, vector_rule(variable.value, -1, derive_seed(seed, 1)), -1))
-    for variable, new, axis in drawn:
-        _replace(variable, new, mask, axis)
-        for slot, fresh in slots.slots_of(optimizer, variable):
-            _replace(slot, slots.fresh_value(fresh, slot, new), mask, axis)
+        for variable, fresh in (
+            (norm.gamma, 1.0),
+            (norm.beta, 0.0),
+            (norm.moving_mean, 0.0),
+            (norm.moving_variance, 1.0),
+        ):
+            if variable is not None:  # a norm without scale or centre
+                yield variable, tf.fill(variable.shape, fresh), vector_mask
 
 
-def _replace(variable: keras.Variable, new: tf.Tensor, mask: np.ndarray, axis: int) -> None:
-    """Assigns those numbers of `new` whose filter is in the mask; the rest stays bit for bit."""
-    shape = [1] * len(variable.shape)
-    shape[axis] = -1
-    variable.assign(tf.where(mask.reshape(shape), tf.cast(new, variable.dtype), variable.value))
+def _replace(variable: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:
+    """Assigns the values of `new` that lie in the mask; the rest stays bit for bit."""
+    variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))

@@ -21,7 +21,8 @@ class TriggerState:
 
     Attributes:
         epochs: Epochs of this round.
-        best: Best value of the monitored metric in this round; None before the first epoch.
+        best: Best value of the monitored metric in this round, where the rule needs it; None before
+            the first epoch.
         wait: Epochs since the last improvement or the last fall of the learning rate.
         drops: How many times the learning rate has fallen in this round.
     """
@@ -54,8 +55,7 @@ class PlateauTrigger:
     Args:
         higher_is_better: Whether the metric is to rise.
         patience: Epochs, 1 or more. Defaults to 5.
-        min_delta: Smallest change that counts as an improvement, in the metric's unit, 0 or more.
-            Defaults to 0.
+        min_delta: A change up to this, in the metric's unit, is no improvement. Defaults to 0.
         drops: Falls of the learning rate before a plateau ends the round. Defaults to 0.
     """
 
@@ -93,21 +93,18 @@ class EpochsTrigger:
     """Ends a round after a fixed number of epochs, so that all arms of a comparison train as long.
 
     Args:
-        higher_is_better: Whether the metric is to rise (for the record of the best value alone).
         epochs: Length of a round, more than `drops`.
         drops: Falls of the learning rate, evenly spread over the round: with one, half of the
             round is trained at the high rate. Defaults to 0.
     """
 
-    higher_is_better: bool
     epochs: int
     drops: int = 0
 
     def step(self, state: TriggerState, value: float) -> tuple[TriggerState, Action]:
         """See `Trigger.step`."""
-        better = max if self.higher_is_better else min
-        best = value if state.best is None else better(state.best, value)
-        state = dataclasses.replace(state, epochs=state.epochs + 1, best=best)
+        del value
+        state = dataclasses.replace(state, epochs=state.epochs + 1)
         if state.epochs >= self.epochs:
             return state, Action.END_ROUND
         if state.drops < self.drops and state.epochs >= self._drop_after(state.drops):

@@ -41,13 +41,13 @@ def score_filters(
         in units of the loss.
 
     Raises:
-        ValueError: The model is not compiled, has no filters, there is no example, or `criterion`
-            is not known.
+        ValueError: The model is not compiled, has no filters, there is no example, `criterion` is
+            not known, or `y` or `sample_weight` stand beside a data set, which holds its own.
         TypeError: The model has no graph.
     """
-    if not model.compiled or model.loss is None:
+    if not model.compiled or model.loss is None or model.optimizer is None:
         raise ValueError(
-            f"Model '{model.name}' has no loss to score by: call compile(loss=...) before."
+            f"Model '{model.name}' has no loss or no optimizer: call compile with both before."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
@@ -64,8 +64,14 @@ def score_filters(
         scorer.gradients(tape, loss, (), maps, batch_size=size, costs_per_loss=factor)
 
     if not isinstance(x, tf.data.Dataset):
+        # As tuples: tf.data would stack a list of inputs into one.
         arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
-        x = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+        slices = tf.data.Dataset.from_tensor_slices(keras.tree.lists_to_tuples(arrays))
+        x = slices.batch(batch_size)
+    elif y is not None or sample_weight is not None:
+        raise ValueError(
+            "y and sample_weight go with arrays: a data set holds its own. Received both."
+        )
     for batch in x:
         score_batch(*keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.sites import Site, find_sites
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.recorder import record_outputs
-from kerasrestart.scoring.sites import Site, find_sites
 
 
 @dataclasses.dataclass
@@ -22,11 +21,13 @@ class FeatureMaps:
     """What one forward pass leaves at the reading places, use by use in the order of the sites.
 
     Attributes:
+        sites: The number of the site that each belongs to.
         tensors: The feature maps; empty until the recording context has ended.
         positions: For each, the number of positions M of the convolution's own output: an int, or
             a float32 scalar tensor where the size of the images is not known when traced.
     """
 
+    sites: list[int] = dataclasses.field(default_factory=list)
     tensors: list[tf.Tensor] = dataclasses.field(default_factory=list)
     positions: list[int | tf.Tensor] = dataclasses.field(default_factory=list)
 
@@ -39,7 +40,7 @@ class Scorer:
         score(l, k) = mean over examples of |1/M * sum over positions of dC/dz * z|
 
     The state is two variables, whatever the number of layers: the sums of all filters of all
-    layers end to end, and the number of examples.
+    layers end to end, and how many examples came and how many of them were scored.
 
     Args:
         model: A built Functional or Sequential model.
@@ -67,7 +68,7 @@ class Scorer:
         self.sites: dict[str, Site] = find_sites(model)
         filters = sum(site.filters for site in self.sites.values())
         self._sums = tf.Variable(tf.zeros(filters), trainable=False, name="score_sums")
-        self._examples = tf.Variable(0.0, trainable=False, name="scored_examples")
+        self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
@@ -76,8 +77,9 @@ class Scorer:
         maps = FeatureMaps()
         with record_outputs(call.operation for use in uses for call in use) as outputs:
             yield maps
-        for site in self.sites.values():
+        for number, site in enumerate(self.sites.values()):
             for own, read in site.reads:
+                maps.sites.append(number)
                 maps.tensors.append(outputs[id(read.operation)][read.occurrence])
                 own_output = outputs[id(own.operation)][own.occurrence]
                 maps.positions.append(_positions(own_output, site.channel_axis))
@@ -110,35 +112,46 @@ class Scorer:
 
         Returns:
             The gradients by `weights`, as `tape.gradient` gives them.
+
+        Raises:
+            ValueError: The recording context has not ended yet, or no forward pass was made in it.
         """
+        if not maps.tensors:
+            raise ValueError(
+                "There are no feature maps yet: make the forward pass inside the recording "
+                "context, and take the gradients when that has ended."
+            )
         gradients, by_map = tape.gradient(loss, (list(weights), maps.tensors))
         sums = self._batch_sums(maps, by_map)
         sums *= tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
-        examples = tf.cast(batch_size, tf.float32)
+        seen = scored = tf.cast(batch_size, tf.float32)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
-            sums, examples = tf.where(finite, sums, 0.0), tf.where(finite, examples, 0.0)
+            sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
         self._sums.assign_add(sums)
-        self._examples.assign_add(examples)
+        self._examples.assign_add(tf.stack([seen, scored]))
         return gradients
 
     def _batch_sums(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Sums of the saliencies over the batch, all filters of all layers end to end."""
-        uses = zip(maps.tensors, maps.positions, by_map, strict=True)
-        sums = []
-        for site in self.sites.values():
-            of_site = tf.zeros(site.filters)
-            for z, positions, dz in itertools.islice(uses, len(site.reads)):
-                if dz is not None:  # None: the loss does not depend on z.
-                    saliency = self.criterion(z, dz, site.channel_axis)
-                    of_site += tf.reduce_sum(saliency, axis=0) / tf.cast(positions, tf.float32)
-            sums.append(of_site)
+        sites = list(self.sites.values())
+        sums = [tf.zeros(site.filters) for site in sites]
+        uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
+        for number, z, positions, dz in uses:
+            if dz is not None:  # None: the loss does not depend on z.
+                saliency = self.criterion(z, dz, sites[number].channel_axis)
+                sums[number] += tf.reduce_sum(saliency, axis=0) / tf.cast(positions, tf.float32)
         return tf.concat(sums, axis=0)
 
     @property
+    def seen(self) -> int:
+        """Number of examples that came since the last reset."""
+        return int(self._examples[0])
+
+    @property
     def examples(self) -> int:
-        """Number of examples seen since the last reset."""
-        return int(self._examples.numpy())
+        """Number of examples scored since the last reset: without batches that overflowed."""
+        return int(self._examples[1])
 
     def result(self) -> dict[str, np.ndarray]:
         """Returns the scores: by layer name, float32 `[filters]`; zeros before the first batch."""
@@ -149,7 +162,7 @@ class Scorer:
     def reset(self) -> None:
         """Forgets all examples seen."""
         self._sums.assign(tf.zeros_like(self._sums))
-        self._examples.assign(0.0)
+        self._examples.assign([0.0, 0.0])
 
 
 def _positions(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:

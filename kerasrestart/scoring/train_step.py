@@ -65,9 +65,13 @@ class RestartModel(keras.Model):
             x, y = data
             with tf.GradientTape() as tape, self.record_feature_maps() as maps:
                 y_pred = self(x, training=True)
-                loss = self.optimizer.scale_loss(self.compute_loss(x, y, y_pred))
-            gradients = self.scored_gradients(tape, loss, maps, batch_size=tf.shape(x)[0])
+                loss = self.compute_loss(x, y, y_pred)
+                scaled_loss = self.optimizer.scale_loss(loss)
+            gradients = self.scored_gradients(tape, scaled_loss, maps, batch_size=tf.shape(x)[0])
             self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            for metric in self.metrics:
+                if metric.name == "loss":
+                    metric.update_state(loss)
             return self.compute_metrics(x, y, y_pred)
 
 
@@ -102,14 +106,17 @@ class RestartModel(keras.Model):
         maps: FeatureMaps,
         *,
         batch_size: int | tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
     ) -> list[tf.Tensor | None]:
         """Gradients of the loss by the trainable weights; scores if a scorer is attached.
 
         Args:
             tape: The tape that watched the forward pass.
-            loss: Scalar loss, a mean over the batch, after `self.optimizer.scale_loss`.
-            maps: What `record_feature_maps` yielded around the forward pass.
+            loss: Scalar loss after `self.optimizer.scale_loss`: with the reduction of the compiled
+                loss, or a mean over the batch where none is compiled.
+            maps: What `record_feature_maps` yielded around the forward pass, after that has ended.
             batch_size: Number of examples in the batch.
+            sample_weight: Their weights, if the loss has them. Defaults to None.
 
         Returns:
             The gradients, in the order of `self.trainable_weights`.
@@ -122,8 +129,7 @@ class RestartModel(keras.Model):
             self.trainable_weights,
             maps,
             batch_size=batch_size,
-            costs_per_loss=over_replicas(tf.cast(batch_size, tf.float32))
-            / self.optimizer.scale_loss(1.0),
+            costs_per_loss=costs_per_loss(self, batch_size, sample_weight),
             skip_if_not_finite=_scales_loss(self.optimizer),
         )
 

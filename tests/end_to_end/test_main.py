@@ -223,8 +223,8 @@ def test_help_names_every_flag_and_imports_no_tensorflow(tmp_path):
     done = command("--help", cwd=tmp_path)
     for flag in ("model", "init", "fraction", "trigger", "monitor", "logdir", "run_name", "seed"):
         assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout
-    code = "import sys, kerasrestart.main; print([m for m in sys.modules if m in ('keras', 'tensorflow')])"
+    code = "import sys, kerasrestart.main; print({'keras', 'tensorflow'} & set(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert loaded.stdout.strip() == "[]"
+    assert loaded.stdout.strip() == "set()"

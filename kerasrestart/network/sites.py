@@ -17,7 +17,7 @@ import dataclasses
 import keras
 from keras import layers
 
-from kerasrestart.scoring.graph import Call, Graph
+from kerasrestart.network.graph import Call, Graph
 
 FILTER_LAYERS = (
     layers.Conv1D,
@@ -29,6 +29,12 @@ FILTER_LAYERS = (
 )
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
+# What `keras.activations` and `keras.ops` put into a graph, by class.
+ACTIVATION_OPERATIONS = frozenset(
+    {"Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"}
+    | {"LogSigmoid", "Mish", "Relu", "ReLU", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink"}
+    | {"Softplus", "Softsign", "Squareplus", "Tanh", "TanhShrink", "Threshold"}
+)
 # Homogeneous maps that leave fewer elements to read.
 SHRINKING = tuple(
     getattr(layers, f"{kind}{rank}D")
@@ -118,18 +124,21 @@ def find_sites(model: keras.Model) -> dict[str, Site]:
         layer = call.operation
         if call.occurrence or not isinstance(layer, FILTER_LAYERS):
             continue
-        if not (layer.trainable and layer.trainable_variables) or _is_output(graph, call):
+        uses = graph.calls_of(layer)
+        if any(_is_output(graph, use) for use in uses) or not _can_restart(layer):
             continue
         if layer.name in sites:
             raise ValueError(
                 f"Two layers of model '{model.name}' are named '{layer.name}'. Filters are found "
                 "by the name of their layer: give each layer its own name."
             )
-        uses = [_follow(graph, use) for use in graph.calls_of(layer)]
-        norms = {id(norm): norm for _, _, norm in uses}
-        # A shared layer with a norm of its own behind each use: no one norm belongs to it.
-        norm = next(iter(norms.values())) if len(norms) == 1 else None
-        sites[layer.name] = Site(layer, norm, tuple((use, read) for use, read, _ in uses))
+        followed = [_follow(graph, use) for use in uses]
+        norm = followed[0][1]
+        # A norm belongs to a layer if it follows all of its uses, and follows nothing else.
+        if any(n is not norm for _, n in followed) or len(graph.calls_of(norm)) != len(uses):
+            norm = None
+        reads = tuple((use, read) for use, (read, _) in zip(uses, followed, strict=True))
+        sites[layer.name] = Site(layer, norm, reads)
     if not sites:
         raise ValueError(
             f"Model '{model.name}' has no filters to restart: expected at least one trainable "
@@ -138,28 +147,41 @@ def find_sites(model: keras.Model) -> dict[str, Site]:
     return sites
 
 
-def _follow(graph: Graph, start: Call) -> tuple[Call, Call, layers.BatchNormalization | None]:
-    """Walks from a convolution to its norm and to the place where its score is read."""
+def _can_restart(layer: layers.Layer) -> bool:
+    # Under LoRA the kernel is no variable but a sum of them.
+    lora = getattr(layer, "lora_enabled", False)
+    return layer.trainable and bool(layer.trainable_variables) and not lora
+
+
+def _follow(graph: Graph, start: Call) -> tuple[Call, layers.BatchNormalization | None]:
+    """Walks from a convolution to the place where its score is read, and to its norm."""
     activated = keras.activations.serialize(start.operation.activation) != "linear"
     read, norm, current = start, None, start
     while (following := graph.only_consumer(current)) is not None:
         operation = following.operation
         if norm is None and _normalizes(operation, start.operation):
             read, norm = following, operation
-        elif isinstance(operation, ACTIVATIONS) and not activated:
+        elif _activates(operation) and not activated:
             read, activated = following, True
         elif not isinstance(operation, HOMOGENEOUS):
             break
         current = following
-    return start, _cheapest(graph, read), norm
+    return _cheapest(graph, read), norm
+
+
+def _activates(operation: keras.Operation) -> bool:
+    if isinstance(operation, layers.Layer):
+        return isinstance(operation, ACTIVATIONS)
+    return type(operation).__name__ in ACTIVATION_OPERATIONS
 
 
 def _normalizes(operation: keras.Operation, layer: layers.Layer) -> bool:
+    channels_first = layer.data_format == "channels_first"
+    channel_axes = (1,) if channels_first else (-1, layer.rank + 1)
     return (
         isinstance(operation, layers.BatchNormalization)
         and operation.moving_mean.shape == (layer.filters,)
-        and operation.axis
-        in ((1,) if layer.data_format == "channels_first" else (-1, layer.rank + 1))
+        and operation.axis in channel_axes
     )
 
 

@@ -1,0 +1,49 @@
+"""What all tests begin with, and the small data that several rooms of tests use."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def images():
+    """20 examples of 8x8x2 in 3 classes: with batches of 8 the last one is short."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(20, 8, 8, 2)).astype("float32")
+    y = rng.integers(0, 3, 20)
+    x += y[:, None, None, None] * 0.5
+    return x, y
+
+
+@pytest.fixture
+def randomized():
+    """A function that gives every weight of a model, batch norm's too, a number of its own."""
+
+    def randomize(model, seed=0):
+        rng = np.random.default_rng(seed)
+        for variable in model.weights:
+            if "seed" in variable.path:
+                continue
+            fan_in = int(np.prod(variable.shape[:-1])) or 1
+            value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
+            if any(word in variable.path for word in ("gamma", "variance", "alpha")):
+                value = 0.3 + np.abs(value)
+            variable.assign(value)
+        return model
+
+    return randomize

@@ -1,0 +1,215 @@
+"""Which layers have filters to restart, and where each is read."""
+
+import keras
+import pytest
+from keras import layers
+
+from kerasrestart.network.sites import find_sites
+
+
+def model_of(*body, head=True):
+    model = keras.Sequential([keras.Input((8, 8, 2)), *body])
+    if head:
+        model.add(layers.Flatten())
+        model.add(layers.Dense(3))
+    return model
+
+
+def conv(name="conv", filters=4, **options):
+    return layers.Conv2D(filters, 3, padding="same", name=name, **options)
+
+
+def read_of(model, name="conv"):
+    """The name of the layer whose output is read, for the one use of a layer."""
+    ((own, read),) = find_sites(model)[name].reads
+    assert own.operation is find_sites(model)[name].layer
+    return read.operation.name
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (lambda: [conv()], "conv"),
+        (lambda: [conv(), layers.ReLU(name="relu")], "relu"),
+        (lambda: [conv(), layers.MaxPooling2D(name="pool")], "pool"),
+        (lambda: [conv(), layers.Dropout(0.1)], "conv"),
+        (lambda: [conv(), layers.Dropout(0.1), layers.MaxPooling2D(name="pool")], "pool"),
+        (lambda: [conv(), layers.UpSampling2D(2)], "conv"),
+        (
+            lambda: [conv(), layers.BatchNormalization(), layers.Activation("elu", name="elu")],
+            "elu",
+        ),
+        (lambda: [conv(activation="relu"), layers.BatchNormalization(name="norm")], "norm"),
+        (
+            lambda: [conv(activation="elu"), layers.Activation("tanh"), layers.MaxPooling2D()],
+            "conv",
+        ),
+        (
+            lambda: [
+                conv(),
+                layers.MaxPooling2D(),
+                layers.Activation("tanh", name="tanh"),
+                layers.GlobalMaxPooling2D(name="global"),
+            ],
+            "global",
+        ),
+        (lambda: [conv(), layers.LayerNormalization(), layers.ReLU()], "conv"),
+    ],
+)
+def test_filter_is_read_after_its_activation_on_the_fewest_elements(body, place):
+    assert read_of(model_of(*body())) == place
+
+
+def test_nothing_is_read_behind_a_second_reader():
+    image = keras.Input((8, 8, 2))
+    x = conv(activation="relu")(image)
+    pooled = layers.MaxPooling2D(name="pool")(x)
+    both = layers.Concatenate()([layers.Flatten()(x), layers.Flatten()(pooled)])
+    assert read_of(keras.Model(image, layers.Dense(3)(both))) == "conv"
+
+
+def test_nothing_is_read_behind_an_output_of_the_model():
+    image = keras.Input((8, 8, 2))
+    inner = conv("inner")(image)
+    x = conv()(inner)
+    x = layers.ReLU(name="relu")(x)
+    out = layers.Dense(3)(layers.Flatten()(layers.MaxPooling2D(name="pool")(x)))
+    model = keras.Model(image, [out, inner])
+    assert list(find_sites(model)) == ["conv"]
+    assert read_of(model) == "pool"
+
+
+def test_layers_that_cannot_or_must_not_be_restarted_are_left_out():
+    model = model_of(
+        conv("frozen", trainable=False),
+        layers.DepthwiseConv2D(3, name="depthwise"),
+        layers.SeparableConv2D(4, 3, name="separable"),
+        conv("kept"),
+        layers.Conv2DTranspose(4, 3, name="transposed"),
+    )
+    assert list(find_sites(model)) == ["kept", "transposed"]
+
+
+def test_layers_of_a_frozen_nested_model_are_left_out():
+    block = keras.Sequential([keras.Input((8, 8, 2)), conv("inner")])
+    block.trainable = False
+    assert list(find_sites(model_of(block, conv("outer")))) == ["outer"]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda: [],
+        lambda: [layers.GlobalAveragePooling2D(), layers.Softmax()],
+        lambda: [layers.BatchNormalization(), layers.Activation("sigmoid")],
+        lambda: [layers.Reshape((-1,)), layers.Activation("linear")],
+    ],
+)
+def test_convolution_that_makes_the_output_is_left_out(tail):
+    model = model_of(conv("body"), conv("head"), *tail(), head=False)
+    assert list(find_sites(model)) == ["body"]
+
+
+def test_shared_convolution_that_makes_the_output_in_one_of_its_uses_is_left_out():
+    image = keras.Input((8, 8, 2))
+    shared = conv("shared", filters=2)
+    model = keras.Model(image, shared(shared(conv("body", filters=2)(image))))
+    assert list(find_sites(model)) == ["body"]
+
+
+def test_norm_behind_a_convolution_belongs_to_it():
+    norm = layers.BatchNormalization()
+    assert find_sites(model_of(conv(), norm))["conv"].norm is norm
+    norm = layers.BatchNormalization()
+    assert find_sites(model_of(conv(), layers.ReLU(), norm))["conv"].norm is norm
+
+
+def test_activation_made_by_an_operation_counts_as_one():
+    image = keras.Input((8, 8, 2))
+    x = layers.BatchNormalization()(conv()(image))
+    x = layers.MaxPooling2D(name="pool")(keras.ops.silu(x))
+    assert read_of(keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))) == "pool"
+
+
+def test_norm_is_found_behind_an_activation_made_by_an_operation():
+    image = keras.Input((8, 8, 2))
+    norm = layers.BatchNormalization()
+    x = norm(keras.ops.relu(conv()(image)))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    assert find_sites(model)["conv"].norm is norm
+
+
+def test_norm_of_a_branch_alone_does_not_belong_to_the_convolution():
+    image = keras.Input((8, 8, 2))
+    x = conv()(image)
+    both = layers.Add()([x, layers.BatchNormalization()(x)])
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(both)))
+    assert find_sites(model)["conv"].norm is None
+
+
+def test_norm_after_a_sum_does_not_belong_to_the_convolution():
+    image = keras.Input((8, 8, 2))
+    both = layers.Add()([conv("left")(image), conv("right")(image)])
+    x = layers.BatchNormalization()(both)
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    assert [site.norm for site in find_sites(model).values()] == [None, None]
+
+
+def test_norm_of_another_axis_does_not_belong_to_the_convolution():
+    # 8 rows and 8 filters: the shape of its weights alone does not tell.
+    model = model_of(conv(filters=8), layers.BatchNormalization(axis=1))
+    assert find_sites(model)["conv"].norm is None
+
+
+def test_norm_that_two_convolutions_share_belongs_to_neither():
+    image = keras.Input((8, 8, 2))
+    norm = layers.BatchNormalization()
+    both = layers.Add()([norm(conv("left")(image)), norm(conv("right")(image))])
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(both)))
+    assert [site.norm for site in find_sites(model).values()] == [None, None]
+
+
+def test_norms_of_the_uses_of_a_shared_convolution_belong_to_none():
+    image = keras.Input((8, 8, 2))
+    shared = conv("shared", filters=2)
+    x = layers.BatchNormalization()(shared(image))
+    x = layers.BatchNormalization()(shared(x))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    (site,) = find_sites(model).values()
+    assert site.norm is None
+    assert [read.operation.name for _, read in site.reads] == [
+        layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)
+    ]
+
+
+def test_filters_lie_on_the_axis_before_the_last_of_a_transposed_kernel():
+    sites = find_sites(model_of(conv(), layers.Conv2DTranspose(5, 3, name="transposed")))
+    for site in sites.values():
+        assert site.layer.kernel.shape[site.filter_axis] == site.filters
+    assert [site.filter_axis for site in sites.values()] == [-1, -2]
+
+
+def test_two_layers_of_one_name_are_refused():
+    left = keras.Sequential([keras.Input((8, 8, 2)), conv("same")], name="left")
+    right = keras.Sequential([keras.Input((8, 8, 4)), conv("same")], name="right")
+    with pytest.raises(ValueError, match="named 'same'"):
+        find_sites(model_of(left, right))
+
+
+def test_subclassed_model_has_no_graph():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="Functional or Sequential"):
+        find_sites(Own())
+
+
+def test_model_that_is_not_built_is_told_so():
+    with pytest.raises(TypeError, match="not built"):
+        find_sites(keras.Sequential([conv(), layers.Flatten(), layers.Dense(3)]))
+
+
+def test_model_without_filters_is_refused():
+    with pytest.raises(ValueError, match="no filters"):
+        find_sites(model_of())

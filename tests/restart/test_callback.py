@@ -1,0 +1,477 @@
+"""The life of `PartialRestart` in a real, small fit.
+
+Where a test needs to know when a plateau comes, a callback before it writes the monitored metric.
+"""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasrestart as kr
+
+TRACES = []
+
+
+@keras.saving.register_keras_serializable("tests")
+class CountsTraces(layers.Layer):
+    def call(self, x):
+        TRACES.append(self.name)
+        return x
+
+
+class Scripted(keras.callbacks.Callback):
+    """Writes the value that an epoch's metric is to have."""
+
+    def __init__(self, values, name="val_loss"):
+        super().__init__()
+        self.values, self.metric = list(values), name
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.metric] = self.values[epoch]
+
+
+class Weights(keras.callbacks.Callback):
+    """Keeps the weights at the end of each epoch, as far as the callbacks before it have gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.of_epoch = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.of_epoch.append({w.path: w.numpy() for w in self.model.weights})
+
+
+def net(optimizer=None, **compiled):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            CountsTraces(name="counts"),
+            layers.Conv2D(8, 3, activation="relu", name="first"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(4, 2, activation="relu", name="second"),
+            layers.Flatten(),
+            layers.Dense(3, name="logits"),
+        ],
+        name="net",
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.SGD(0.01), loss=loss, **compiled)
+    return model
+
+
+def by_index(feature_map, gradient, channel_axis):
+    """A criterion by which the first filters of a layer are always the lowest."""
+    return 0 * tf.reduce_sum(feature_map * gradient, axis=(1, 2)) + tf.range(
+        1.0, feature_map.shape[channel_axis] + 1
+    )
+
+
+def restart_of(**options):
+    return kr.PartialRestart(**({"fraction": 0.25, "patience": 1, "verbose": 0} | options))
+
+
+def fit(images, restart, values=None, *, model=None, before=(), after=(), **options):
+    """Fits with a scripted `val_loss`, one epoch for each of its values."""
+    model = model or net()
+    script = [] if values is None else [Scripted(values)]
+    epochs = {} if values is None else {"epochs": len(values)}
+    model.fit(
+        *images,
+        batch_size=10,
+        verbose=0,
+        callbacks=[*before, *script, restart, *after],
+        **(epochs | options),
+    )
+    return model
+
+
+FLAT = [1.0] * 12
+
+
+def test_event_tells_what_was_done(images):
+    weights = Weights()
+    values = [2.0, 2.5, 3.5, 3.0, 2.0, 1.0, 0.5, 0.1]
+    restart = restart_of(max_restarts=1)
+    fit(images, restart, values, after=[weights])
+    (event,) = restart.events
+    assert (event.restart, event.epoch, event.initializer) == (1, 1, "uniform")
+    assert event.reason == "val_loss has not improved for 1 epoch"
+    assert event.learning_rate == 0.01
+    assert event.metrics_before["val_loss"] == 2.5
+    assert event.metrics_after["val_loss"] == 3.5
+    assert event.metrics_before.keys() >= {"loss", "val_loss"}
+    assert (event.dip, event.epochs_to_recover) == (1.0, 3)
+    assert {name: len(of.filters) for name, of in event.layers.items()} == {
+        "first": 2,
+        "second": 1,
+    }
+    for name, of in event.layers.items():
+        assert of.filters == sorted(np.argsort(of.scores, kind="stable")[: len(of.filters)])
+        assert of.useless_again is None
+        new = weights.of_epoch[1][f"net/{name}/kernel"][..., of.filters]
+        assert 0.03 < np.abs(new).max() <= 0.05
+        others = np.delete(weights.of_epoch[1][f"net/{name}/kernel"], of.filters, axis=-1)
+        assert np.abs(others).max() > 0.05
+
+
+def test_rounds_lie_between_the_restarts(images):
+    restart = restart_of(max_restarts=2, stop_on_repeat=False)
+    fit(images, restart, [3, 2, 2, 5, 4, 4, 1, 1, 1])
+    assert [(r.round, r.first_epoch, r.epochs) for r in restart.rounds] == [
+        (0, 0, 3),
+        (1, 3, 3),
+        (2, 6, 2),
+    ]
+    assert [r.best_epoch for r in restart.rounds] == [1, 4, 6]
+    assert [e.epoch for e in restart.events] == [2, 5]
+    assert all(r.ended == "val_loss has not improved for 1 epoch" for r in restart.rounds)
+    assert restart.state.finished == "max_restarts=2 reached"
+    again = restart.events[1].layers["first"]
+    before = restart.events[0].layers["first"]
+    assert again.useless_again == len(set(again.filters) & set(before.filters))
+
+
+def test_state_is_json(images):
+    restart = restart_of(max_restarts=1)
+    fit(images, restart, FLAT)
+    state = json.loads(json.dumps(restart.state.to_dict()))
+    assert state["events"][0]["layers"]["first"]["filters"] == (
+        restart.events[0].layers["first"].filters
+    )
+    assert state["rounds"][0]["ended"]
+    assert state == restart.state.to_dict()
+
+
+def test_training_ends_with_the_plateau_after_the_last_restart(images):
+    restart = restart_of(max_restarts=2, stop_on_repeat=False)
+    model = fit(images, restart, FLAT)
+    assert len(restart.events) == 2
+    assert len(model.history.epoch) == 2 + 2 + 2
+    assert "train_step" not in vars(model)
+
+
+def test_training_goes_on_where_it_is_not_to_stop_when_done(images):
+    restart = restart_of(max_restarts=1, stop_when_done=False)
+    model = fit(images, restart, FLAT)
+    assert len(model.history.epoch) == len(FLAT)
+    assert len(restart.events) == 1
+    assert [r.epochs for r in restart.rounds] == [2, 10]
+    assert restart.rounds[-1].ended == "training ended"
+
+
+def test_no_restart_at_all_with_max_restarts_of_zero(images):
+    restart = restart_of(max_restarts=0)
+    model = fit(images, restart, FLAT)
+    assert restart.events == []
+    assert len(model.history.epoch) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "values", "epochs"),
+    [(1.5, "min", [3, 2, 1.5, 1, 0.5], 3), (0.9, "max", [0.1, 0.5, 0.9, 0.95, 1], 3)],
+)
+def test_training_ends_at_the_target(target, mode, values, epochs, images):
+    restart = restart_of(target=target, mode=mode)
+    model = fit(images, restart, values)
+    assert len(model.history.epoch) == epochs
+    assert restart.state.finished == "target reached"
+    assert restart.rounds[-1].ended == f"val_loss has reached {target:g}"
+
+
+def still(initializer, **options):
+    """With a learning rate of zero: the filters that score lowest are the same at each restart."""
+    return restart_of(initializer=initializer, max_restarts=4, **options)
+
+
+def test_restarts_end_when_the_same_filters_are_selected_again(images):
+    restart = still("zeros")
+    model = fit(images, restart, FLAT, model=net(keras.optimizers.SGD(0.0)))
+    assert len(restart.events) == 1
+    assert restart.state.finished == "the same filters were selected as at the last restart"
+    assert len(model.history.epoch) == 4
+
+
+def test_restarts_go_on_with_the_same_filters_if_asked(images):
+    restart = still("zeros", stop_on_repeat=False)
+    fit(images, restart, FLAT, model=net(keras.optimizers.SGD(0.0)))
+    assert len(restart.events) == 4
+    assert [e.layers["first"].useless_again for e in restart.events] == [None, 2, 2, 2]
+
+
+def test_control_without_reset_trains_as_long_and_changes_no_weight(images):
+    weights = Weights()
+    restart = still("none")
+    fit(images, restart, FLAT, model=net(keras.optimizers.SGD(0.0)), after=[weights])
+    assert len(restart.events) == 4
+    assert {e.initializer for e in restart.events} == {"none"}
+    first, last = weights.of_epoch[0], weights.of_epoch[-1]
+    assert all(np.array_equal(first[path], last[path]) for path in first)
+
+
+def test_restart_that_leaves_too_few_epochs_is_left_out(images):
+    restart = restart_of(round_epochs=3, monitor="loss")
+    model = fit(images, restart, epochs=8)
+    assert [e.epoch for e in restart.events] == [2]  # after the sixth epoch two would be left
+    assert len(model.history.epoch) == 8
+    assert restart.state.finished == "2 epochs left, too few for a filter to recover in"
+    exact = restart_of(round_epochs=3, monitor="loss", stop_on_repeat=False)
+    fit(images, exact, epochs=9)
+    assert [e.epoch for e in exact.events] == [2, 5]
+
+
+def test_no_filter_is_restarted_at_the_last_epoch(images):
+    restart = restart_of(round_epochs=2, monitor="loss", recovery_epochs=0, stop_on_repeat=False)
+    fit(images, restart, epochs=4)
+    assert [e.epoch for e in restart.events] == [1]
+
+
+def test_learning_rate_falls_and_comes_back(images):
+    rates = []
+    see = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: rates.append(float(model.optimizer.learning_rate))
+    )
+    model = net(keras.optimizers.Adam(0.02))
+    restart = restart_of(
+        learning_rate_drops=2, learning_rate_factor=0.5, max_restarts=1, stop_on_repeat=False
+    )
+    fit(images, restart, FLAT, model=model, before=[see])
+    of_round = [0.02, 0.02, 0.01, 0.005]
+    np.testing.assert_allclose(rates, of_round * 2, rtol=1e-6)
+    np.testing.assert_allclose(model.history.history["learning_rate"], of_round * 2, rtol=1e-6)
+
+
+def test_learning_rate_comes_back_under_a_loss_scale(images):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.04))
+    model = net(optimizer)
+    restart = restart_of(learning_rate_drops=1, max_restarts=1)
+    fit(images, restart, FLAT, model=model)
+    np.testing.assert_allclose(
+        model.history.history["learning_rate"], [0.04, 0.04, 0.004] * 2, rtol=1e-5
+    )
+
+
+def test_schedule_is_left_alone(images):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
+    model = net(keras.optimizers.SGD(schedule))
+    restart = restart_of(max_restarts=1)
+    fit(images, restart, FLAT, model=model)
+    assert restart.events[0].learning_rate is None
+    assert "learning_rate" not in model.history.history
+    with pytest.raises(ValueError, match="schedule"):
+        fit(images, restart_of(learning_rate_drops=1), FLAT, model=model)
+    assert "train_step" not in vars(model)
+
+
+def test_metric_that_is_not_there_is_named_with_those_that_are(images):
+    with pytest.raises(ValueError, match=r"monitor='val_loss'.*\['loss'\]"):
+        fit(images, restart_of())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"patience": 0},
+        {"max_restarts": -1},
+        {"seed": -1},
+        {"min_delta": -0.1},
+        {"learning_rate_drops": -1},
+        {"learning_rate_factor": 1.0},
+        {"round_epochs": 0},
+        {"round_epochs": 2, "learning_rate_drops": 2},
+        {"fraction": 1.0},
+        {"fraction": 0},
+        {"recovery_epochs": -1},
+        {"initializer": "unifrom"},
+        {"criterion": "taylr"},
+        {"outgoing": "loose"},
+        {"mode": "sideways"},
+    ],
+    ids=str,
+)
+def test_argument_out_of_range_is_refused_at_once(option):
+    name = next(iter(option))
+    with pytest.raises(ValueError, match=f"{name}|{option[name]}"):
+        kr.PartialRestart(**option)
+
+
+def test_fraction_that_selects_nothing_is_refused_before_the_first_step(images):
+    model = net()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="selects no filter"):
+        fit(images, restart_of(fraction=0.01), FLAT, model=model)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+
+
+def test_nothing_is_traced_anew_at_a_restart(images):
+    x, y = images
+    model, restart = net(), restart_of(max_restarts=3, stop_on_repeat=False)
+    traces = []
+    see = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: traces.append(len(TRACES))
+    )
+    fit((x, y), restart, FLAT, model=model, after=[see], validation_data=(x, y))
+    assert len(restart.events) == 3
+    assert traces[0] > 0
+    assert set(traces) == {traces[0]}
+
+
+def test_same_seed_gives_the_same_run(images):
+    def run(seed):
+        keras.utils.set_random_seed(2)
+        weights, restart = Weights(), restart_of(seed=seed, max_restarts=2, stop_on_repeat=False)
+        fit(images, restart, FLAT, after=[weights], shuffle=False)
+        return restart, weights.of_epoch
+
+    (restart, first), (again, second), (_, other) = run(0), run(0), run(1)
+    assert restart.state == again.state
+    for ours, theirs in zip(first, second, strict=True):
+        assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
+    filters = restart.events[0].layers["first"].filters
+    new, new_of_other = (of[1]["net/first/kernel"][..., filters] for of in (first, other))
+    assert (new != new_of_other).mean() > 0.9
+
+
+@pytest.mark.parametrize("initializer", ["uniform", keras.initializers.HeNormal(seed=1)])
+def test_each_restart_draws_anew(initializer, images):
+    weights = Weights()
+    restart = restart_of(
+        initializer=initializer, criterion=by_index, max_restarts=2, stop_on_repeat=False
+    )
+    fit(images, restart, FLAT, after=[weights])
+    assert [e.layers["first"].filters for e in restart.events] == [[0, 1], [0, 1]]
+    first, second = (weights.of_epoch[e.epoch]["net/first/kernel"][..., :2] for e in restart.events)
+    assert (first != second).mean() > 0.9
+
+
+def test_dead_filters_are_found_and_learn_again(images):
+    model, weights = net(keras.optimizers.Adam(0.01)), Weights()
+    conv = model.get_layer("first")
+    kernel, bias = conv.get_weights()
+    dead = [1, 6]
+    kernel[..., dead], bias[dead] = 0.0, -1.0
+    conv.set_weights([kernel, bias])
+    restart = restart_of(initializer="he_normal", max_restarts=1)
+    fit(images, restart, [2, 2, 1.5, 1.2, 1.1, 1.0], model=model, after=[weights])
+    (event,) = restart.events
+    assert event.layers["first"].filters == dead
+    assert max(np.array(event.layers["first"].scores)[dead]) == 0
+    assert restart.scores["first"][dead].max() > 0
+    new, later = (weights.of_epoch[i]["net/first/kernel"][..., dead] for i in (1, 5))
+    assert np.abs(later - new).max() > 1e-3
+    assert np.isfinite(model.evaluate(*images, verbose=0))
+
+
+def test_runs_beside_the_callbacks_of_keras(images, tmp_path):
+    x, y = images
+    path = tmp_path / "log.csv"
+    restart = restart_of(monitor="val_accuracy", max_restarts=2, stop_on_repeat=False)
+    model = fit(
+        images,
+        restart,
+        model=net(metrics=["accuracy"]),
+        before=[keras.callbacks.TensorBoard(tmp_path / "tb", update_freq=1)],
+        after=[
+            keras.callbacks.CSVLogger(path),
+            keras.callbacks.EarlyStopping(monitor="val_loss", patience=50),
+            keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True),
+        ],
+        epochs=20,
+        validation_data=(x, y),
+    )
+    assert len(restart.events) == 2
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(model.history.epoch)
+    assert {"learning_rate", "val_accuracy"} <= rows[0].keys()
+    assert all(value for row in rows for value in row.values())
+    assert list((tmp_path / "tb" / "train").iterdir())
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    assert best.predict(x, verbose=0).shape == (20, 3)
+
+
+def test_training_that_another_callback_ends_is_not_restarted(images):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    restart = restart_of(max_restarts=3)
+    fit(images, restart, FLAT, before=[Stop()])
+    assert restart.events == []
+    assert restart.rounds[-1].ended == "training ended"
+
+
+def test_observers_are_told_in_order(images):
+    told = []
+
+    class Notes(kr.RestartObserver):
+        def on_round_end(self, ended, restart):
+            told.append(f"round {ended.round} over")
+
+        def on_restart_begin(self, event, restart):
+            self.kernel = restart.model.get_layer("first").kernel.numpy()
+            told.append(f"restart {event.restart}")
+
+        def on_restart_end(self, event, restart):
+            now = restart.model.get_layer("first").kernel.numpy()
+            changed = (now != self.kernel).any(axis=(0, 1, 2))
+            assert np.flatnonzero(changed).tolist() == event.layers["first"].filters
+            told.append("done")
+
+        def on_epoch_end(self, epoch, restart):
+            told.append(epoch)
+
+        def on_train_end(self, restart):
+            assert restart.rounds[-1].ended
+            told.append("end")
+
+    fit(images, restart_of(max_restarts=1, observers=[Notes()]), FLAT)
+    assert told == [0, 1, "round 0 over", "restart 1", "done", 2, 3, "round 1 over", "end"]
+
+
+def test_second_fit_with_the_same_callback_begins_anew(images):
+    restart = restart_of(max_restarts=1)
+    model = fit(images, restart, FLAT)
+    fit(images, restart, FLAT, model=model)
+    assert len(restart.events) == 1
+    assert [r.first_epoch for r in restart.rounds] == [0, 2]
+
+
+def test_fit_that_begins_at_a_later_epoch(images):
+    restart = restart_of(round_epochs=2, monitor="loss", stop_on_repeat=False)
+    fit(images, restart, initial_epoch=3, epochs=8)
+    assert [r.first_epoch for r in restart.rounds] == [3, 5]
+    assert [e.epoch for e in restart.events] == [4]
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_prints_a_line_at_each_restart_if_asked(verbose, images, capsys):
+    fit(images, restart_of(max_restarts=1, verbose=verbose), FLAT)
+    lines = capsys.readouterr().out.splitlines()
+    if not verbose:
+        assert lines == []
+        return
+    assert len(lines) == 2
+    assert lines[0].startswith("Epoch 2: val_loss has not improved for 1 epoch. Restarted 3 of 12")
+    assert lines[1] == "No more restarts: max_restarts=1 reached."
+
+
+def test_plateau_of_a_real_loss_restarts_a_real_model(images):
+    x, y = images
+    restart = kr.PartialRestart(fraction=0.25, patience=2, max_restarts=2, verbose=0)
+    model = fit(
+        (x, y),
+        restart,
+        model=net(keras.optimizers.Adam(0.03)),
+        epochs=40,
+        validation_data=(x[:5], 2 - y[:5]),  # what fits the training set fits this ever less
+    )
+    assert 1 <= len(restart.events) <= 2
+    history = model.history.history["val_loss"]
+    for event in restart.events:
+        in_round = history[restart.rounds[event.restart - 1].first_epoch : event.epoch + 1]
+        assert min(in_round) < min(in_round[-2:])

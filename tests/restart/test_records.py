@@ -1,0 +1,64 @@
+import json
+
+from kerasrestart.restart.records import LayerRestart, RestartEvent, RestartState, Round
+
+NAN = float("nan")
+
+
+def event(**options):
+    defaults = {
+        "restart": 1,
+        "epoch": 4,
+        "reason": "loss has not improved for 2 epochs",
+        "initializer": "uniform",
+        "learning_rate": 0.1,
+        "layers": {"conv": LayerRestart([1, 2], [0.5, 0.1, 0.2]), "up": LayerRestart([0], [1.0])},
+        "metrics_before": {"loss": 2.0},
+    }
+    return RestartEvent(**(defaults | options))
+
+
+def test_event_is_followed_to_its_dip_and_recovery():
+    followed = event()
+    for epoch, loss in ((5, 3.0), (6, 2.5), (7, 1.9), (8, 1.5)):
+        followed.follow(epoch, {"loss": loss}, "loss", higher=False)
+    assert followed.metrics_after == {"loss": 3.0}
+    assert followed.dip == 1.0
+    assert followed.epochs_to_recover == 3
+
+
+def test_event_of_a_rising_metric():
+    followed = event(metrics_before={"accuracy": 0.75})
+    for epoch, accuracy in ((5, 0.5), (6, 0.75)):
+        followed.follow(epoch, {"accuracy": accuracy}, "accuracy", higher=True)
+    assert (followed.dip, followed.epochs_to_recover) == (0.25, 2)
+
+
+def test_summary_is_one_sentence():
+    assert event().summary() == (
+        "loss has not improved for 2 epochs. Restarted 3 of 4 filters (conv 2/3, up 1/1) "
+        "with uniform; learning rate back to 0.1"
+    )
+    control = event(initializer="none", learning_rate=None).summary()
+    assert control.endswith("Left 3 of 4 filters (conv 2/3, up 1/1) as they are")
+
+
+def test_round_keeps_its_best_and_its_last_epoch():
+    of = Round(0, first_epoch=3)
+    for epoch, loss in ((3, 2.0), (4, 1.0), (5, 1.0), (6, 1.5)):
+        of.add(epoch, {"loss": loss}, "loss", higher=False)
+    assert (of.epochs, of.best_epoch) == (4, 4)
+    assert of.best_metrics == {"loss": 1.0}
+    assert of.last_metrics == {"loss": 1.5}
+
+
+def test_best_epoch_of_a_round_is_not_one_whose_metric_is_not_a_number():
+    of = Round(0, first_epoch=0)
+    for epoch, loss in enumerate((NAN, 2.0, NAN, 3.0)):
+        of.add(epoch, {"loss": loss}, "loss", higher=False)
+    assert of.best_epoch == 1
+
+
+def test_state_goes_through_json():
+    state = RestartState(events=[event()], rounds=[Round(0, 0)], learning_rate=0.1)
+    assert json.loads(json.dumps(state.to_dict())) == state.to_dict()

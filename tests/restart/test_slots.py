@@ -1,0 +1,155 @@
+"""The optimizer's memory of restarted filters, found here by the names of its variables."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, optimizers
+
+import kerasrestart as kr
+
+OPTIMIZERS = {
+    "sgd": (lambda: optimizers.SGD(0.01), 0),
+    "momentum": (lambda: optimizers.SGD(0.01, momentum=0.9), 1),
+    "nesterov": (lambda: optimizers.SGD(0.01, momentum=0.9, nesterov=True), 1),
+    "adam": (lambda: optimizers.Adam(0.01), 2),
+    "amsgrad": (lambda: optimizers.Adam(0.01, amsgrad=True), 3),
+    "adamw": (lambda: optimizers.AdamW(0.01), 2),
+    "rmsprop": (lambda: optimizers.RMSprop(0.01), 1),
+    "rmsprop momentum": (lambda: optimizers.RMSprop(0.01, momentum=0.9), 2),
+    "rmsprop centered": (lambda: optimizers.RMSprop(0.01, momentum=0.9, centered=True), 3),
+    "average": (lambda: optimizers.SGD(0.01, use_ema=True), 1),
+    "adam average": (lambda: optimizers.Adam(0.01, use_ema=True), 3),
+    "accumulation": (lambda: optimizers.SGD(0.01, gradient_accumulation_steps=2), 1),
+    "all": (
+        lambda: optimizers.Adam(
+            0.01, amsgrad=True, use_ema=True, gradient_accumulation_steps=3, clipnorm=1.0
+        ),
+        5,
+    ),
+    "loss scale": (lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01)), 2),
+}
+CHOSEN = {"conv": [1, 3], "up": [0]}
+
+
+@pytest.fixture
+def net(randomized):
+    def build(optimizer, fill=True):
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                layers.Conv2D(4, 3, name="conv"),
+                layers.BatchNormalization(name="norm"),
+                layers.ReLU(),
+                # As many filters as inputs: the shape does not tell the axis.
+                layers.Conv2DTranspose(4, 2, activation="relu", name="up"),
+                layers.Flatten(),
+                layers.Dense(3, name="logits"),
+            ],
+            name="net",
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        randomized(model).compile(optimizer, loss=loss)
+        optimizer.build(model.trainable_variables)
+        rng = np.random.default_rng(1)
+        for slot in optimizer.variables:
+            if fill and len(slot.shape):
+                slot.assign(np.abs(rng.normal(size=slot.shape)) + 0.1)
+        return model
+
+    return build
+
+
+def mask_of(weight, name):
+    mask = np.zeros(weight.shape, bool)
+    if name.startswith(("conv", "norm")):
+        mask[..., CHOSEN["conv"]] = True
+    elif name == "up_kernel":
+        mask[:, :, CHOSEN["up"]] = True
+    elif name == "up_bias":
+        mask[CHOSEN["up"]] = True
+    return mask
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_slots_of_restarted_filters_are_those_of_new_weights(case, net):
+    make, slots_a_weight = OPTIMIZERS[case]
+    optimizer = make()
+    model = net(optimizer)
+    before = [slot.numpy() for slot in optimizer.variables]
+    kr.restart_filters(model, CHOSEN)
+    weights = {w.path.replace("/", "_"): w for w in model.trainable_variables}
+    seen = 0
+    for old, slot in zip(before, optimizer.variables, strict=True):
+        new = slot.numpy()
+        if not new.shape:  # the step, the learning rate, the loss scale
+            np.testing.assert_array_equal(new, old)
+            continue
+        name = next(n for n in weights if f"/{n}_" in slot.path)
+        mask = mask_of(new, name.removeprefix("net_"))
+        fresh = weights[name].numpy() if slot.path.endswith("_average") else np.zeros(new.shape)
+        np.testing.assert_array_equal(new[mask], fresh[mask], err_msg=slot.path)
+        np.testing.assert_array_equal(new[~mask], old[~mask], err_msg=slot.path)
+        seen += bool(mask.any())
+    assert seen == 6 * slots_a_weight  # kernel and bias of two layers, gamma and beta
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_training_goes_on_with_a_finite_loss(case, net):
+    model = net(OPTIMIZERS[case][0](), fill=False)
+    model.run_eagerly = True
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 8)
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    kr.restart_filters(model, CHOSEN)
+    kernel = model.get_layer("conv").kernel.numpy()
+    assert all(np.isfinite(model.train_on_batch(x, y)) for _ in range(3))
+    change = model.get_layer("conv").kernel.numpy() - kernel
+    assert np.isfinite(change).all()
+    assert (np.abs(change).max(axis=(0, 1, 2)) > 0).all()
+
+
+class OwnSlots(optimizers.SGD):
+    def build(self, variables):
+        super().build(variables)
+        self.memories = self.add_optimizer_variables(variables, "memory")
+
+
+@pytest.mark.parametrize("make", [optimizers.Ftrl, optimizers.Adagrad, OwnSlots])
+def test_unknown_slots_are_an_error_before_anything_is_changed(make, net):
+    optimizer = make(learning_rate=0.01)
+    model = net(optimizer)
+    before = [v.numpy() for v in [*model.weights, *optimizer.variables]]
+    with pytest.raises(ValueError, match=f"The slots of {make.__name__} are not known"):
+        kr.restart_filters(model, CHOSEN)
+    after = [v.numpy() for v in [*model.weights, *optimizer.variables]]
+    assert all(np.array_equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_unknown_slots_stop_a_fit_before_its_first_step(net, images):
+    model = net(optimizers.Ftrl())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="The slots of Ftrl are not known"):
+        model.fit(
+            np.zeros((4, 6, 6, 2)),
+            np.zeros(4),
+            verbose=0,
+            callbacks=[kr.PartialRestart(fraction=0.25, monitor="loss")],
+        )
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    assert "train_step" not in vars(model)
+
+
+def test_slots_are_found_by_identity_where_the_optimizer_has_another_order(net):
+    optimizer = optimizers.SGD(0.01, momentum=0.9)
+    model = net(optimizers.SGD(0.01))
+    model.optimizer = optimizer
+    variables = model.trainable_variables
+    optimizer.build(variables[::-1])
+    for slot in optimizer.momentums:
+        slot.assign(np.ones(slot.shape))
+    kr.restart_filters(model, {"conv": [2]})
+    by_path = {slot.path: slot.numpy() for slot in optimizer.momentums}
+    (kernel,) = [value for path, value in by_path.items() if "conv_kernel" in path]
+    assert kernel.sum(axis=(0, 1, 2)).tolist() == [18, 18, 0, 18]
+    assert all(v.all() for path, v in by_path.items() if "logits" in path or "up" in path)

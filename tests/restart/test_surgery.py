@@ -1,0 +1,229 @@
+"""Only the chosen filters get new weights; every other number stays bit for bit."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasrestart as kr
+
+CHOSEN = {"normed": [1], "first": [0, 2], "up": [3, 4]}
+
+
+@pytest.fixture
+def net(randomized):
+    """Two convolutions of equal shape, one with a norm, a transposed one."""
+
+    def build(bias_initializer="zeros", **norm):
+        return randomized(
+            keras.Sequential(
+                [
+                    keras.Input((6, 6, 3)),
+                    layers.Conv2D(5, 3, padding="same", use_bias=False, name="normed"),
+                    layers.BatchNormalization(name="norm", **norm),
+                    layers.ReLU(),
+                    layers.Conv2D(
+                        5, 3, padding="same", name="first", bias_initializer=bias_initializer
+                    ),
+                    layers.Conv2D(5, 3, padding="same", name="second"),
+                    layers.Conv2DTranspose(6, 3, activation="relu", name="up"),
+                    layers.Flatten(),
+                    layers.Dense(3, name="logits"),
+                ]
+            )
+        )
+
+    return build
+
+
+def values(model):
+    return {w.path.removeprefix(f"{model.name}/"): w.numpy() for w in model.weights}
+
+
+def touched(name, value):
+    """The mask of the numbers that `CHOSEN` means in the weight of that path."""
+    mask = np.zeros(value.shape, bool)
+    layer = "normed" if name.startswith("norm/") else name.split("/")[0]
+    if layer in CHOSEN:
+        filters_last = np.moveaxis(mask, -2, -1) if name == "up/kernel" else mask
+        filters_last[..., CHOSEN[layer]] = True
+    return mask
+
+
+def restarted(model, chosen=CHOSEN, **options):
+    """The weights of a model before and after."""
+    before = values(model)
+    kr.restart_filters(model, chosen, **options)
+    return before, values(model)
+
+
+@pytest.mark.parametrize("initializer", ["uniform", "minmax", "distribution", "he_normal"])
+def test_chosen_filters_change_and_all_else_stays_bit_for_bit(initializer, net):
+    before, after = restarted(net("random_normal"), initializer=initializer)
+    shares = []
+    for name, old in before.items():
+        mask = touched(name, old)
+        np.testing.assert_array_equal(after[name][~mask], old[~mask], err_msg=name)
+        shares.append((after[name][mask] != old[mask]).mean() if mask.any() else 1)
+        if name == "up/kernel":
+            assert mask.sum() == 9 * 2 * 5
+    # `distribution` may draw the weight that stood there.
+    assert min(shares) > (0.9 if initializer == "distribution" else 0.9999)
+
+
+def test_new_kernel_is_in_the_range_of_the_rule(net):
+    _, after = restarted(net(), initializer="uniform")
+    for name in ("normed/kernel", "first/kernel", "up/kernel"):
+        new = after[name][touched(name, after[name])]
+        assert 0.04 < np.abs(new).max() <= 0.05
+
+
+@pytest.mark.parametrize("initializer", ["xavier", "glorot_uniform"])
+def test_xavier_bound_is_of_the_whole_kernel_not_of_the_slice(initializer, net):
+    _, after = restarted(net(), {"first": [0, 2]}, initializer=initializer)
+    new, bound = after["first/kernel"][..., [0, 2]], np.sqrt(6 / (9 * 5 + 9 * 5))
+    assert 0.95 * bound < np.abs(new).max() <= bound
+
+
+def test_distribution_and_minmax_keep_to_each_filter_of_a_transposed_kernel(net):
+    before, after = restarted(net(), {"up": [3, 4]}, initializer="distribution")
+    for k in (3, 4):
+        old = before["up/kernel"][:, :, k]
+        assert np.isin(after["up/kernel"][:, :, k], old).all()
+
+
+def test_bias_begins_again_by_the_layers_own_initializer(net):
+    before, after = restarted(net(keras.initializers.Constant(0.25)))
+    np.testing.assert_array_equal(after["first/bias"][[0, 2]], 0.25)
+    np.testing.assert_array_equal(after["first/bias"][[1, 3, 4]], before["first/bias"][[1, 3, 4]])
+    np.testing.assert_array_equal(after["up/bias"][[3, 4]], 0)
+
+
+@pytest.mark.parametrize(
+    ("norm", "fresh"),
+    [
+        ({}, {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}),
+        ({"scale": False, "center": False}, {"moving_mean": 0, "moving_variance": 1}),
+    ],
+)
+def test_norm_of_a_restarted_filter_is_that_of_a_new_layer(norm, fresh, net):
+    before, after = restarted(net(**norm))
+    assert {name.split("/")[1] for name in before if name.startswith("norm/")} == set(fresh)
+    for name, value in fresh.items():
+        assert before[f"norm/{name}"][1] != value
+        assert after[f"norm/{name}"][1] == value
+        others = [0, 2, 3, 4]
+        np.testing.assert_array_equal(after[f"norm/{name}"][others], before[f"norm/{name}"][others])
+
+
+def test_frozen_norm_stays_as_it_is(net):
+    model = net()
+    model.get_layer("norm").trainable = False
+    before, after = restarted(model)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        np.testing.assert_array_equal(after[f"norm/{name}"], before[f"norm/{name}"])
+    assert not np.array_equal(after["normed/kernel"], before["normed/kernel"])
+
+
+@pytest.mark.parametrize("initializer", ["none", None])
+def test_none_changes_nothing(initializer, net):
+    before, after = restarted(net(), initializer=initializer)
+    assert all(np.array_equal(after[name], old) for name, old in before.items())
+
+
+@pytest.mark.parametrize("initializer", ["uniform", "minmax", keras.initializers.HeNormal(seed=4)])
+def test_seed_makes_the_weights(initializer, net):
+    def kernel(seed, seed_before=None):
+        if seed_before is not None:
+            keras.utils.set_random_seed(seed_before)
+        return restarted(net(), initializer=initializer, seed=seed)[1]["first/kernel"]
+
+    np.testing.assert_array_equal(kernel(0, 5), kernel(0, 6))
+    chosen = touched("first/kernel", kernel(0))
+    assert (kernel(0) != kernel(1))[chosen].mean() > 0.9
+
+
+@pytest.mark.parametrize("initializer", ["uniform", keras.initializers.HeNormal(seed=4)])
+def test_layers_of_equal_shape_draw_differently(initializer, net):
+    _, after = restarted(net(), {"first": [0], "second": [0]}, initializer=initializer)
+    first, second = after["first/kernel"][..., 0], after["second/kernel"][..., 0]
+    assert (first != second).mean() > 0.9
+
+
+def test_weights_of_a_layer_do_not_depend_on_which_others_are_chosen(net):
+    alone = restarted(net(), {"second": [3]})[1]["second/kernel"]
+    among = restarted(net(), {"first": [0], "second": [3]})[1]["second/kernel"]
+    np.testing.assert_array_equal(alone, among)
+
+
+def test_restarting_does_not_disturb_the_global_random_state(net):
+    model = net()
+    keras.utils.set_random_seed(3)
+    expected = np.random.random(), np.asarray(keras.random.normal((3,)))
+    keras.utils.set_random_seed(3)
+    kr.restart_filters(model, CHOSEN)
+    now = np.random.random(), np.asarray(keras.random.normal((3,)))
+    assert now[0] == expected[0]
+    np.testing.assert_array_equal(now[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "message"),
+    [
+        ({"first": [0], "logits": [1]}, {}, "logits"),
+        ({"first": [0], "nowhere": [1]}, {}, "nowhere"),
+        ({"first": [0], "second": [5]}, {}, "0 to 4"),
+        ({"first": [0], "second": [-1]}, {}, "0 to 4"),
+        ({"first": [0], "second": [0.5]}, {}, "indices"),
+        ({"first": [0], "second": np.ones(5, bool)}, {}, "indices"),
+        ({"first": [0], "second": 3}, {}, "indices"),
+        ({"first": [0], "second": range(5)}, {}, "must survive"),
+        ({"first": [0]}, {"initializer": "unifrom"}, "unifrom"),
+        ({"first": [0]}, {"outgoing": "loose"}, "outgoing"),
+        ({"first": [0]}, {"seed": -1}, "seed|negative"),
+    ],
+    ids=str,
+)
+def test_refused_arguments_change_nothing(chosen, options, message, net):
+    model = net()
+    before = values(model)
+    with pytest.raises(ValueError, match=message):
+        kr.restart_filters(model, chosen, **options)
+    for name, old in values(model).items():
+        np.testing.assert_array_equal(old, before[name])
+
+
+def test_initializer_that_fails_at_a_later_layer_changes_nothing(net):
+    def for_few_inputs_only(shape, dtype=None):
+        if shape[-2] > 3:
+            raise ValueError("too many inputs")
+        return keras.ops.ones(shape, dtype)
+
+    model = net()
+    before = values(model)
+    with pytest.raises(ValueError, match="too many inputs"):
+        kr.restart_filters(model, CHOSEN, initializer=for_few_inputs_only)
+    for name, old in values(model).items():
+        np.testing.assert_array_equal(old, before[name], err_msg=name)
+
+
+def test_no_filter_chosen_changes_nothing(net):
+    before, after = restarted(net(), {"first": [], "up": np.array([], int)})
+    assert all(np.array_equal(after[name], old) for name, old in before.items())
+
+
+def test_indices_may_come_as_select_filters_gives_them(net):
+    model = net()
+    scores = {"first": np.array([3.0, 1, 2, 5, 4]), "up": np.arange(6.0)}
+    before, after = restarted(model, kr.select_filters(scores, fraction=0.2))
+    changed = (after["first/kernel"] != before["first/kernel"]).any(axis=(0, 1, 2))
+    assert changed.tolist() == [False, True, False, False, False]
+
+
+def test_filters_of_a_nested_model_are_restarted():
+    block = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 3, name="inner")])
+    model = keras.Sequential([keras.Input((6, 6, 3)), block, layers.Flatten(), layers.Dense(2)])
+    old = block.get_layer("inner").kernel.numpy()
+    kr.restart_filters(model, {"inner": [2]})
+    changed = (block.get_layer("inner").kernel.numpy() != old).any(axis=(0, 1, 2))
+    assert changed.tolist() == [False, False, True, False]
