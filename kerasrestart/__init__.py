@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasrestart import models
+    from kerasrestart.network.describe import describe
     from kerasrestart.report.tensorboard import RestartTensorBoard
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
@@ -28,6 +29,7 @@ _HOMES = {
     "RestartObserver": "kerasrestart.restart.observer",
     "RestartTensorBoard": "kerasrestart.report.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
+    "describe": "kerasrestart.network.describe",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
     "select_filters": "kerasrestart.restart.selection",
@@ -39,6 +41,7 @@ __all__ = [
     "RestartObserver",
     "RestartTensorBoard",
     "Scorer",
+    "describe",
     "models",
     "restart_filters",
     "score_filters",

@@ -5,14 +5,23 @@ from __future__ import annotations
 DATASETS = ("auto", "cifar10", "shapes")
 MODELS = ("mininet",)
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
-CRITERIA = ("taylor",)
-OUTGOING = ("keep",)
+REVERSED = "reversed_"
+_CRITERIA = (
+    *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
+    *("activation", "apoz", "gradient", "random"),
+)
+CRITERIA = _CRITERIA + tuple(REVERSED + name for name in _CRITERIA)
+SELECTION_SCOPES = ("layer", "global")
+SELECTION_NORMALIZATIONS = ("none", "l2", "mean")
+OUTGOING = ("keep", "zero")
+SECOND_MOMENTS = ("zero", "survivors")
 TRIGGERS = ("plateau", "epochs")
 
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution", "none")
-# Those of Keras that can draw the kernel of a convolution.
+# Those that look at the surviving filters of the same layer.
+SURVIVOR_INITIALIZERS = ("orthogonal_to_survivors", "norm_matched", "clone")
+# Those of Keras that can draw the kernel of a convolution, and need no argument to.
 KERAS_INITIALIZERS = (
-    "constant",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
@@ -27,4 +36,4 @@ KERAS_INITIALIZERS = (
     "variance_scaling",
     "zeros",
 )
-INITIALIZERS = PAPER_INITIALIZERS + KERAS_INITIALIZERS
+INITIALIZERS = PAPER_INITIALIZERS + SURVIVOR_INITIALIZERS + KERAS_INITIALIZERS

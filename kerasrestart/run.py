@@ -85,6 +85,12 @@ def _restart_callback(settings: RunSettings) -> PartialRestart:
         initializer=settings.init,
         criterion=settings.criterion,
         fraction=settings.fraction,
+        threshold=settings.threshold,
+        scope=settings.scope,
+        cap=settings.cap,
+        normalize=settings.normalize,
+        layers=settings.layers,
+        min_survivors=settings.min_survivors,
         monitor=settings.monitor,
         patience=settings.patience,
         max_restarts=settings.max_restarts,
@@ -95,6 +101,8 @@ def _restart_callback(settings: RunSettings) -> PartialRestart:
         learning_rate_drops=settings.learning_rate_drops,
         learning_rate_factor=settings.learning_rate_factor,
         outgoing=settings.outgoing,
+        grace_restarts=settings.grace_restarts,
+        second_moment=settings.second_moment,
         stop_on_repeat=settings.stop_on_repeat,
     )
 

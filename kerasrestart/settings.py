@@ -23,8 +23,16 @@ class RunSettings:
     augment: bool
     init: str
     criterion: str
-    fraction: float
+    fraction: float | None
+    threshold: float | None
+    scope: str
+    cap: float | None
+    normalize: str
+    layers: str | None
+    min_survivors: int
     outgoing: str
+    grace_restarts: int
+    second_moment: str
     trigger: str
     monitor: str
     patience: int
@@ -92,12 +100,62 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.DEFINE_enum("criterion", "taylor", names.CRITERIA, "What filters are scored by.", **into)
-    flags.DEFINE_float("fraction", 0.1, "Share of each layer's filters to restart.", **share)
+    flags.DEFINE_float(
+        "fraction", None, "Share of each layer's filters to restart. Default: 0.1.", **share
+    )
+    flags.DEFINE_float(
+        "threshold",
+        None,
+        "Restart the filters whose score is at most this share of the layer's mean, instead of a "
+        "fraction.",
+        **share,
+    )
+    flags.DEFINE_enum(
+        "scope",
+        "layer",
+        names.SELECTION_SCOPES,
+        "What --fraction is a share of: each layer, or global: all layers together.",
+        **into,
+    )
+    flags.DEFINE_float(
+        "cap", None, "Largest share of one layer, with --threshold or --scope=global.", **share
+    )
+    flags.DEFINE_enum(
+        "normalize",
+        "none",
+        names.SELECTION_NORMALIZATIONS,
+        "What scores of a layer are divided by, with --scope=global: their l2 norm or their mean.",
+        **into,
+    )
+    flags.DEFINE_string(
+        "layers",
+        None,
+        "Which layers to restart: a regular expression that whole names match; '.*' takes dense "
+        "layers too. Default: all convolutions.",
+        **into,
+    )
+    flags.DEFINE_integer("min_survivors", 1, "Filters that every layer keeps at least.", **whole)
     flags.DEFINE_enum(
         "outgoing",
         "keep",
         names.OUTGOING,
-        "What becomes of the weights by which the next layer reads a restarted filter.",
+        "What becomes of the weights by which other layers read a restarted filter: keep, or zero: "
+        "new filters change nothing until they have learned.",
+        **into,
+    )
+    flags.DEFINE_integer(
+        "grace_restarts",
+        1,
+        "With --outgoing=zero: by how many restarts a restarted filter is spared.",
+        lower_bound=0,
+        **into,
+    )
+    flags.DEFINE_enum(
+        "second_moment",
+        "zero",
+        names.SECOND_MOMENTS,
+        "What becomes of an adaptive optimizer's second moments for new weights: zero, or the mean "
+        "of the survivors'.",
         **into,
     )
     flags.DEFINE_enum(
@@ -159,10 +217,22 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         )
     for name in ("fraction", "learning_rate_factor"):
         flags.register_validator(
-            name, lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded", **into
+            name,
+            lambda v: v is None or 0 < v < 1,
+            "must lie between 0 and 1, both excluded",
+            **into,
         )
     flags.register_validator(
         "learning_rate", lambda v: 0 < v < math.inf, "must be a number above 0", **into
+    )
+    flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)
+    flags.register_validator("cap", _is_share, "must lie between 0 and 1", **into)
+    flags.register_validator("layers", _is_pattern, "must be a regular expression", **into)
+    flags.register_multi_flags_validator(
+        ["fraction", "threshold"],
+        lambda v: v["fraction"] is None or v["threshold"] is None,
+        "--fraction and --threshold are two rules of selection: expected one of them",
+        **into,
     )
     flags.register_validator(
         "monitor",
@@ -176,6 +246,17 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "--round_epochs must be more than --learning_rate_drops",
         **into,
     )
+
+
+def _is_share(value: float | None) -> bool:
+    return value is None or 0 <= value <= 1
+
+
+def _is_pattern(value: str | None) -> bool:
+    try:
+        return value is None or bool(re.compile(value))
+    except re.error:
+        return False
 
 
 def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -34,6 +34,12 @@ class Graph:
     Calls stand in execution order, so that the `n`-th entry of one operation here is the `n`-th
     call that a running forward pass makes of it.
 
+    Attributes:
+        calls: All calls, in execution order.
+        consumers: For each tensor, the calls that read it.
+        shapes: The shape of each tensor, batch first; None for what is not known.
+        outputs: The tensors that the model gives.
+
     Args:
         model: A built Functional or Sequential model; models nested inside it are opened, however
             deep, once for each place where they are used.
@@ -45,8 +51,8 @@ class Graph:
     def __init__(self, model: keras.Model):
         self.calls: list[Call] = []
         self.consumers: dict[int, list[Call]] = defaultdict(list)
+        self.shapes: dict[int, tuple[int | None, ...]] = {}
         self._occurrences: dict[int, int] = defaultdict(int)
-        self._tensors = 0
         functional = functional_of(model)
         if functional is None:
             raise TypeError(
@@ -54,7 +60,7 @@ class Graph:
                 f"Functional or Sequential model, received {type(model).__name__}"
                 f"{'' if model.built else ' (not built: pass it an input shape)'}."
             )
-        inputs = [self._number() for _ in functional.inputs]
+        inputs = [self._number(tensor) for tensor in functional.inputs]
         self.outputs = frozenset(self._open(functional, inputs))
 
     def calls_of(self, operation: keras.Operation) -> list[Call]:
@@ -68,9 +74,9 @@ class Graph:
         readers = self.consumers[call.outputs[0]]
         return readers[0] if len(readers) == 1 else None
 
-    def _number(self) -> int:
-        self._tensors += 1
-        return self._tensors
+    def _number(self, tensor: keras.KerasTensor) -> int:
+        self.shapes[len(self.shapes)] = tuple(tensor.shape)
+        return len(self.shapes) - 1
 
     def _open(self, functional: keras.Model, inputs: Sequence[int]) -> list[int]:
         """Adds the calls of `functional` on the given tensors; returns its output tensors."""
@@ -85,7 +91,7 @@ class Graph:
             if nested is not None and len(nested.inputs) == len(read):
                 written = self._open(nested, read)
             else:
-                written = [self._number() for _ in node.outputs]
+                written = [self._number(tensor) for tensor in node.outputs]
                 self._add(node.operation, read, tuple(written))
             numbers.update({id(t): n for t, n in zip(node.outputs, written, strict=True)})
         return [numbers[id(t)] for t in functional.outputs]

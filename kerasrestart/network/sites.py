@@ -13,56 +13,15 @@ score read after a 2x2 pooling costs a quarter of the one before it.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
+from kerasrestart.network import kernels
 from kerasrestart.network.graph import Call, Graph
-
-FILTER_LAYERS = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-)
-TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
-# What `keras.activations` and `keras.ops` put into a graph, by class.
-ACTIVATION_OPERATIONS = frozenset(
-    {"Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"}
-    | {"LogSigmoid", "Mish", "Relu", "ReLU", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink"}
-    | {"Softplus", "Softsign", "Squareplus", "Tanh", "TanhShrink", "Threshold"}
-)
-# Homogeneous maps that leave fewer elements to read.
-SHRINKING = tuple(
-    getattr(layers, f"{kind}{rank}D")
-    for rank in (1, 2, 3)
-    for kind in (
-        "MaxPooling",
-        "AveragePooling",
-        "GlobalMaxPooling",
-        "GlobalAveragePooling",
-        "Cropping",
-    )
-)
-HOMOGENEOUS = (
-    *SHRINKING,
-    layers.Dropout,
-    *(
-        getattr(layers, f"{kind}{rank}D")
-        for rank in (1, 2, 3)
-        for kind in ("SpatialDropout", "ZeroPadding", "UpSampling")
-    ),
-)
-# Layers with weights that still keep each channel to itself.
-CHANNELWISE_WEIGHTS = (
-    layers.BatchNormalization,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
-    layers.PReLU,
-)
+from kerasrestart.network.operations import FEATURELESS_WEIGHTS, HOMOGENEOUS, SHRINKING, activates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +33,15 @@ class Site:
         norm: The batch norm that belongs to it, or None.
         reads: For each use of the layer, the pair (call of the layer itself, call whose output is
             read). Most layers have one use.
+        activations: For each use, the call that makes the filter's activation; without one, that of
+            its norm or of the layer itself. Never moved on behind a pooling: for all that is not
+            sum(z * dC/dz).
     """
 
     layer: layers.Layer
     norm: layers.BatchNormalization | None
     reads: tuple[tuple[Call, Call], ...]
+    activations: tuple[Call, ...]
 
     @property
     def name(self) -> str:
@@ -87,102 +50,137 @@ class Site:
 
     @property
     def filters(self) -> int:
-        """Number of filters."""
-        return self.layer.filters
+        """Number of filters, or of units."""
+        return kernels.filters_of(self.layer)
 
     @property
     def filter_axis(self) -> int:
         """Axis of the kernel along which the filters lie."""
-        return -2 if isinstance(self.layer, TRANSPOSED) else -1
+        return kernels.filter_axis_of(self.layer)
 
     @property
     def channel_axis(self) -> int:
         """Axis of the feature map along which the filters lie."""
-        return 1 if self.layer.data_format == "channels_first" else -1
+        return kernels.channel_axis_of(self.layer)
 
 
-def find_sites(model: keras.Model) -> dict[str, Site]:
-    """Finds the layers of `model` whose filters can be scored and restarted.
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """Which layers with filters a model has.
 
-    These are the trainable convolutions (1D, 2D, 3D and their transposes) but for those whose
-    result reaches an output of the model with no other weights in between: the classes that an
-    output layer tells apart are not to be forgotten.
+    Attributes:
+        graph: The model's graph.
+        sites: Those that can be restarted and are to be, by name, in execution order.
+        left_out: The others, by name: why they are left out.
+    """
+
+    graph: Graph
+    sites: dict[str, Site]
+    left_out: dict[str, str]
+
+
+def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Survey:
+    """Looks for all layers with filters in a model.
 
     Args:
         model: A built Functional or Sequential model.
-
-    Returns:
-        The sites by layer name, in execution order.
+        only: Which layers are to be restarted: their names, or a regular expression that a whole
+            name matches. Defaults to None: all convolutions, of any kind, and no dense layers.
 
     Raises:
         TypeError: The model has no graph.
-        ValueError: It has no such layer, or two of them bear the same name.
+        ValueError: Two layers with filters bear the same name; `only` names no layer with filters,
+            or one that cannot be restarted; or there is none at all.
     """
     graph = Graph(model)
     sites: dict[str, Site] = {}
+    left_out: dict[str, str] = {}
     for call in graph.calls:
         layer = call.operation
-        if call.occurrence or not isinstance(layer, FILTER_LAYERS):
+        if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
             continue
-        uses = graph.calls_of(layer)
-        if any(_is_output(graph, use) for use in uses) or not _can_restart(layer):
-            continue
-        if layer.name in sites:
+        if layer.name in sites or layer.name in left_out:
             raise ValueError(
                 f"Two layers of model '{model.name}' are named '{layer.name}'. Filters are found "
                 "by the name of their layer: give each layer its own name."
             )
-        followed = [_follow(graph, use) for use in uses]
-        norm = followed[0][1]
-        # A norm belongs to a layer if it follows all of its uses, and follows nothing else.
-        if any(n is not norm for _, n in followed) or len(graph.calls_of(norm)) != len(uses):
-            norm = None
-        reads = tuple((use, read) for use, (read, _) in zip(uses, followed, strict=True))
-        sites[layer.name] = Site(layer, norm, reads)
+        reason = _cannot(graph, layer) or _not_chosen(layer, only)
+        if reason is None:
+            sites[layer.name] = _site(graph, layer)
+        else:
+            left_out[layer.name] = reason
+    named = [] if only is None or isinstance(only, str) else only
+    for name in named:
+        if name not in sites:
+            why = left_out.get(name, f"expected some of {[*sites, *left_out]}")
+            raise ValueError(f"No filters can be restarted in a layer '{name}': {why}.")
     if not sites:
-        raise ValueError(
-            f"Model '{model.name}' has no filters to restart: expected at least one trainable "
-            "convolution that is not its output layer."
-        )
-    return sites
+        reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
+        raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
+    return Survey(graph, sites, left_out)
 
 
-def _can_restart(layer: layers.Layer) -> bool:
-    # Under LoRA the kernel is no variable but a sum of them.
-    lora = getattr(layer, "lora_enabled", False)
-    return layer.trainable and bool(layer.trainable_variables) and not lora
+def find_sites(model: keras.Model, only: str | Sequence[str] | None = None) -> dict[str, Site]:
+    """The sites of a `survey`: the layers whose filters can be scored and restarted, by name."""
+    return survey(model, only).sites
 
 
-def _follow(graph: Graph, start: Call) -> tuple[Call, layers.BatchNormalization | None]:
-    """Walks from a convolution to the place where its score is read, and to its norm."""
+def _cannot(graph: Graph, layer: layers.Layer) -> str | None:
+    """Why a layer cannot be restarted."""
+    # The classes that an output layer tells apart are not to be forgotten.
+    if any(_is_output(graph, use) for use in graph.calls_of(layer)):
+        return "makes an output of the model"
+    if not (layer.trainable and layer.trainable_variables):
+        return "is not trainable"
+    if getattr(layer, "lora_enabled", False):
+        return "has its kernel in LoRA's parts"
+    return None
+
+
+def _not_chosen(layer: layers.Layer, only: str | Sequence[str] | None) -> str | None:
+    if only is None:
+        dense = isinstance(layer, layers.Dense)
+        return "is a dense layer, and only convolutions are restarted by default" if dense else None
+    chosen = re.fullmatch(only, layer.name) if isinstance(only, str) else layer.name in only
+    return None if chosen else "is not among the chosen layers"
+
+
+def _site(graph: Graph, layer: layers.Layer) -> Site:
+    uses = graph.calls_of(layer)
+    followed = [_follow(graph, use) for use in uses]
+    norm = followed[0][1]
+    # A norm belongs to a layer if it follows all of its uses, and follows nothing else.
+    if any(n is not norm for _, n, _ in followed) or len(graph.calls_of(norm)) != len(uses):
+        norm = None
+    reads = tuple((use, read) for use, (read, _, _) in zip(uses, followed, strict=True))
+    return Site(layer, norm, reads, tuple(activation for _, _, activation in followed))
+
+
+def _follow(graph: Graph, start: Call) -> tuple[Call, layers.BatchNormalization | None, Call]:
+    """Walks from a convolution to where its score is read, to its norm and to its activation."""
     activated = keras.activations.serialize(start.operation.activation) != "linear"
     read, norm, current = start, None, start
+    activation = start if activated else None
     while (following := graph.only_consumer(current)) is not None:
         operation = following.operation
-        if norm is None and _normalizes(operation, start.operation):
+        if norm is None and _normalizes(graph, following, start.operation):
             read, norm = following, operation
-        elif _activates(operation) and not activated:
-            read, activated = following, True
+        elif activates(operation) and not activated:
+            read, activation, activated = following, following, True
         elif not isinstance(operation, HOMOGENEOUS):
             break
         current = following
-    return _cheapest(graph, read), norm
+    return _cheapest(graph, read), norm, activation or read
 
 
-def _activates(operation: keras.Operation) -> bool:
-    if isinstance(operation, layers.Layer):
-        return isinstance(operation, ACTIVATIONS)
-    return type(operation).__name__ in ACTIVATION_OPERATIONS
-
-
-def _normalizes(operation: keras.Operation, layer: layers.Layer) -> bool:
-    channels_first = layer.data_format == "channels_first"
-    channel_axes = (1,) if channels_first else (-1, layer.rank + 1)
-    return (
-        isinstance(operation, layers.BatchNormalization)
-        and operation.moving_mean.shape == (layer.filters,)
-        and operation.axis in channel_axes
-    )
+def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
+    """Whether a call is that of a batch norm along the channels of `layer`."""
+    norm = call.operation
+    if not isinstance(norm, layers.BatchNormalization):
+        return False
+    rank = len(graph.shapes[call.inputs[0]])
+    same_axis = norm.axis % rank == kernels.channel_axis_of(layer) % rank
+    return same_axis and norm.moving_mean.shape == (kernels.filters_of(layer),)
 
 
 def _cheapest(graph: Graph, read: Call) -> Call:
@@ -204,7 +202,7 @@ def _is_output(graph: Graph, start: Call) -> bool:
             return True
         for reader in graph.consumers[tensor]:
             weights = getattr(reader.operation, "weights", ())
-            passes = not weights or isinstance(reader.operation, CHANNELWISE_WEIGHTS)
+            passes = not weights or isinstance(reader.operation, FEATURELESS_WEIGHTS)
             if passes and id(reader) not in seen:
                 seen.add(id(reader))
                 ahead.extend(reader.outputs)

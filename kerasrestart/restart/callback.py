@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.restart import initializers, surgery
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.records import RestartEvent, RestartState, Round, layer_restarts
 from kerasrestart.restart.seeds import derive_seed
-from kerasrestart.restart.selection import check_fraction, select_filters
-from kerasrestart.restart.slots import check_slots
+from kerasrestart.restart.selection import Selection
+from kerasrestart.restart.slots import check_second_moment, check_slots
 from kerasrestart.restart.trigger import (
     Action,
     EpochsTrigger,
@@ -50,7 +51,9 @@ class PartialRestart(keras.callbacks.Callback):
             `"uniform"`.
         criterion: What filters are scored by: a name or function, see
             `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
-        fraction: Share of each layer's filters that a restart takes. Defaults to 0.1.
+        fraction: Share of each layer's filters that a restart takes; this and the further rules of
+            selection: see `kerasrestart.restart.selection.Selection`. Defaults to 0.1, where there
+            is no `threshold`.
         monitor: Metric that tells a plateau, as it stands in the logs. Defaults to `"val_loss"`.
         patience: Epochs without improvement that make a plateau. Defaults to 5.
         max_restarts: How many restarts at most. Defaults to 3.
@@ -64,8 +67,26 @@ class PartialRestart(keras.callbacks.Callback):
         learning_rate_drops: How many times in a round the learning rate falls at a plateau before a
             plateau ends the round. Defaults to 0.
         learning_rate_factor: What it is multiplied by at each fall. Defaults to 0.1.
-        outgoing: What becomes of the outgoing weights of a restarted filter, see
-            `restart_filters`. Defaults to `"keep"`.
+        layers: Which layers are scored and restarted: their names, or a regular expression that a
+            whole name matches; `".*"` takes the units of dense layers too. Defaults to None: all
+            convolutions. `kerasrestart.describe(model)` shows what that is.
+        threshold: Takes the filters whose score is at most this share of the layer's mean, instead
+            of a fraction. Defaults to None.
+        scope: `"layer"`, or `"global"`: the fraction is one of all layers together. Defaults to
+            `"layer"`.
+        cap: Largest share of one layer that is taken, with a threshold or `scope="global"`.
+            Defaults to None: 0.5 with the latter.
+        normalize: `"l2"`, `"mean"` or None: what makes layers comparable, with `scope="global"`.
+            Defaults to None.
+        min_survivors: How many filters every layer keeps at least. Defaults to 1.
+        outgoing: What becomes of the outgoing weights of a restarted filter, `"keep"` or `"zero"`,
+            see `restart_filters`. With `"zero"` layers of which the channels are shared are left
+            out, and a filter that one restart took is spared by the next `grace_restarts`: having
+            no outgoing weights yet, it would score zero and be taken again at once. Defaults to
+            `"keep"`.
+        grace_restarts: See `outgoing`. Defaults to 1.
+        second_moment: What becomes of an adaptive optimizer's second moments for new weights,
+            `"zero"` or `"survivors"`, see `restart_filters`. Defaults to `"zero"`.
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
             With `initializer="none"` they do not, so that the control trains as long. Defaults to
             True.
@@ -100,8 +121,8 @@ class PartialRestart(keras.callbacks.Callback):
     def __init__(
         self,
         initializer: Any = "uniform",
-        criterion: str | criteria.Criterion = "taylor",
-        fraction: float = 0.1,
+        criterion: str | criteria.Criterion | criteria.Saliency = "taylor",
+        fraction: float | None = None,
         monitor: str = "val_loss",
         patience: int = 5,
         max_restarts: int = 3,
@@ -113,7 +134,15 @@ class PartialRestart(keras.callbacks.Callback):
         round_epochs: int | None = None,
         learning_rate_drops: int = 0,
         learning_rate_factor: float = 0.1,
+        layers: str | Sequence[str] | None = None,
+        threshold: float | None = None,
+        scope: str = "layer",
+        cap: float | None = None,
+        normalize: str | None = None,
+        min_survivors: int = 1,
         outgoing: str = "keep",
+        grace_restarts: int = 1,
+        second_moment: str = "zero",
         stop_on_repeat: bool = True,
         stop_when_done: bool = True,
         recovery_epochs: int | None = None,
@@ -133,14 +162,18 @@ class PartialRestart(keras.callbacks.Callback):
             _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
         if recovery_epochs is not None:
             _check("recovery_epochs", recovery_epochs, recovery_epochs >= 0, "0 or more")
-        _check("fraction", fraction, 0 < fraction < 1, "between 0 and 1, both excluded")
+        _check("grace_restarts", grace_restarts, grace_restarts >= 0, "0 or more")
         initializers.get(initializer)
         surgery.check_outgoing(outgoing)
+        check_second_moment(second_moment)
         criteria.get(criterion)
 
         self.initializer = initializer
         self.criterion = criterion
-        self.fraction = fraction
+        self.layers = layers
+        self.selection = Selection(
+            fraction, threshold, scope, cap, normalize, min_survivors=min_survivors
+        )
         self.monitor = monitor
         self.max_restarts = max_restarts
         self.seed = seed
@@ -148,6 +181,8 @@ class PartialRestart(keras.callbacks.Callback):
         self.learning_rate_factor = learning_rate_factor
         self.learning_rate_drops = learning_rate_drops
         self.outgoing = outgoing
+        self.grace_restarts = grace_restarts
+        self.second_moment = second_moment
         self.stop_on_repeat = stop_on_repeat and initializers.get(initializer) is not None
         self.stop_when_done = stop_when_done
         self.recovery_epochs = (
@@ -178,8 +213,8 @@ class PartialRestart(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the filters and puts the scored step under the model."""
-        scorer = Scorer(self.model, self.criterion)
-        check_fraction(self.fraction, {n: site.filters for n, site in scorer.sites.items()})
+        scorer = self._make_scorer()
+        self.selection.check({name: site.filters for name, site in scorer.sites.items()})
         check_slots(self.model.optimizer)
         rate = learning_rate_of(self.model.optimizer)
         if rate is None and self.learning_rate_drops:
@@ -187,12 +222,31 @@ class PartialRestart(keras.callbacks.Callback):
                 "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
                 "made with a schedule: pass it a number, or learning_rate_drops=0."
             )
-        attach(self.model, scorer)
+        if scorer.criterion.needs_step:
+            attach(self.model, scorer)
         self.scorer = scorer
         self.state = RestartState(learning_rate=rate)
         self.scores = {}
         for observer in self.observers:
             observer.on_train_begin(self)
+
+    def _make_scorer(self) -> Scorer:
+        scorer = Scorer(self.model, self.criterion, seed=self.seed, only=self.layers)
+        if self.outgoing == "keep":
+            return scorer
+        channels = ChannelMap(scorer.survey.graph)
+        obstacles = {n: channels.path(site.layer).obstacle() for n, site in scorer.sites.items()}
+        free = [name for name, obstacle in obstacles.items() if obstacle is None]
+        if not free:
+            reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
+            raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
+        if len(free) == len(obstacles):
+            return scorer
+        self._messages.append(
+            f"Left out with outgoing='zero': {', '.join(n for n in obstacles if n not in free)} "
+            "(kerasrestart.describe tells why)."
+        )
+        return Scorer(self.model, self.criterion, seed=self.seed, only=free)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins to score anew; opens a round where one has ended."""
@@ -257,7 +311,12 @@ class PartialRestart(keras.callbacks.Callback):
         if not all(np.isfinite(scores).all() for scores in self.scores.values()):
             self._no_more_restarts("training has diverged, the scores are not finite")
             return
-        chosen = select_filters(self.scores, fraction=self.fraction)
+        chosen = self.selection.select(self.scores, spared=self._spared())
+        if not chosen:
+            self._no_more_restarts("no filter was selected")
+            if self.stop_when_done:
+                self._end_training(reason)
+            return
         if self.stop_on_repeat and self.events and self._same_as_last(chosen):
             self._no_more_restarts("the same filters were selected as at the last restart")
             if self.stop_when_done:
@@ -285,8 +344,9 @@ class PartialRestart(keras.callbacks.Callback):
             chosen,
             initializer=self.initializer,
             outgoing=self.outgoing,
+            second_moment=self.second_moment,
             seed=derive_seed(self.seed, event.restart),
-            sites=self.scorer.sites,
+            found=self.scorer.survey,
         )
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
@@ -312,6 +372,15 @@ class PartialRestart(keras.callbacks.Callback):
         if rate is not None:
             set_learning_rate(self.model.optimizer, rate)
 
+    def _spared(self) -> dict[str, set[int]]:
+        """Filters that are still in their grace period."""
+        spared: dict[str, set[int]] = {}
+        if self.outgoing == "zero" and self.grace_restarts:
+            for event in self.events[-self.grace_restarts :]:
+                for name, layer in event.layers.items():
+                    spared.setdefault(name, set()).update(layer.filters)
+        return spared
+
     def _same_as_last(self, chosen: dict[str, np.ndarray]) -> bool:
         last = {name: layer.filters for name, layer in self.events[-1].layers.items()}
         return last == {name: filters.tolist() for name, filters in chosen.items()}
@@ -322,13 +391,13 @@ class PartialRestart(keras.callbacks.Callback):
         return value >= self.target if self.higher_is_better else value <= self.target
 
     def _take_scores(self) -> None:
-        if not self.scorer.seen:
+        if self.scorer.criterion.needs_step and not self.scorer.seen:
             raise ValueError(
                 f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
                 "forward pass inside record_feature_maps and then call scored_gradients."
             )
-        if self.scorer.examples:
-            self.scores = self.scorer.result()
+        if self.scorer.ready:
+            self.scores = self.scorer.result(draw=len(self.events))
 
     def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-# What a slot holds for a weight that has just been drawn anew, by the name of the optimizer's
-# attribute: zero, as for a weight that training has not touched yet, or the weight itself.
-ZERO, WEIGHT = "zero", "weight"
-SLOTS = {
-    "_accumulated_gradients": ZERO,
-    "_model_variables_moving_average": WEIGHT,
-    "momentums": ZERO,  # SGD
-    "_momentums": ZERO,  # Adam, AdamW, RMSprop
-    "_velocities": ZERO,  # Adam, AdamW, RMSprop
-    "_velocity_hats": ZERO,  # Adam and AdamW with amsgrad
-    "_average_gradients": ZERO,  # RMSprop, centered
+from kerasrestart.names import SECOND_MOMENTS
+
+
+class Rule(NamedTuple):
+    """What a slot holds for a weight that training has not touched.
+
+    Attributes:
+        fresh: From the optimizer and the new weight, the slot's value: a tensor of the weight's
+            shape, or a number.
+        second_moment: Whether the slot is a running mean (or maximum) of squares or magnitudes, by
+            the root of which steps are divided: `second_moment="survivors"` fills it.
+        averaged: The axis of the weight over which the slot is averaged, and which its shape
+            lacks; None for a slot of the weight's shape.
+    """
+
+    fresh: Callable[[keras.optimizers.Optimizer, tf.Tensor], tf.Tensor | float]
+    second_moment: bool = False
+    averaged: int | None = None
+
+
+def _zero(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> float:  # noqa: ARG001
+    return 0.0
+
+
+def _weight(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> tf.Tensor:  # noqa: ARG001
+    return weight
+
+
+def _initial(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> float:  # noqa: ARG001
+    return optimizer.initial_accumulator_value
+
+
+ZERO, WEIGHT, INITIAL = Rule(_zero), Rule(_weight), Rule(_initial)
+SECOND_MOMENT = Rule(_zero, second_moment=True)
+ROWS = Rule(_zero, second_moment=True, averaged=-1)
+COLUMNS = Rule(_zero, second_moment=True, averaged=-2)
+
+# By the class in `keras.optimizers` that makes the slots, for it and what is derived from it: the
+# attribute that holds them, by weight. One attribute means different things to different classes:
+# the "momentum" of ScheduleFreeAdamW is a copy of the weight.
+SLOTS: Mapping[str, Mapping[str, Rule]] = {
+    # An average starts from the weight: Keras creates it as zero, but sets it so at the first step.
+    "Optimizer": {"_model_variables_moving_average": WEIGHT, "_accumulated_gradients": ZERO},
+    # The sum of squares over the whole training is no mean that a new weight could borrow: it is
+    # what makes the steps of Adagrad and Ftrl shrink, and the first step is bounded without it.
+    "Adagrad": {"_accumulators": INITIAL},
+    "Ftrl": {"_accumulators": INITIAL, "_linears": ZERO},
+    # Both or neither: a step is the root of the ratio of the two.
+    "Adadelta": {"_accumulated_grads": SECOND_MOMENT, "_accumulated_delta_vars": SECOND_MOMENT},
+    # Nothing but 1e-30 keeps Adafactor from 0 / 0: a filter whose gradient is exactly zero in its
+    # first step (outgoing weights of zero) and an input with hardly any underflow, and the whole
+    # kernel becomes NaN. Filled from the survivors it does not.
+    "Adafactor": {"_r": ROWS, "_c": COLUMNS, "_v": SECOND_MOMENT},
+    "Adam": {"_momentums": ZERO, "_velocities": SECOND_MOMENT, "_velocity_hats": SECOND_MOMENT},
+    "Adamax": {"_m": ZERO, "_u": SECOND_MOMENT},
+    "Lamb": {"_momentums": ZERO, "_velocities": SECOND_MOMENT},
+    "Lion": {"_momentums": ZERO},
+    "Muon": {
+        "momentums": ZERO,
+        "adam_momentums": ZERO,  # as Keras 3.10 calls them
+        "adam_velocities": SECOND_MOMENT,
+    },
+    "Nadam": {"_momentums": ZERO, "_velocities": SECOND_MOMENT},
+    # The velocity is at least the square of the average gradient, under the root of their
+    # difference: with an average of zero any velocity will do.
+    "RMSprop": {"_velocities": SECOND_MOMENT, "_momentums": ZERO, "_average_gradients": ZERO},
+    "SGD": {"momentums": ZERO},
+    "ScheduleFreeAdamW": {"_momentums": WEIGHT, "_velocities": SECOND_MOMENT},
 }
 
 
@@ -28,41 +87,95 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
         optimizer: A built optimizer.
 
     Raises:
-        ValueError: It keeps variables that are not known here.
+        ValueError: It keeps variables that are not known here, or one of another shape.
     """
-    inner = unwrap(optimizer)
-    known = {id(slot) for name in SLOTS for slot in getattr(inner, name, None) or ()}
-    unknown = [v.path for v in inner.variables if len(v.shape) and id(v) not in known]
+    known = set()
+    for leaf in _leaves(optimizer):
+        for variable in leaf._trainable_variables if leaf.built else ():
+            for slot, rule, _ in _find(leaf, variable):
+                _check_shape(leaf, variable, slot, rule)
+                known.add(id(slot))
+    # Numbers without an axis (steps, scales, Nadam's product, the placeholders that Adafactor has
+    # for vectors) are shared by all filters, and stay.
+    unknown = [v.path for v in optimizer.variables if len(v.shape) and id(v) not in known]
     if unknown:
         raise ValueError(
-            f"The slots of {type(inner).__name__} are not known, so restarted filters would keep "
-            f"the old filters' memory. Received variables: {', '.join(unknown[:3])}"
-            f"{' …' if len(unknown) > 3 else ''}. Expected SGD, Adam, AdamW or RMSprop."
+            f"The slots of {type(unwrap(optimizer)).__name__} are not known, so restarted filters "
+            f"would keep the old filters' memory. Received variables: {', '.join(unknown[:3])}"
+            f"{' …' if len(unknown) > 3 else ''}. Expected an optimizer of keras.optimizers "
+            f"({', '.join(name for name in SLOTS if name != 'Optimizer')}), or one derived from "
+            "these that adds no slots."
         )
 
 
-def slots_of(
-    optimizer: keras.optimizers.Optimizer | None, variable: keras.Variable
-) -> Iterator[tuple[keras.Variable, str]]:
-    """Finds the slots of one variable, by its identity.
+def check_second_moment(second_moment: str) -> None:
+    """Checks the name of a rule for second moments; raises ValueError if it is not known."""
+    if second_moment not in SECOND_MOMENTS:
+        raise ValueError(
+            f"second_moment must be one of {list(SECOND_MOMENTS)}. Received: {second_moment!r}"
+        )
+
+
+def reset_slots(
+    optimizer: keras.optimizers.Optimizer | None,
+    variable: keras.Variable,
+    new: tf.Tensor,
+    mask: np.ndarray,
+    second_moment: str = "zero",
+) -> None:
+    """Makes the slots of replaced numbers those of numbers that training has not touched.
+
+    All other numbers of the slots stay bit for bit.
 
     Args:
-        optimizer: An optimizer; None, or one that is not built, has no slots.
+        optimizer: An optimizer whose slots `check_slots` knows; None, or one that is not built or
+            does not train the variable, has nothing to reset.
         variable: A weight of the model.
+        new: The new values, of the variable's shape; those outside of the mask are not read.
+        mask: Bool, broadcastable to the variable's shape: True at the numbers that were replaced.
+        second_moment: What becomes of the means of squares by which Adam and its like divide.
+            `"zero"`: zero, as at the start of training. The optimizer's bias correction counts the
+            steps of the whole training, though, so that Adam's first step after a late restart
+            is `0.1 g / sqrt(0.001 g**2)` or about 3 learning rates. `"survivors"`: see
+            `survivors_mean`. Defaults to `"zero"`.
 
-    Yields:
-        Each slot, of the weight's shape, with what it is reset to: `ZERO` or `WEIGHT`.
+    Raises:
+        ValueError: `second_moment` is not known.
     """
+    check_second_moment(second_moment)
     if optimizer is None or not optimizer.built:
         return
-    inner = unwrap(optimizer)
-    index = next((i for i, v in enumerate(inner._trainable_variables) if v is variable), None)
-    if index is None:
-        return
-    for name, fresh in SLOTS.items():
-        of_all = getattr(inner, name, None)
-        if of_all and of_all[index] is not None:
-            yield of_all[index], fresh
+    for slot, rule, leaf in _slots(optimizer, variable):
+        fresh, touched = rule.fresh(leaf, new), mask
+        if rule.averaged is not None:
+            # An entry is the mean over one axis. Where that is the axis of the filters, survivors
+            # have their part in it, and it stays: setting it back would change their steps, too.
+            touched = np.broadcast_to(mask, variable.shape).all(rule.averaged)
+        if rule.second_moment and second_moment == "survivors":
+            fresh = survivors_mean(slot.value, touched)
+        slot.assign(tf.where(touched, tf.cast(fresh, slot.dtype), slot.value))
+
+
+def survivors_mean(values: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
+    """The mean of the numbers outside of a mask, position by position.
+
+    A filter that is drawn anew reads the same inputs as its neighbours, and a mean square of
+    gradients is about that of the input times that of the filter's error. So the mean is over the
+    surviving filters alone, for each position of the kernel and each input. In general: over all
+    axes along which the mask varies.
+
+    Args:
+        values: A float tensor.
+        mask: Bool, broadcastable to `values`.
+
+    Returns:
+        float64, broadcastable to `values`; zero if nothing survives.
+    """
+    survives = ~np.broadcast_to(mask, values.shape)
+    axes = [a for a in range(survives.ndim) if (survives != survives.take([0], a)).any()]
+    count = np.maximum(survives.sum(tuple(axes), keepdims=True), 1)
+    values = tf.where(survives, tf.cast(values, tf.float64), tf.zeros((), tf.float64))
+    return tf.reduce_sum(values, axes, keepdims=True) / count
 
 
 def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -72,6 +185,58 @@ def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def fresh_value(fresh: str, slot: keras.Variable, weight: tf.Tensor) -> tf.Tensor:
-    """What a slot holds for the new `weight`, of its shape."""
-    return tf.cast(weight, slot.dtype) if fresh == WEIGHT else tf.zeros(slot.shape, slot.dtype)
+def _leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that make the steps."""
+    inner = unwrap(optimizer)
+    if isinstance(inner, _keras_class("MultiOptimizer")):
+        return list(inner.optimizers)
+    return [inner]
+
+
+def _slots(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
+    """Yields the slots of one variable, each with its rule and the optimizer that made it."""
+    for leaf in _leaves(optimizer):
+        if leaf.built:
+            yield from _find(leaf, variable)
+
+
+def _find(
+    leaf: keras.optimizers.Optimizer, variable: keras.Variable
+) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
+    # The optimizer's own key: identity, of the backend's variable also where that was built on.
+    index = leaf._trainable_variables_indices.get(leaf._var_key(variable))
+    if index is None:
+        return
+    for class_name, rules in SLOTS.items():
+        if not isinstance(leaf, _keras_class(class_name)):
+            continue
+        for name, rule in rules.items():
+            of_all = getattr(leaf, name, None)
+            if isinstance(of_all, Mapping):  # Muon of Keras 3.10 itself goes by the path
+                slot = of_all.get(variable.path)
+            else:
+                slot = of_all[index] if of_all else None
+            # Adafactor factors nothing of fewer than two axes, and has a placeholder instead.
+            placeholder = rule.averaged is not None and len(variable.shape) < 2
+            if slot is not None and not placeholder:
+                yield slot, rule, leaf
+
+
+def _keras_class(name: str) -> type | tuple[()]:
+    """A class of `keras.optimizers`, for `isinstance`; of none if this Keras has no such class."""
+    return getattr(keras.optimizers, name, ())
+
+
+def _check_shape(
+    leaf: keras.optimizers.Optimizer, variable: keras.Variable, slot: keras.Variable, rule: Rule
+) -> None:
+    expected = list(variable.shape)
+    if rule.averaged is not None:
+        del expected[rule.averaged]
+    if list(slot.shape) != expected:
+        raise ValueError(
+            f"The slots of {type(leaf).__name__} are not known: {slot.path} should have the shape "
+            f"{tuple(expected)} for {variable.path}. Received: {tuple(slot.shape)}"
+        )

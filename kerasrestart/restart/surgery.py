@@ -10,8 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.names import OUTGOING
-from kerasrestart.network.sites import Site, find_sites
+from kerasrestart.network import kernels
+from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
+from kerasrestart.restart.outgoing import outgoing_masks
 from kerasrestart.restart.seeds import derive_seed
 
 
@@ -21,35 +24,44 @@ def restart_filters(
     *,
     initializer: Any = "uniform",
     outgoing: str = "keep",
+    second_moment: str = "zero",
     seed: int = 0,
-    sites: Mapping[str, Site] | None = None,
+    found: Survey | None = None,
 ) -> None:
     """Re-initialises the chosen filters of a model in place.
 
     For each chosen filter: its incoming weights are drawn anew, its bias by the layer's own
-    `bias_initializer`; its channel of the batch norm behind it, if that is trainable, becomes that
-    of a new layer (gamma 1, beta 0, moving mean 0, moving variance 1); the optimizer's slots for
-    just these numbers become those of a new weight. All else stays bit for bit. Nothing is changed
-    if an argument is refused.
+    `bias_initializer`; its channel of the batch norm that belongs to it, if that is trainable,
+    becomes that of a new layer (gamma 1, beta 0, moving mean 0, moving variance 1); the optimizer's
+    slots for just these numbers become those of a new weight. All else stays bit for bit. Nothing
+    is changed if an argument is refused.
 
     Args:
         model: A built Functional or Sequential model. Its optimizer is looked after if it has one.
-        chosen: By layer name, the indices of the filters, as `select_filters` gives them.
+        chosen: By layer name, the indices of the filters, as `select_filters` gives them. Layers of
+            any kind in `kerasrestart.network.kernels.WITH_FILTERS`, dense ones among them.
         initializer: See `kerasrestart.restart.initializers.get`. Defaults to `"uniform"`.
-        outgoing: What becomes of the weights by which the next layer reads a restarted filter:
-            `"keep"` (the paper's). Defaults to `"keep"`.
+        outgoing: What becomes of the weights by which other layers read the filters: `"keep"`
+            leaves them (the paper's: the function of the network jumps); `"zero"` sets them to
+            zero, so that new filters change nothing until they have learned, and what filters that
+            gave nothing leave behind computes the same function. Defaults to `"keep"`.
+        second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
         seed: The new weights are a function of the seed and of which layer it is in the model: a
             second restart needs another seed to draw others. Defaults to 0.
-        sites: The model's sites, where they are known already. Defaults to `find_sites(model)`.
+        found: The survey of the model, where it is known already. Defaults to None: it is made.
 
     Raises:
-        ValueError: A layer, index, initializer or `outgoing` is not known, a layer would lose all
-            of its filters, or the optimizer's slots are not known.
+        ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a layer
+            would lose all of its filters; the optimizer's slots are not known; with
+            `outgoing="zero"`: the outgoing weights are not the filters' own, or a filter's new
+            incoming weights are all zero too, so that it would never learn again.
         TypeError: The model has no graph.
     """
-    sites = find_sites(model) if sites is None else sites
     check_outgoing(outgoing)
+    slots.check_second_moment(second_moment)
     rule = initializers.get(initializer)
+    found = survey(model, ".*") if found is None else found
+    sites = found.sites
     chosen = {name: _checked(sites, name, filters) for name, filters in chosen.items()}
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and optimizer.built:
@@ -57,16 +69,23 @@ def restart_filters(
     if rule is None:
         return
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
-    replacements = [
-        replacement
-        for number, (name, site) in enumerate(sites.items())
-        if len(chosen.get(name, ()))
-        for replacement in _draw(site, chosen[name], rule, derive_seed(seed, number))
-    ]
+    replacements = []
+    if outgoing == "zero":
+        _check_adafactor(optimizer, second_moment)
+        # First, so that where a filter's outgoing weights are another's incoming ones, these are
+        # new: a filter with nothing but zeros on both sides would stay so for ever.
+        channels = ChannelMap(found.graph)
+        for kernel, mask in outgoing_masks(channels, sites, chosen):
+            replacements.append((kernel, tf.zeros(kernel.shape), mask))
+    for number, (name, site) in enumerate(sites.items()):
+        if len(chosen.get(name, ())):
+            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number)))
+            if outgoing == "zero":
+                _check_alive(name, *drawn[0])
+            replacements += drawn
     for variable, new, mask in replacements:
-        _replace(variable, new, mask)
-        for slot, fresh in slots.slots_of(optimizer, variable):
-            _replace(slot, slots.fresh_value(fresh, slot, new), mask)
+        variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
+        slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 
 def check_outgoing(outgoing: str) -> None:
@@ -95,17 +114,18 @@ def _checked(sites: Mapping[str, Site], name: str, filters: Sequence[int]) -> np
 def _draw(
     site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
-    """Yields each variable of a site with new values for it, and the mask of those to take."""
+    """Yields each variable of a site, the kernel first, with new values and the mask of those."""
     layer, norm, axis = site.layer, site.norm, site.filter_axis
-    vector_mask = np.zeros(site.filters, bool)
-    vector_mask[filters] = True
-    kernel = layer.kernel
-    shape = [1] * len(kernel.shape)
-    shape[axis] = site.filters
-    yield kernel, rule(kernel.value, axis, derive_seed(seed, 0)), vector_mask.reshape(shape)
+    chosen = np.zeros(site.filters, bool)
+    chosen[filters] = True
+    kernel = kernels.incoming_kernel(layer)
+    old = kernels.by_filter(layer, tf.convert_to_tensor(kernel.value))
+    new = rule(old, axis, derive_seed(seed, 0), chosen.copy())
+    yield kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(layer, filters)
     if layer.bias is not None:
         bias_rule = initializers.from_keras(layer.bias_initializer)
-        yield layer.bias, bias_rule(layer.bias.value, -1, derive_seed(seed, 1)), vector_mask
+        new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
+        yield layer.bias, new, chosen
     if norm is not None and norm.trainable:
         for variable, fresh in (
             (norm.gamma, 1.0),
@@ -114,9 +134,24 @@ def _draw(
             (norm.moving_variance, 1.0),
         ):
             if variable is not None:  # a norm without scale or centre
-                yield variable, tf.fill(variable.shape, fresh), vector_mask
+                yield variable, tf.fill(variable.shape, fresh), chosen
 
 
-def _replace(variable: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:
-    """Assigns the values of `new` that lie in the mask; the rest stays bit for bit."""
-    variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
+def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:
+    mask = np.broadcast_to(mask, kernel.shape)
+    if not np.asarray(new)[mask].any():
+        raise ValueError(
+            f"The new weights of '{name}' are all zero, and so would its outgoing ones be: its "
+            "filters would never learn again. Use another initializer, or outgoing='keep'."
+        )
+
+
+def _check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
+    adafactor = optimizer is not None and isinstance(
+        slots.unwrap(optimizer), keras.optimizers.Adafactor
+    )
+    if adafactor and second_moment == "zero":
+        raise ValueError(
+            "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
+            "are zero: use second_moment='survivors', or outgoing='keep'."
+        )

@@ -1,12 +1,88 @@
-"""What is computed from a feature map: the saliency of each filter for each example."""
+"""What filters can be scored by: the named criteria, and the form that one of your own takes."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-Criterion = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
+from kerasrestart.names import REVERSED
+
+Saliency = Callable[..., Any]
+
+
+class Needs(enum.Enum):
+    """What a criterion is computed from; the form of its `saliency` goes with it.
+
+    - `CONTRIBUTION`, `ACTIVATION`, `ACTIVATION_GRADIENT`: `(feature_map, gradient, channel_axis) ->
+      [batch, filters]`, summed over positions; the caller divides by their number and averages over
+      examples. `gradient` is None for `ACTIVATION`, and the result linear in it for the others,
+      since the caller turns the gradient of the loss into that of one example's cost afterwards.
+      The feature map of a `CONTRIBUTION` is read where sum(z * dC/dz) over positions costs least,
+      which may be behind a pooling. That of the others is read right behind the activation; without
+      one, behind the batch norm or the layer itself.
+    - `WEIGHT_GRADIENT`: `(weights, gradients) -> [filters]`, both float32 `[weights, filters]`: the
+      scale and shift of a filter's batch norm where that is trained, else its kernel and bias. The
+      gradients are those of the mean cost of a batch; the caller averages over batches.
+    - `WEIGHTS`: `(kernel) -> [filters]`, a float32 numpy array `[weights, filters]`.
+    - `NOTHING`: `(generator, filters) -> [filters]`, a `numpy.random.Generator` and a number.
+    """
+
+    CONTRIBUTION = "feature map and gradient"
+    ACTIVATION = "activation"
+    ACTIVATION_GRADIENT = "gradient by the activation"
+    WEIGHT_GRADIENT = "weights and their gradients"
+    WEIGHTS = "weights"
+    NOTHING = "nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A way to score filters: the lower, the less useful.
+
+    Attributes:
+        name: Its name.
+        needs: What it is computed from.
+        saliency: A pure function, of the form that `needs` says.
+        of_layer: What is made at last of a layer's mean saliencies, float32 `[filters]` to the
+            same. Defaults to None: they stay as they are.
+        reversed: Whether scores change their sign, so that the most useful filter has the lowest.
+            Defaults to False.
+    """
+
+    name: str
+    needs: Needs
+    saliency: Saliency
+    of_layer: Callable[[np.ndarray], np.ndarray] | None = None
+    reversed: bool = False
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether it needs anything of the batches; else it can be had at any moment."""
+        return self.needs not in (Needs.WEIGHTS, Needs.NOTHING)
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether it needs feature maps, or gradients by them."""
+        return self.needs in (Needs.CONTRIBUTION, Needs.ACTIVATION, Needs.ACTIVATION_GRADIENT)
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it needs a backward pass."""
+        return self.needs_step and self.needs is not Needs.ACTIVATION
+
+    def finish(self, saliencies: np.ndarray) -> np.ndarray:
+        """Turns a layer's mean saliencies into its scores."""
+        scores = saliencies if self.of_layer is None else self.of_layer(saliencies)
+        return 0 - scores if self.reversed else scores  # not -scores, which makes zeros -0.0
+
+    def reverse(self) -> Criterion:
+        """The negative control: the same criterion with the order of filters turned round."""
+        return dataclasses.replace(self, name=REVERSED + self.name, reversed=not self.reversed)
 
 
 def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
@@ -28,28 +104,169 @@ def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf
         float32 `[batch, filters]`, in units of the loss.
     """
     product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
-    channel_axis %= product.shape.rank
-    positions = [axis for axis in range(1, product.shape.rank) if axis != channel_axis]
-    return tf.abs(tf.reduce_sum(product, axis=positions))
+    return tf.abs(_over_positions(product, channel_axis))
 
 
-CRITERIA: dict[str, Criterion] = {"taylor": taylor}
+def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """First-order Taylor criterion on weights: (sum of w * dL/dw)^2 over a filter's weights.
 
+    The squared change of the mean cost of a batch when the filter is set to zero, to first order.
+    Behind a convolution with a trained batch norm its weights are the norm's scale and shift: with
+    the kernel's the sum vanishes, since the norm makes the loss blind to their scale. The mean over
+    batches is left to the caller. Penalties on weights that stand in the loss are a part of dL/dw;
+    an optimizer's `weight_decay` is not.
 
-def get(criterion: str | Criterion) -> Criterion:
-    """Returns the criterion of that name, or `criterion` itself if it is a function.
+    Source: Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019),
+    equations 8 and 9 (a group's contribution); with a batch norm as in the authors' own code.
 
     Args:
-        criterion: A name in `CRITERIA`, or a function `(feature_map, gradient, channel_axis) ->
-            [batch, filters]` as `taylor` is: float32, not negative, linear in the gradient.
+        weights: float32 `[weights, filters]`.
+        gradients: Gradients of the mean cost of a batch by them, same shape.
+
+    Returns:
+        float32 `[filters]`, in units of the loss squared.
+    """
+    return tf.square(tf.reduce_sum(weights * gradients, axis=0))
+
+
+def activation(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
+    """Sum over positions of |activation|; its mean is then divided by the mean of the layer.
+
+    Source: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning" (ICML
+    2023), equation 1: the score by which ReDo calls a neuron dormant.
+
+    Args:
+        feature_map: float `[batch, ..., filters]`, or channels first.
+        gradient: Not used.
+        channel_axis: The axis of the filters.
+
+    Returns:
+        float32 `[batch, filters]`.
+    """
+    del gradient
+    return _over_positions(tf.abs(tf.cast(feature_map, tf.float32)), channel_axis)
+
+
+def apoz(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
+    """Number of positions where the activation is not zero: its mean is 1 - APoZ.
+
+    Made for ReLU. Of an activation that is never exactly zero every filter scores 1.
+
+    Source: Hu et al., "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient
+    Deep Architectures" (2016), equation 1: the average percentage of zeros.
+
+    Args:
+        feature_map: float `[batch, ..., filters]`, or channels first.
+        gradient: Not used.
+        channel_axis: The axis of the filters.
+
+    Returns:
+        float32 `[batch, filters]`.
+    """
+    del gradient
+    return _over_positions(tf.cast(tf.not_equal(feature_map, 0), tf.float32), channel_axis)
+
+
+def mean_gradient(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
+    """Sum over positions of |dC/dz|, z being the activation.
+
+    Source: Liu and Wu, "Channel pruning based on mean gradient for accelerating Convolutional
+    Neural Networks" (Signal Processing 156, 2019); here by the feature map, absolute values first.
+
+    Args:
+        feature_map: Not used.
+        gradient: Gradient of a loss by z, float `[batch, ..., filters]`, or channels first.
+        channel_axis: The axis of the filters.
+
+    Returns:
+        float32 `[batch, filters]`, in units of the loss over those of z.
+    """
+    del feature_map
+    return _over_positions(tf.abs(tf.cast(gradient, tf.float32)), channel_axis)
+
+
+def magnitude(kernel: np.ndarray) -> np.ndarray:
+    """L1 norm of a filter's kernel, without its bias.
+
+    Source: Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), section 3.1.
+
+    Args:
+        kernel: `[weights, filters]`.
+
+    Returns:
+        `[filters]`.
+    """
+    return np.abs(kernel).sum(axis=0, dtype=np.float64)
+
+
+def magnitude_l2(kernel: np.ndarray) -> np.ndarray:
+    """L2 norm of a filter's kernel, without its bias.
+
+    Source: He et al., "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks"
+    (IJCAI 2018), equation 2.
+
+    Args:
+        kernel: `[weights, filters]`.
+
+    Returns:
+        `[filters]`.
+    """
+    return np.sqrt(np.square(kernel, dtype=np.float64).sum(axis=0))
+
+
+def random(generator: np.random.Generator, filters: int) -> np.ndarray:
+    """The control that looks at nothing: uniform between 0 and 1, `[filters]`."""
+    return generator.random(filters)
+
+
+def over_mean(scores: np.ndarray) -> np.ndarray:
+    """Divides a layer's scores by their mean; zeros where all are zero."""
+    mean = scores.mean(dtype=np.float64)
+    return scores if mean == 0 else (scores / mean).astype(scores.dtype)
+
+
+CRITERIA: dict[str, Criterion] = {
+    criterion.name: criterion
+    for criterion in (
+        Criterion("taylor", Needs.CONTRIBUTION, taylor),
+        Criterion("taylor_weight", Needs.WEIGHT_GRADIENT, taylor_weight),
+        Criterion("magnitude", Needs.WEIGHTS, magnitude),
+        Criterion("magnitude_l2", Needs.WEIGHTS, magnitude_l2),
+        Criterion("activation", Needs.ACTIVATION, activation, of_layer=over_mean),
+        Criterion("apoz", Needs.ACTIVATION, apoz),
+        Criterion("gradient", Needs.ACTIVATION_GRADIENT, mean_gradient),
+        Criterion("random", Needs.NOTHING, random),
+    )
+}
+
+
+def get(criterion: str | Criterion | Saliency) -> Criterion:
+    """Returns the criterion that a name or function means.
+
+    Args:
+        criterion: A name in `CRITERIA`, or one with `reversed_` before it, by which the most useful
+            filter has the lowest score; a `Criterion`; or a function `(feature_map, gradient,
+            channel_axis) -> [batch, filters]` as `taylor` is: float32, linear in the gradient.
 
     Raises:
         ValueError: The name is not known.
     """
-    if callable(criterion):
+    if isinstance(criterion, Criterion):
         return criterion
-    if criterion not in CRITERIA:
-        raise ValueError(
-            f"Unknown criterion: {criterion!r}. Expected one of {sorted(CRITERIA)} or a function."
-        )
-    return CRITERIA[criterion]
+    if callable(criterion):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        return Criterion(name, Needs.CONTRIBUTION, criterion)
+    if criterion in CRITERIA:
+        return CRITERIA[criterion]
+    if isinstance(criterion, str) and criterion.removeprefix(REVERSED) in CRITERIA:
+        return CRITERIA[criterion.removeprefix(REVERSED)].reverse()
+    raise ValueError(
+        f"Unknown criterion: {criterion!r}. Expected one of {sorted(CRITERIA)}, one of these after "
+        f"{REVERSED!r}, or a function."
+    )
+
+
+def _over_positions(values: tf.Tensor, channel_axis: int) -> tf.Tensor:
+    channel_axis %= values.shape.rank
+    positions = [axis for axis in range(1, values.shape.rank) if axis != channel_axis]
+    return tf.reduce_sum(values, axis=positions)

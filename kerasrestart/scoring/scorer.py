@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.network.sites import Site, find_sites
+from kerasrestart.network import kernels
+from kerasrestart.network.graph import Call
+from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
+from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.recorder import record_outputs
 
 
@@ -23,34 +26,50 @@ class FeatureMaps:
     Attributes:
         sites: The number of the site that each belongs to.
         tensors: The feature maps; empty until the recording context has ended.
-        positions: For each, the number of positions M of the convolution's own output: an int, or
-            a float32 scalar tensor where the size of the images is not known when traced.
+        positions: For each, what its sum over positions is divided by: an int, or a float32 scalar
+            tensor where the size of the images is not known when traced.
+        complete: Whether the recording context has ended.
     """
 
     sites: list[int] = dataclasses.field(default_factory=list)
     tensors: list[tf.Tensor] = dataclasses.field(default_factory=list)
     positions: list[int | tf.Tensor] = dataclasses.field(default_factory=list)
+    complete: bool = False
 
 
 class Scorer:
     """Mean saliency of each filter over the examples seen since the last `reset`.
 
-    For filter k of layer l, with feature map z of M positions and cost C of one example,
+    With the Taylor criterion, for filter k of layer l with feature map z of M positions, M that of
+    the convolution's own output, and cost C of one example,
 
         score(l, k) = mean over examples of |1/M * sum over positions of dC/dz * z|
 
+    The scores of a layer that is used several times are summed over its uses. The criteria that
+    are read right behind the activation are means over examples, positions and uses. Those of
+    weights and their gradients are means over batches (over replicas' shares of them under a
+    strategy), each by its number of examples.
+
     The state is two variables, whatever the number of layers: the sums of all filters of all
-    layers end to end, and how many examples came and how many of them were scored.
+    layers end to end, and how many examples came and how many of them were scored. A criterion that
+    needs nothing of the batches leaves the training step as it is: no layer is recorded, nothing is
+    added up, and `result` can be had at any moment.
 
     Args:
         model: A built Functional or Sequential model.
-        criterion: A name in `kerasrestart.scoring.criteria.CRITERIA`, or a function like those.
+        criterion: See `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
+        seed: Seed of a criterion that draws its scores. Defaults to 0.
+        only: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
+            all convolutions.
 
     Attributes:
+        criterion: The `Criterion`.
+        survey: The `Survey` of the model.
         sites: The scored layers, by name, in execution order.
 
     Raises:
-        TypeError, ValueError: As `find_sites` and `criteria.get` do.
+        TypeError, ValueError: As `find_sites` and `criteria.get` do, or the criterion needs the
+            scale of a batch norm that has none.
 
     Example, in a training step of one's own:
 
@@ -63,9 +82,21 @@ class Scorer:
     ```
     """
 
-    def __init__(self, model: keras.Model, criterion: str | criteria.Criterion = "taylor"):
+    def __init__(
+        self,
+        model: keras.Model,
+        criterion: str | criteria.Criterion | criteria.Saliency = "taylor",
+        *,
+        seed: int = 0,
+        only: str | Sequence[str] | None = None,
+    ):
         self.criterion = criteria.get(criterion)
-        self.sites: dict[str, Site] = find_sites(model)
+        self.seed = seed
+        self.survey: Survey = survey(model, only)
+        self.sites: dict[str, Site] = self.survey.sites
+        self._weights: list[list[keras.Variable]] = []
+        if self.criterion.needs is Needs.WEIGHT_GRADIENT:
+            self._weights = [_gate_weights(site, self.criterion) for site in self.sites.values()]
         filters = sum(site.filters for site in self.sites.values())
         self._sums = tf.Variable(tf.zeros(filters), trainable=False, name="score_sums")
         self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
@@ -73,16 +104,19 @@ class Scorer:
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
         """Records the feature maps of the one forward pass that is made inside the context."""
-        uses = [use for site in self.sites.values() for use in site.reads]
+        uses = [use for site in self.sites.values() for use in self._uses(site)]
         maps = FeatureMaps()
         with record_outputs(call.operation for use in uses for call in use) as outputs:
             yield maps
         for number, site in enumerate(self.sites.values()):
-            for own, read in site.reads:
+            # A shared layer's contributions add up, its activations are averaged.
+            shares = 1 if self.criterion.needs is Needs.CONTRIBUTION else len(site.activations)
+            for own, read in self._uses(site):
                 maps.sites.append(number)
                 maps.tensors.append(outputs[id(read.operation)][read.occurrence])
                 own_output = outputs[id(own.operation)][own.occurrence]
-                maps.positions.append(_positions(own_output, site.channel_axis))
+                maps.positions.append(shares * _positions(own_output, site.channel_axis))
+        maps.complete = True
 
     def gradients(
         self,
@@ -116,32 +150,107 @@ class Scorer:
         Raises:
             ValueError: The recording context has not ended yet, or no forward pass was made in it.
         """
-        if not maps.tensors:
+        _check_complete(maps)
+        weights = list(weights)
+        by_map = self.criterion.needs_maps and self.criterion.needs_gradient
+        known = {id(weight) for weight in weights}
+        others = [w for of_site in self._weights for w in of_site if id(w) not in known]
+        sources = (weights, maps.tensors if by_map else [], others)
+        gradients, map_gradients, other_gradients = tape.gradient(loss, sources)
+        if not self.criterion.needs_step:
+            return gradients
+        factor = tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
+        if by_map:
+            sums = self._sums_of_maps(maps, map_gradients) * factor
+        elif self.criterion.needs_maps:
+            sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
+        else:
+            found = zip([*weights, *others], [*gradients, *other_gradients], strict=True)
+            by_weight = {id(weight): gradient for weight, gradient in found}
+            examples = tf.cast(batch_size, tf.float32)
+            # The gradient of the mean cost first: the criterion is not linear in it.
+            sums = examples * self._saliencies_of_weights(by_weight, factor / examples)
+        self._add(sums, batch_size, skip_if_not_finite)
+        return gradients
+
+    def add(self, maps: FeatureMaps, *, batch_size: int | tf.Tensor) -> None:
+        """Scores a batch by its forward pass alone, where the criterion needs no gradient.
+
+        Args:
+            maps: What `record` yielded around the forward pass.
+            batch_size: Number of examples.
+
+        Raises:
+            ValueError: The criterion needs a gradient, or the recording context has not ended yet.
+        """
+        if self.criterion.needs_gradient:
             raise ValueError(
-                "There are no feature maps yet: make the forward pass inside the recording "
-                "context, and take the gradients when that has ended."
+                f"Criterion '{self.criterion.name}' needs a backward pass: call gradients instead "
+                "of add."
             )
-        gradients, by_map = tape.gradient(loss, (list(weights), maps.tensors))
-        sums = self._batch_sums(maps, by_map)
-        sums *= tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
+        _check_complete(maps)
+        if self.criterion.needs_step:
+            self._add(self._sums_of_maps(maps, [None] * len(maps.tensors)), batch_size, False)
+
+    def _uses(self, site: Site) -> Sequence[tuple[Call, Call]]:
+        """For each use: the call whose positions are counted, and the one that is read."""
+        if not self.criterion.needs_maps:
+            return ()
+        if self.criterion.needs is Needs.CONTRIBUTION:
+            return site.reads
+        return [(call, call) for call in site.activations]
+
+    def _sums_of_maps(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """Sums of the saliencies over the batch, all filters of all layers end to end."""
+        sites = list(self.sites.values())
+        sums = [tf.zeros(site.filters) for site in sites]
+        uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
+        for number, z, positions, dz in uses:
+            if dz is None and self.criterion.needs_gradient:
+                continue  # the loss does not depend on z
+            saliency = self.criterion.saliency(z, dz, sites[number].channel_axis)
+            of_batch = tf.reduce_sum(saliency, axis=0)
+            self._check_shape(of_batch.shape, sites[number])
+            sums[number] += of_batch / tf.cast(positions, tf.float32)
+        return tf.concat(sums, axis=0)
+
+    def _saliencies_of_weights(
+        self, by_weight: Mapping[int, tf.Tensor | None], factor: tf.Tensor
+    ) -> tf.Tensor:
+        """Saliencies of one batch, all filters of all layers end to end.
+
+        Args:
+            by_weight: By the `id` of a variable, the gradient of the loss by it.
+            factor: What turns that into the gradient of the mean cost.
+        """
+        saliencies = []
+        for site, variables in zip(self.sites.values(), self._weights, strict=True):
+            rows = []
+            for variable in variables:
+                weight = tf.cast(variable.value, tf.float32)
+                gradient = by_weight[id(variable)]
+                gradient = tf.zeros_like(weight) if gradient is None else gradient
+                rows.append([_by_filter(tensor, site) for tensor in (weight, gradient)])
+            weights, gradients = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
+            saliency = self.criterion.saliency(weights, tf.cast(gradients, tf.float32) * factor)
+            self._check_shape(saliency.shape, site)
+            saliencies.append(saliency)
+        return tf.concat(saliencies, axis=0)
+
+    def _add(self, sums: tf.Tensor, batch_size: int | tf.Tensor, skip_if_not_finite: bool) -> None:
         seen = scored = tf.cast(batch_size, tf.float32)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
         self._sums.assign_add(sums)
         self._examples.assign_add(tf.stack([seen, scored]))
-        return gradients
 
-    def _batch_sums(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """Sums of the saliencies over the batch, all filters of all layers end to end."""
-        sites = list(self.sites.values())
-        sums = [tf.zeros(site.filters) for site in sites]
-        uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
-        for number, z, positions, dz in uses:
-            if dz is not None:  # None: the loss does not depend on z.
-                saliency = self.criterion(z, dz, sites[number].channel_axis)
-                sums[number] += tf.reduce_sum(saliency, axis=0) / tf.cast(positions, tf.float32)
-        return tf.concat(sums, axis=0)
+    def _check_shape(self, shape: Sequence[int | None], site: Site) -> None:
+        if tuple(shape) != (site.filters,):
+            raise ValueError(
+                f"Criterion '{self.criterion.name}' must give one number for each of the "
+                f"{site.filters} filters of layer '{site.name}'. Received shape: {tuple(shape)}"
+            )
 
     @property
     def seen(self) -> int:
@@ -153,16 +262,80 @@ class Scorer:
         """Number of examples scored since the last reset: without batches that overflowed."""
         return int(self._examples[1])
 
-    def result(self) -> dict[str, np.ndarray]:
-        """Returns the scores: by layer name, float32 `[filters]`; zeros before the first batch."""
-        means = self._sums.numpy() / np.float32(max(self.examples, 1))
-        ends = np.cumsum([site.filters for site in self.sites.values()])
-        return dict(zip(self.sites, np.split(means, ends[:-1]), strict=True))
+    @property
+    def ready(self) -> bool:
+        """Whether `result` tells anything: examples were scored, or none are needed."""
+        return not self.criterion.needs_step or self.examples > 0
+
+    def result(self, draw: int = 0) -> dict[str, np.ndarray]:
+        """Returns the scores.
+
+        Args:
+            draw: Which draw of the seed, for a criterion that draws its scores: such as the number
+                of restarts made so far. Defaults to 0.
+
+        Returns:
+            By layer name, float32 `[filters]`; zeros before the first batch, where batches are
+            needed.
+        """
+        return {
+            name: self.criterion.finish(np.asarray(saliencies, np.float32))
+            for name, saliencies in zip(self.sites, self._means(draw), strict=True)
+        }
+
+    def _means(self, draw: int) -> list[np.ndarray]:
+        """Mean saliencies, layer by layer."""
+        sites = list(self.sites.values())
+        if self.criterion.needs_step:
+            means = self._sums.numpy() / np.float32(max(self.examples, 1))
+            return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
+        saliencies = []
+        for number, site in enumerate(sites):
+            if self.criterion.needs is Needs.WEIGHTS:
+                kernel = _by_filter(kernels.incoming_kernel(site.layer).value, site)
+                saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
+            else:
+                generator = np.random.default_rng([self.seed, draw, number])
+                saliency = self.criterion.saliency(generator, site.filters)
+            self._check_shape(np.shape(saliency), site)
+            saliencies.append(saliency)
+        return saliencies
 
     def reset(self) -> None:
         """Forgets all examples seen."""
         self._sums.assign(tf.zeros_like(self._sums))
         self._examples.assign([0.0, 0.0])
+
+
+def _check_complete(maps: FeatureMaps) -> None:
+    if not maps.complete:
+        raise ValueError(
+            "There are no feature maps yet: make the forward pass inside the recording "
+            "context, and take the gradients when that has ended."
+        )
+
+
+def _gate_weights(site: Site, criterion: criteria.Criterion) -> list[keras.Variable]:
+    """The weights that scale a filter's feature map as one: those of the last affine map."""
+    norm = site.norm
+    if norm is not None and norm.trainable:
+        if norm.gamma is None:
+            raise ValueError(
+                f"Criterion '{criterion.name}' needs the scale of batch norm '{norm.name}' behind "
+                f"layer '{site.name}', which has none: make it with scale=True, or score by "
+                "'taylor'."
+            )
+        variables = [norm.gamma, norm.beta]
+    else:
+        variables = [kernels.incoming_kernel(site.layer), site.layer.bias]
+    return [variable for variable in variables if variable is not None]
+
+
+def _by_filter(values: tf.Tensor, site: Site) -> tf.Tensor:
+    """Brings a kernel, or one number a filter, into the form `[weights, filters]`."""
+    if len(values.shape) > 1 and site.filter_axis == -2:
+        values = tf.linalg.matrix_transpose(values)
+    return tf.reshape(values, [-1, site.filters])
 
 
 def _positions(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:

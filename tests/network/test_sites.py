@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from kerasrestart.network.sites import find_sites
+from kerasrestart.network.sites import find_sites, survey
 
 
 def model_of(*body, head=True):
@@ -86,8 +86,20 @@ def test_layers_that_cannot_or_must_not_be_restarted_are_left_out():
         layers.SeparableConv2D(4, 3, name="separable"),
         conv("kept"),
         layers.Conv2DTranspose(4, 3, name="transposed"),
+        layers.Dense(5, name="units"),
     )
-    assert list(find_sites(model)) == ["kept", "transposed"]
+    found = survey(model)
+    assert list(found.sites) == ["depthwise", "separable", "kept", "transposed"]
+    out = model.layers[-1].name
+    assert list(found.left_out) == ["frozen", "units", out]
+    assert found.left_out["frozen"] == "is not trainable"
+    assert "output" in found.left_out[out]
+    assert "units" in survey(model, ".*").sites
+    assert list(survey(model, ["kept"]).sites) == ["kept"]
+    with pytest.raises(ValueError, match="makes an output"):
+        survey(model, ["kept", out])
+    with pytest.raises(ValueError, match="'nowhere': expected some of"):
+        survey(model, ["nowhere"])
 
 
 def test_layers_of_a_frozen_nested_model_are_left_out():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from kerasrestart import names
 from kerasrestart.restart import initializers
 
 
@@ -15,7 +16,8 @@ def kernel_of(shape, seed=0):
 
 def drawn(initializer, shape=(5, 5, 16, 32), axis=-1, seed=0, kernel=None):
     kernel = kernel_of(shape) if kernel is None else kernel
-    new = initializers.get(initializer)(kernel, axis, seed)
+    chosen = np.arange(kernel.shape[axis]) % 2 == 0
+    new = initializers.get(initializer)(kernel, axis, seed, chosen)
     assert new.shape == kernel.shape
     assert new.dtype == kernel.dtype
     return np.asarray(new)
@@ -122,11 +124,77 @@ def test_none_is_no_rule(initializer):
     assert initializers.get(initializer) is None
 
 
-@pytest.mark.parametrize("initializer", ["unifrom", 3, {"class_name": "Nothing", "config": {}}])
+@pytest.mark.parametrize(
+    "initializer", ["unifrom", "constant", 3, {"class_name": "Nothing", "config": {}}]
+)
 def test_unknown_initializer_is_named_with_what_would_be_right(initializer):
     with pytest.raises(ValueError, match="Unknown initializer") as error:
         initializers.get(initializer)
-    assert "distribution" in str(error.value)
+    for name in ("distribution", "orthogonal_to_survivors"):
+        assert name in str(error.value)
+
+
+def zeros_and_ones(kernel, axis, seed, chosen):
+    """A rule of a user's own: the chosen filters are ones, the others zeros."""
+    assert (seed, chosen.dtype, chosen.shape) == (0, bool, (kernel.shape[axis],))
+    filters_last = np.zeros(np.moveaxis(kernel.numpy(), axis, -1).shape) + chosen
+    return np.moveaxis(filters_last, -1, axis)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_own_function_of_the_rules_signature_is_a_rule(axis):
+    new = np.moveaxis(drawn(zeros_and_ones, (3, 3, 4, 6), axis), axis, -1)
+    np.testing.assert_array_equal(
+        new, np.broadcast_to(np.arange(new.shape[-1]) % 2 == 0, new.shape)
+    )
+
+
+def test_own_rule_may_be_an_object_or_a_class():
+    class Same:
+        def __call__(self, kernel, axis, seed, chosen):
+            return kernel
+
+    kernel = kernel_of((3, 4, 6))
+    for initializer in (Same(), Same):
+        np.testing.assert_array_equal(drawn(initializer, kernel=kernel), kernel)
+
+
+def test_example_of_an_own_initializer_in_the_docstring_draws():
+    namespace = {"np": np}
+    code = initializers.__doc__.split("```python")[1].split("kerasrestart.PartialRestart")[0]
+    exec(code, namespace)
+    kernel = kernel_of((3, 3, 4, 6))
+    new = drawn(namespace["as_the_mean_survivor"], kernel=kernel)
+    mean = kernel.numpy()[..., 1::2].mean(axis=-1, keepdims=True)
+    assert 0 < np.abs(new - mean).max() < 0.06
+
+
+def test_own_rule_that_returns_another_shape_is_refused():
+    def only_one(kernel, axis, seed, chosen):
+        return kernel[..., 0]
+
+    with pytest.raises(ValueError, match=r"only_one must return a kernel of shape \(3, 4, 6\)"):
+        drawn(only_one, (3, 4, 6))
+
+
+def test_function_like_those_of_keras_is_told_from_a_rule():
+    def four_arguments(shape, dtype=None, gain=2.0, seed=0):
+        return tf.fill(shape, tf.cast(gain, dtype))
+
+    np.testing.assert_array_equal(drawn(four_arguments, (3, 4, 6)), 2)
+
+
+@pytest.mark.parametrize("function", [lambda kernel, axis, seed: kernel, lambda: 0, len])
+def test_function_of_another_signature_is_refused(function):
+    with pytest.raises(ValueError, match=r"function \(kernel, axis, seed, chosen\)"):
+        initializers.get(function)
+
+
+def test_flags_take_the_names_of_all_rules():
+    for name in names.INITIALIZERS:
+        assert name == "none" or callable(initializers.get(name))
+    assert set(initializers.NAMED) == set(initializers.NAMES) - {"none"}
+    assert set(initializers.NAMES) <= set(names.INITIALIZERS)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +205,12 @@ def test_unknown_initializer_is_named_with_what_would_be_right(initializer):
         (keras.initializers.HeNormal(), "HeNormal"),
         ({"class_name": "Zeros", "config": {}}, "Zeros"),
         (keras.initializers.Orthogonal, "Orthogonal"),
+        ("norm_matched", "norm_matched"),
+        (initializers.NormMatched("he"), "NormMatched(base='he')"),
+        (initializers.NormMatched(keras.initializers.HeNormal()), "NormMatched(base='HeNormal')"),
+        (initializers.Clone(0.2), "Clone(noise=0.2)"),
+        (initializers.Clone, "Clone"),
+        (zeros_and_ones, "zeros_and_ones"),
     ],
 )
 def test_name_in_the_records(initializer, name):

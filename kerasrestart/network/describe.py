@@ -1,0 +1,62 @@
+"""The map of a network as a table: for people who ask what will be restarted, and why not."""
+
+from __future__ import annotations
+
+import keras
+
+from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.kernels import WITH_FILTERS, filters_of
+from kerasrestart.network.sites import Site, survey
+
+HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
+
+
+def describe(model: keras.Model, only: str | list[str] | None = None) -> str:
+    """Tells of each layer with filters whether and how it is restarted.
+
+    Args:
+        model: A built Functional or Sequential model.
+        only: See `survey`. Defaults to None: all convolutions.
+
+    Returns:
+        A table in text: a line for each layer with filters, in execution order: its name and kind,
+        its number of filters, the layer after which its score is read, the batch norm that belongs
+        to it, the layers that read its channels; and as a remark why it is left out, or why its
+        filters' outgoing weights are not their own.
+
+    Raises:
+        TypeError, ValueError: As `survey` does.
+
+    Example:
+    ```python
+    print(kerasrestart.describe(keras.applications.ResNet50(weights=None)))
+    ```
+    """
+    found = survey(model, only)
+    channels = ChannelMap(found.graph)
+    lines = [HEADER]
+    for call in found.graph.calls:
+        layer = call.operation
+        if isinstance(layer, WITH_FILTERS) and not call.occurrence:
+            path = channels.path(layer)
+            site, left_out = found.sites.get(layer.name), found.left_out.get(layer.name)
+            remark = f"left out: {left_out}" if left_out else path.obstacle()
+            lines.append(_line(layer, site, path, remark or ""))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _line(layer: keras.Layer, site: Site | None, path: Path, remark: str) -> tuple[str, ...]:
+    reads = {read.operation.name: None for _, read in site.reads} if site else {}
+    return (
+        layer.name,
+        type(layer).__name__,
+        str(filters_of(layer)),
+        ", ".join(reads),
+        site.norm.name if site and site.norm else "",
+        ", ".join(reading.layer.name for reading in path.readers),
+        remark,
+    )

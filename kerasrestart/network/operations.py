@@ -1,0 +1,74 @@
+"""What kinds of layers and operations do to the channels that pass through them."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
+# What `keras.activations` and `keras.ops` put into a graph, by class.
+ACTIVATION_OPERATIONS = frozenset(
+    {"Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"}
+    | {"LogSigmoid", "Mish", "Relu", "ReLU", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink"}
+    | {"Softplus", "Softsign", "Squareplus", "Tanh", "TanhShrink", "Threshold"}
+)
+# Classes of layers in `keras.layers` and of operations in `keras.ops` alike.
+MERGING = frozenset(
+    {"Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Average", "Maximum", "Minimum"}
+)
+
+
+def _of_each_rank(*kinds: str) -> tuple[type[layers.Layer], ...]:
+    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds for rank in (1, 2, 3))
+
+
+# Maps of each channel by itself, positively homogeneous of degree one (f(ax) = a f(x), a > 0),
+# that leave fewer elements ...
+SHRINKING = _of_each_rank(
+    *("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling", "Cropping")
+)
+# ... and those that do not.
+HOMOGENEOUS = (
+    *SHRINKING,
+    layers.Dropout,
+    *_of_each_rank("SpatialDropout", "ZeroPadding", "UpSampling"),
+)
+# All layers that leave each channel by itself, and in its place; batch norms apart.
+CHANNELWISE = (
+    *HOMOGENEOUS,
+    *ACTIVATIONS,
+    *(layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.Identity, layers.Rescaling, layers.ActivityRegularization),
+)
+# Layers with weights that make no new features.
+FEATURELESS_WEIGHTS = (
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.GroupNormalization,
+    layers.PReLU,
+)
+
+
+def activates(operation: keras.Operation) -> bool:
+    """Whether an operation is an activation function, applied to each number."""
+    if isinstance(operation, layers.Layer):
+        return isinstance(operation, ACTIVATIONS) and not _is_softmax(operation)
+    return kind_of(operation) in ACTIVATION_OPERATIONS
+
+
+def keeps_channels(operation: keras.Operation) -> bool:
+    """Whether an operation of one tensor leaves each channel by itself, and in its place."""
+    if isinstance(operation, layers.Layer):
+        return isinstance(operation, CHANNELWISE) and not _is_softmax(operation)
+    # A merge of one tensor is one with a constant.
+    return kind_of(operation) in ACTIVATION_OPERATIONS | MERGING
+
+
+def kind_of(operation: keras.Operation) -> str:
+    """The class of a layer or operation of Keras's own by name; empty for all others."""
+    own = type(operation).__module__.partition(".")[0] == "keras"
+    return type(operation).__name__ if own else ""
+
+
+def _is_softmax(layer: layers.Layer) -> bool:
+    return getattr(layer, "activation", None) is keras.activations.softmax

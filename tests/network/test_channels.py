@@ -1,0 +1,269 @@
+"""Where channels go, proven on the network itself.
+
+If the outgoing weights of a filter are found whole, then the network no longer depends on the
+filter once they are zero. If no others are found, then a filter whose feature map is zero may have
+them zeroed with no effect.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.graph import Graph
+from kerasrestart.network.kernels import filter_mask, filters_of, incoming_kernel
+from kerasrestart.network.sites import survey
+from kerasrestart.restart.outgoing import outgoing_masks
+
+SIZE = 16
+
+
+def image(channels=3):
+    return keras.Input((SIZE, SIZE, channels), name="image")
+
+
+def conv(filters, name, **settings):
+    return layers.Conv2D(filters, 3, padding="same", activation="relu", name=name, **settings)
+
+
+def flat():
+    x = conv(4, "first")(image_in := image())
+    x = layers.MaxPooling2D(4)(x)
+    x = layers.Dropout(0.5)(conv(6, "second")(x))
+    x = layers.Dense(8, activation="relu", name="dense")(layers.Flatten()(x))
+    return keras.Model(image_in, layers.Dense(3, name="out")(x))
+
+
+def reshaped():
+    x = conv(4, "first", strides=4)(image_in := image())
+    x = layers.Reshape((16, 4))(x)
+    x = layers.Reshape((4, 16))(x)
+    x = layers.Conv1D(5, 2, name="second")(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.GlobalMaxPooling1D()(x)))
+
+
+def unet():
+    down = conv(4, "down")(image_in := image())
+    x = conv(6, "bottom")(layers.AveragePooling2D(2)(down))
+    x = layers.Conv2DTranspose(5, 2, strides=2, activation="relu", name="up")(x)
+    x = layers.Concatenate()([x, image_in, down])
+    x = conv(4, "merge")(x)
+    return keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
+
+
+def depthwise():
+    x = conv(4, "expand")(image_in := image())
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.SeparableConv2D(6, 3, depth_multiplier=2, name="separable")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(x))
+
+
+def grouped():
+    x = conv(8, "first")(image_in := image())
+    x = conv(6, "grouped", groups=2)(x)
+    x = conv(4, "pointwise")(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.GlobalMaxPooling2D()(x)))
+
+
+def dense_block():
+    x = conv(4, "stem")(image_in := image())
+    for name in ("one", "two"):
+        grown = conv(3, name)(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.Concatenate()([x, grown])
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(x))
+
+
+def nested():
+    inside_in = keras.Input((SIZE, SIZE, 4))
+    inside = keras.Sequential([inside_in, conv(5, "inner"), layers.MaxPooling2D()])
+    outer_in = keras.Input((SIZE, SIZE, 4))
+    outer = keras.Model(outer_in, conv(6, "middle")(inside(outer_in)))
+    x = outer(conv(4, "outer")(image_in := image()))
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.Flatten()(x)))
+
+
+def shared():
+    twice = conv(4, "twice")
+    left, right = twice(image_in := image()), twice(keras.ops.flip(image_in, axis=1))
+    x = layers.Concatenate()([left, right])
+    x = conv(5, "after")(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.GlobalMaxPooling2D()(x)))
+
+
+def residual():
+    x = conv(4, "stem")(image_in := image())
+    y = conv(6, "inner")(x)
+    x = layers.Add()([x, conv(4, "last")(y)])
+    x = layers.GlobalAveragePooling2D()(conv(5, "after")(x))
+    return keras.Model(image_in, layers.Dense(3, name="out")(x))
+
+
+def two_inputs():
+    first, second = image(), keras.Input((6,), name="numbers")
+    x = layers.GlobalAveragePooling2D()(conv(4, "look")(first))
+    y = layers.Dense(5, activation="relu", name="think")(second)
+    z = layers.Dense(6, activation="relu", name="both")(layers.Concatenate()([y, x]))
+    return keras.Model(
+        [first, second], [layers.Dense(2, name="one")(z), layers.Dense(3, name="two")(z)]
+    )
+
+
+MODELS = [
+    *(flat, reshaped, unet, depthwise, grouped, dense_block, nested, shared),
+    *(residual, two_inputs),
+]
+
+
+def randomize(model, rng):
+    for variable in model.weights:
+        low, high = (0.5, 1.5) if "variance" in variable.path else (-1, 1)
+        variable.assign(rng.uniform(low, high, variable.shape))
+
+
+def outputs(model, rng_seed=5):
+    rng = np.random.default_rng(rng_seed)
+    inputs = [rng.normal(size=(4, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    outs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0]))
+    return np.concatenate([np.ravel(out) for out in outs])
+
+
+def change(variable, mask, value):
+    variable.assign(np.where(mask, value, variable.numpy()))
+
+
+def private_filters():
+    """Each layer of each model, of which the channels are its own."""
+    for build in MODELS:
+        keras.utils.clear_session(free_memory=False)
+        model = build()
+        found = survey(model, ".*")
+        channels = ChannelMap(found.graph)
+        for name, site in found.sites.items():
+            if channels.path(site.layer).obstacle() is None:
+                yield pytest.param(build, name, id=f"{build.__name__}-{name}")
+
+
+@pytest.mark.parametrize(("build", "name"), private_filters())
+def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
+    model, rng = build(), np.random.default_rng(3)
+    randomize(model, rng)
+    found = survey(model, ".*")
+    layer = found.sites[name].layer
+    filters = sorted(rng.choice(filters_of(layer), 2, replace=False))
+    before = outputs(model)
+    for kernel, mask in outgoing_masks(ChannelMap(found.graph), found.sites, {name: filters}):
+        change(kernel, mask, 0)
+    zeroed = outputs(model)
+    assert not np.allclose(before, zeroed)
+    mask = filter_mask(layer, filters)
+    change(incoming_kernel(layer), mask, 9.0)
+    np.testing.assert_allclose(outputs(model), zeroed, rtol=1e-5, atol=1e-5)
+    # ... and it does see the other filters.
+    change(incoming_kernel(layer), ~mask, 9.0)
+    assert not np.allclose(outputs(model), zeroed)
+
+
+@pytest.mark.parametrize(("build", "name"), private_filters())
+def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, name):
+    model, rng = build(), np.random.default_rng(4)
+    randomize(model, rng)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):  # zero stays zero
+            layer.beta.assign(layer.beta * 0)
+            layer.moving_mean.assign(layer.moving_mean * 0)
+    found = survey(model, ".*")
+    layer = found.sites[name].layer
+    filters = [filters_of(layer) - 1]
+    change(incoming_kernel(layer), filter_mask(layer, filters), 0)
+    layer.bias.assign(np.where(np.arange(filters_of(layer)) == filters[0], 0, layer.bias.numpy()))
+    before = outputs(model)
+    masks = outgoing_masks(ChannelMap(found.graph), found.sites, {name: filters})
+    assert masks
+    for kernel, mask in masks:
+        change(kernel, mask, 0)
+    np.testing.assert_allclose(outputs(model), before, rtol=1e-5, atol=1e-6)
+
+
+def path_of(model, name, filters=None):
+    found = survey(model, ".*")
+    return ChannelMap(found.graph).path(found.sites[name].layer, filters)
+
+
+def test_all_input_of_a_depthwise_convolution_is_no_weight_to_set_to_zero():
+    path = path_of(depthwise(), "expand", [1])
+    assert [(r.layer.name, r.channels) for r in path.readers] == [("depthwise", (1,))]
+    assert path.obstacle() == "its channels are all that depthwise reads, one by one"
+
+
+def test_channels_of_a_residual_sum_are_shared():
+    model = residual()
+    assert path_of(model, "stem").shared_with == ("last",)
+    assert path_of(model, "last").shared_with == ("stem",)
+    assert path_of(model, "inner").obstacle() is None
+    found = survey(model)
+    with pytest.raises(ValueError, match="'last' cannot be set to zero: its channels are shared"):
+        outgoing_masks(ChannelMap(found.graph), found.sites, {"last": [0]})
+
+
+def test_channels_added_to_an_input_are_shared_with_it():
+    x = layers.Add()([image_in := image(), conv(3, "first")(image_in)])
+    model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
+    assert path_of(model, "first").obstacle() == "its channels are shared with an input"
+
+
+def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():
+    x = conv(4, "features")(image_in := image())
+    gate = layers.Dense(4, activation="sigmoid", name="gate")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 4))(gate)])
+    model = keras.Model(image_in, layers.Dense(2, name="out")(layers.GlobalMaxPooling2D()(x)))
+    assert path_of(model, "features").shared_with == ("gate",)
+
+
+@pytest.mark.parametrize(
+    ("mix", "where"),
+    [
+        (lambda: layers.LayerNormalization(name="mixer"), "mixer"),
+        (lambda: layers.Softmax(name="mixer"), "mixer"),
+        (lambda: layers.Activation("softmax", name="mixer"), "mixer"),
+        (lambda: layers.Permute((3, 1, 2), name="mixer"), "mixer"),
+        (lambda: layers.Reshape((SIZE, SIZE, 2, 2), name="mixer"), "mixer"),
+        (lambda: layers.Lambda(lambda x: x[..., ::-1], name="mixer"), "mixer"),
+    ],
+)
+def test_channels_that_are_mixed_in_other_ways_are_not_followed(mix, where):
+    x = mix()(conv(4, "first")(image_in := image()))
+    model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
+    path = path_of(model, "first")
+    assert (path.readers, path.escapes) == ((), (where,))
+
+
+def test_channels_that_are_an_output_too_escape():
+    x = conv(4, "first")(image_in := image())
+    hidden = layers.Dense(5, name="hidden")(x)
+    model = keras.Model(image_in, [hidden, layers.Dense(2, name="out")(hidden)])
+    graph = Graph(model)
+    path = ChannelMap(graph).path(model.get_layer("hidden"))
+    assert path.escapes == ("an output",)
+
+
+@pytest.mark.parametrize(
+    ("application", "name", "readers"),
+    [
+        ("DenseNet121", "conv2_block1_2_conv", {"conv2_block2_1_conv": 64, "pool2_conv": 64}),
+        ("MobileNetV2", "block_1_depthwise", {"block_1_project": 0}),
+        ("ResNet50", "conv2_block1_1_conv", {"conv2_block1_2_conv": 0}),
+        ("VGG16", "block5_conv3", {"fc1": 0}),
+    ],
+)
+def test_well_known_networks(application, name, readers):
+    model = getattr(keras.applications, application)(
+        weights=None, input_shape=(64, 64, 3), classes=10
+    )
+    path = path_of(model, name, [0])
+    assert path.obstacle() is None
+    first = {reading.layer.name: reading.channels[0] for reading in path.readers}
+    assert first.items() >= readers.items()
