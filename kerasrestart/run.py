@@ -48,9 +48,10 @@ def run(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
     try:
-        model = build_model(settings, images)
+        model, restart = build_model(settings, images), restart_callback(settings)
+        restart.check(model)  # before there is a folder
         folder = RunFolder(logdir, run_name, f"{settings.model}-{settings.init}-{images.name}")
-        return _train(model, settings, images, folder, started)
+        return _train(model, restart, settings, images, folder, started)
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -79,7 +80,8 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
     return kind(rate, weight_decay=decay)
 
 
-def _restart_callback(settings: RunSettings) -> PartialRestart:
+def restart_callback(settings: RunSettings) -> PartialRestart:
+    """Makes the callback that the settings describe."""
     by_epochs = settings.trigger == "epochs"
     return PartialRestart(
         initializer=settings.init,
@@ -109,6 +111,7 @@ def _restart_callback(settings: RunSettings) -> PartialRestart:
 
 def _train(
     model: keras.Model,
+    restart: PartialRestart,
     settings: RunSettings,
     images: data.ImageData,
     folder: RunFolder,
@@ -124,7 +127,6 @@ def _train(
     )
     evaluator = RoundEvaluator(test)
     recorder = Recorder(settings, images, folder, evaluator, started)
-    restart = _restart_callback(settings)
     restart.observers += [
         evaluator,
         RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.sites import find_sites
 from kerasrestart.restart import initializers, surgery
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
@@ -211,42 +212,54 @@ class PartialRestart(keras.callbacks.Callback):
         """The rounds of training; the first is the baseline."""
         return self.state.rounds
 
-    def on_train_begin(self, logs=None):
-        """Finds the filters and puts the scored step under the model."""
-        scorer = self._make_scorer()
+    def check(self, model: keras.Model) -> Scorer:
+        """Checks that a model can be restarted as the arguments say; `fit` does so at its start.
+
+        Args:
+            model: A compiled model.
+
+        Returns:
+            The scorer that `fit` would use.
+
+        Raises:
+            ValueError, TypeError: As `fit` would at its start, see `PartialRestart`.
+        """
+        scorer = Scorer(model, self.criterion, seed=self.seed, only=self.layers)
+        if self.outgoing == "zero":
+            scorer = self._with_channels_of_their_own(model, scorer)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
-        check_slots(self.model.optimizer)
-        rate = learning_rate_of(self.model.optimizer)
-        if rate is None and self.learning_rate_drops:
+        check_slots(model.optimizer)
+        if learning_rate_of(model.optimizer) is None and self.learning_rate_drops:
             raise ValueError(
                 "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
                 "made with a schedule: pass it a number, or learning_rate_drops=0."
             )
-        if scorer.criterion.needs_step:
-            attach(self.model, scorer)
-        self.scorer = scorer
-        self.state = RestartState(learning_rate=rate)
-        self.scores = {}
-        for observer in self.observers:
-            observer.on_train_begin(self)
+        return scorer
 
-    def _make_scorer(self) -> Scorer:
-        scorer = Scorer(self.model, self.criterion, seed=self.seed, only=self.layers)
-        if self.outgoing == "keep":
-            return scorer
+    def _with_channels_of_their_own(self, model: keras.Model, scorer: Scorer) -> Scorer:
         channels = ChannelMap(scorer.survey.graph)
         obstacles = {n: channels.path(site.layer).obstacle() for n, site in scorer.sites.items()}
         free = [name for name, obstacle in obstacles.items() if obstacle is None]
         if not free:
             reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
             raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
-        if len(free) == len(obstacles):
-            return scorer
-        self._messages.append(
-            f"Left out with outgoing='zero': {', '.join(n for n in obstacles if n not in free)} "
-            "(kerasrestart.describe tells why)."
-        )
-        return Scorer(self.model, self.criterion, seed=self.seed, only=free)
+        return Scorer(model, self.criterion, seed=self.seed, only=free)
+
+    def on_train_begin(self, logs=None):
+        """Finds the filters and puts the scored step under the model."""
+        scorer = self.check(self.model)
+        if left_out := set(find_sites(self.model, self.layers)) - set(scorer.sites):
+            self._messages.append(
+                f"Left out with outgoing='zero': {', '.join(sorted(left_out))} "
+                "(kerasrestart.describe tells why)."
+            )
+        if scorer.criterion.needs_step:
+            attach(self.model, scorer)
+        self.scorer = scorer
+        self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
+        self.scores = {}
+        for observer in self.observers:
+            observer.on_train_begin(self)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins to score anew; opens a round where one has ended."""

@@ -181,6 +181,15 @@ def test_a_run_that_is_there_is_not_overwritten(finished):
         (["--fraction=1"], "between 0 and 1"),
         (["--fraction=some"], "fraction"),
         (["--outgoing=zap"], "keep"),
+        (["--fraction=0.1", "--threshold=0.1"], "expected one of them"),
+        (["--threshold=2"], "threshold"),
+        (["--cap=-1"], "cap"),
+        (["--scope=world"], "global"),
+        (["--normalize=max"], "l2"),
+        (["--layers=("], "regular expression"),
+        (["--min_survivors=0"], "min_survivors"),
+        (["--grace_restarts=-1"], "grace_restarts"),
+        (["--second_moment=half"], "survivors"),
         (["--trigger=moon"], "plateau"),
         (["--monitor=val_f2"], "val_loss"),
         (["--patience=0"], "patience"),
@@ -209,6 +218,24 @@ def test_a_bad_value_is_refused_in_one_line_before_any_work(tmp_path, arguments,
     assert done.returncode == 2
     assert says in one_line(done.stderr)
     assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cap=0.5"], "expected no cap"),
+        (["--scope=global", "--threshold=0.1"], "expected scope='layer'"),
+        (["--fraction=0.001"], "raise it to 0.008"),
+        (["--layers=conv9"], "not among the chosen layers"),
+    ],
+)
+def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
+    tmp_path, arguments, says
+):
+    done = command("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,466 @@
+"""The options of `PartialRestart`, each through a real, small fit of two restarts.
+
+What is to be selected is computed anew from the scores that the events tell.
+"""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.scoring.criteria import Criterion, Needs
+
+WIDTH = {"first": 8, "second": 8, "hidden": 6}
+COUNTED = []
+
+
+class OwnStep(keras.Model):
+    """Trains by a step of its own, which tells that it was used."""
+
+    def train_step(self, data):
+        COUNTED.append("traced")
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {"loss": loss}
+
+
+def net(optimizer=None, kind=keras.Model):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(image)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(8, 2, activation="relu", name="second")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(6, activation="relu", name="hidden")(x)
+    model = kind(image, layers.Dense(3, name="logits")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.SGD(0.01), loss=loss)
+    return model
+
+
+def residual(last_is_private=True):
+    image = keras.Input((8, 8, 2))
+    stem = layers.Conv2D(6, 3, padding="same", activation="relu", name="stem")(image)
+    x = stem
+    if last_is_private:
+        x = layers.Conv2D(8, 3, padding="same", activation="relu", name="inner")(x)
+    x = layers.Add()([stem, layers.Conv2D(6, 3, padding="same", name="last")(x)])
+    model = keras.Model(image, layers.Dense(3, name="logits")(layers.GlobalMaxPooling2D()(x)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01), loss=loss)
+    return model
+
+
+class Watch(kr.RestartObserver):
+    """Keeps all scores, weights and optimizer variables from right before and after a restart."""
+
+    def __init__(self):
+        self.scores, self.before, self.after, self.slots = [], [], [], []
+
+    def on_restart_begin(self, event, restart):
+        self.scores.append({name: of.copy() for name, of in restart.scores.items()})
+        self.before.append(self._weights(restart))
+        self.slots.append([self._moments(restart)])
+
+    def on_restart_end(self, event, restart):
+        self.after.append(self._weights(restart))
+        self.slots[-1].append(self._moments(restart))
+
+    def _weights(self, restart):
+        return {weight.path: weight.numpy() for weight in restart.model.weights}
+
+    def _moments(self, restart):
+        optimizer, weights = restart.model.optimizer, restart.model.trainable_weights
+        if not isinstance(optimizer, keras.optimizers.Adam):
+            return {}
+        # Adam makes its slots in the order of the trainable weights, m and v by turns, behind the
+        # step counter and the learning rate.
+        slots = [slot.numpy() for slot in optimizer.variables[2:]]
+        assert len(slots) == 2 * len(weights)
+        return {w.path: tuple(slots[2 * i : 2 * i + 2]) for i, w in enumerate(weights)}
+
+
+def train(images, model=None, restarts=2, **options):
+    """Trains for one epoch more than restarts; looks at what all restarts have in common."""
+    watch, model = Watch(), model or net()
+    restart = kr.PartialRestart(
+        **{
+            "monitor": "loss",
+            "round_epochs": 1,
+            "max_restarts": restarts,
+            "stop_on_repeat": False,
+            "observers": [watch],
+            "verbose": 0,
+        }
+        | options
+    )
+    history = model.fit(
+        *images, batch_size=10, epochs=restarts + 1, verbose=0, callbacks=[restart]
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    assert [event.epoch for event in restart.events] == list(range(restarts))
+    assert "train_step" not in vars(model)
+    for event, scores in zip(restart.events, watch.scores, strict=True):
+        for name, of in event.layers.items():
+            assert of.scores == scores[name].tolist()
+    return restart, watch
+
+
+def chosen_of(event):
+    return {name: of.filters for name, of in event.layers.items()}
+
+
+def lowest(scores, k):
+    return sorted(sorted(range(len(scores)), key=lambda i: (scores[i], i))[:k])
+
+
+def quarter(*names):
+    """A quarter of some layers: 2 of 8, and 2 of 6, 1.5 being rounded up."""
+    return lambda scores: {name: lowest(scores[name], 2) for name in names}
+
+
+def global_quarter(total, most, divisor=lambda scores: 1):
+    """`total` filters of all, `most` of a layer."""
+
+    def select(scores):
+        ranked = sorted(
+            (value, number, k, name)
+            for number, (name, of) in enumerate(scores.items())
+            for k, value in enumerate(of.astype("float64") / divisor(of.astype("float64")))
+        )
+        chosen = collections.defaultdict(list)
+        for _, _, k, name in ranked:
+            if sum(map(len, chosen.values())) < total and len(chosen[name]) < most:
+                chosen[name].append(k)
+        return {name: sorted(chosen[name]) for name in scores if chosen[name]}
+
+    return select
+
+
+def below_mean(share, most):
+    def select(scores):
+        found = {}
+        for name, of in scores.items():
+            low = [k for k in range(len(of)) if of[k] <= share * of.astype("float64").mean()]
+            found[name] = lowest(of, min(len(low), most))
+        return found
+
+    return select
+
+
+SELECTIONS = {
+    "a list of layers": ({"layers": ["second"], "fraction": 0.25}, quarter("second")),
+    "a dense layer by name": ({"layers": ["hidden"], "fraction": 0.25}, quarter("hidden")),
+    "a regular expression": ({"layers": "f.*t", "fraction": 0.25}, quarter("first")),
+    "all with units": ({"layers": ".*", "fraction": 0.25}, quarter("first", "second", "hidden")),
+    "threshold": ({"threshold": 0.9}, below_mean(0.9, 7)),
+    "threshold with cap": ({"threshold": 1.0, "cap": 0.25}, below_mean(1.0, 2)),
+    "threshold with min_survivors": ({"threshold": 1.0, "min_survivors": 7}, below_mean(1.0, 1)),
+    # 16 filters: half of all, and by default at most half of a layer
+    "global": ({"scope": "global", "fraction": 0.5}, global_quarter(8, 4)),
+    "global with cap": (
+        {"scope": "global", "fraction": 0.25, "cap": 0.38},
+        global_quarter(4, 3),
+    ),
+    "global by l2": (
+        {"scope": "global", "fraction": 0.4, "normalize": "l2"},
+        global_quarter(6, 4, np.linalg.norm),
+    ),
+    "global by mean": (
+        {"scope": "global", "fraction": 0.4, "normalize": "mean"},
+        global_quarter(6, 4, np.mean),
+    ),
+    "global with min_survivors": (
+        {"scope": "global", "fraction": 0.25, "cap": 1.0, "min_survivors": 5},
+        global_quarter(4, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selection_is_what_the_scores_say(name, images):
+    options, expected = SELECTIONS[name]
+    restart, watch = train(images, **options)
+    for event, scores, before, after in zip(
+        restart.events, watch.scores, watch.before, watch.after, strict=True
+    ):
+        chosen = chosen_of(event)
+        assert chosen == expected(scores)
+        assert sum(map(len, chosen.values())) >= 2
+        for layer in WIDTH:
+            changed = (before[f"{layer}/kernel"] != after[f"{layer}/kernel"]).reshape(
+                -1, WIDTH[layer]
+            )
+            assert np.flatnonzero(changed.any(axis=0)).tolist() == chosen.get(layer, [])
+            assert changed[:, chosen.get(layer, [])].all()
+
+
+def scripted(*draws):
+    """A criterion that gives written scores, epoch by epoch and layer by layer."""
+    left = [np.array(scores, float) for epoch in draws for scores in epoch]
+    return Criterion("scripted", Needs.NOTHING, lambda generator, filters: left.pop(0))
+
+
+LOW_FIRST, LOW_SECOND, EQUAL = [0.0, 0.0] + [1.0] * 6, [1.0] * 6 + [0.0, 0.0], [1.0] * 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"threshold": 0.5}, {"scope": "global", "fraction": 0.12}],
+    ids=["threshold", "global"],
+)
+@pytest.mark.xfail(
+    strict=True,
+    raises=KeyError,
+    reason="layer_restarts looks for each layer in the last event, where only those stand of which "
+    "a filter was selected",
+)
+def test_layer_may_be_selected_that_the_last_restart_left_alone(options, images):
+    draws = (LOW_FIRST, EQUAL), (EQUAL, LOW_SECOND), (EQUAL, EQUAL)
+    restart, _ = train(images, criterion=scripted(*draws), **options)
+    assert [chosen_of(event) for event in restart.events] == [{"first": [0, 1]}, {"second": [6, 7]}]
+    assert restart.events[1].layers["second"].useless_again == 0
+
+
+CRITERIA = ["taylor", "taylor_weight", "magnitude", "magnitude_l2"]
+CRITERIA += ["activation", "apoz", "gradient", "random"]
+CRITERIA += ["reversed_taylor_weight", "reversed_magnitude"]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_lowest_by_each_criterion_are_restarted(criterion, images):
+    restart, watch = train(images, criterion=criterion, fraction=0.25)
+    for event, scores in zip(restart.events, watch.scores, strict=True):
+        assert chosen_of(event) == quarter("first", "second")(scores)
+        for of in scores.values():
+            assert len(set(of.tolist())) > 4
+            assert (of <= 0).all() if criterion.startswith("reversed") else (of >= 0).all()
+    assert watch.scores[0]["first"].tolist() != watch.scores[1]["first"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "measure"),
+    [
+        ("magnitude", lambda kernel: np.abs(kernel).sum(axis=(0, 1, 2))),
+        ("reversed_magnitude", lambda kernel: -np.abs(kernel).sum(axis=(0, 1, 2))),
+        ("magnitude_l2", lambda kernel: np.sqrt((kernel**2).sum(axis=(0, 1, 2)))),
+    ],
+)
+def test_magnitudes_are_those_of_the_weights_at_the_restart(criterion, measure, images):
+    _, watch = train(images, criterion=criterion, fraction=0.25)
+    for scores, before in zip(watch.scores, watch.before, strict=True):
+        for name in ("first", "second"):
+            expected = measure(before[f"{name}/kernel"].astype("float64"))
+            np.testing.assert_allclose(scores[name], expected, rtol=1e-5)
+
+
+def test_reversed_criterion_restarts_the_most_useful_filters(images):
+    def first_restart(criterion):
+        keras.utils.set_random_seed(4)
+        model = net(keras.optimizers.SGD(0.0))
+        restart, watch = train(images, model, 1, criterion=criterion, fraction=0.25)
+        return chosen_of(restart.events[0]), watch.scores[0]
+
+    useless, scores = first_restart("taylor")
+    useful, reversed_scores = first_restart("reversed_taylor")
+    for name in ("first", "second"):
+        np.testing.assert_allclose(reversed_scores[name], -scores[name], rtol=1e-5)
+        assert useful[name] == lowest(-scores[name], 2)
+        assert not set(useful[name]) & set(useless[name])
+
+
+def test_random_draws_anew_at_each_restart_by_the_seed_alone(images):
+    def draws(seed, x):
+        restart, watch = train((x, images[1]), criterion="random", fraction=0.25, seed=seed)
+        return [chosen_of(event) for event in restart.events], watch.scores
+
+    x = images[0]
+    chosen, (first, second) = draws(1, x)
+    assert chosen[0] != chosen[1]
+    assert not np.isin(first["first"], second["first"]).any()
+    assert not np.isin(first["first"], first["second"]).any()
+    assert draws(1, x[:, ::-1])[0] == chosen
+    assert draws(2, x)[0] != chosen
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_own_training_step_stays_where_no_batch_needs_scoring(criterion, images):
+    COUNTED.clear()
+    model = net(kind=OwnStep)
+    restart, watch = train(images, model, criterion=criterion, fraction=0.25)
+    assert COUNTED
+    assert chosen_of(restart.events[0]) == quarter("first", "second")(watch.scores[0])
+    with pytest.raises(TypeError, match="OwnStep has a train_step of its own"):
+        train(images, net(kind=OwnStep), criterion="taylor", fraction=0.25)
+
+
+def test_outgoing_weights_are_zero_right_after_a_restart(images):
+    restart, watch = train(images, outgoing="zero", layers=".*", fraction=0.25)
+    for event, before, after in zip(restart.events, watch.before, watch.after, strict=True):
+        chosen = chosen_of(event)
+        assert {name: len(of) for name, of in chosen.items()} == dict.fromkeys(WIDTH, 2)
+        # Where a new filter reads a new filter the weights are drawn; what reads that one is zero.
+        first, second, hidden = chosen["first"], chosen["second"], chosen["hidden"]
+        kernel = after["second/kernel"]
+        assert not np.delete(kernel, second, axis=3)[:, :, first].any()
+        assert kernel[..., second].all()
+        was = np.delete(before["second/kernel"], first, axis=2)
+        np.testing.assert_array_equal(
+            np.delete(np.delete(kernel, first, axis=2), second, axis=3),
+            np.delete(was, second, axis=3),
+        )
+        # Flatten puts channel c of each position at 8 * position + c.
+        kernel = after["hidden/kernel"].reshape(-1, 8, 6)
+        assert not np.delete(kernel, hidden, axis=2)[:, second].any()
+        assert kernel[..., hidden].all()
+        assert not after["logits/kernel"][hidden].any()
+        logits = np.delete(after["logits/kernel"], chosen["hidden"], axis=0)
+        was = np.delete(before["logits/kernel"], chosen["hidden"], axis=0)
+        np.testing.assert_array_equal(logits, was)
+        assert after["first/kernel"][..., chosen["first"]].all()
+
+
+def test_outgoing_weights_stay_by_default(images):
+    restart, watch = train(images, layers=["first"], fraction=0.25)
+    assert chosen_of(restart.events[0]).keys() == {"first"}
+    np.testing.assert_array_equal(watch.before[0]["second/kernel"], watch.after[0]["second/kernel"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"outgoing": "zero"}, [[0, 1], [2, 3], [0, 1]]),
+        ({"outgoing": "zero", "grace_restarts": 0}, [[0, 1], [0, 1], [0, 1]]),
+        ({"outgoing": "zero", "grace_restarts": 2}, [[0, 1], [2, 3], [4, 5]]),
+        ({"outgoing": "keep"}, [[0, 1], [0, 1], [0, 1]]),
+    ],
+)
+def test_grace_spares_filters_with_no_outgoing_weights_yet(options, expected, images):
+    by_index = Criterion("by_index", Needs.NOTHING, lambda generator, filters: np.arange(filters))
+    restart, _ = train(images, restarts=3, criterion=by_index, fraction=0.25, **options)
+    assert [chosen_of(event) for event in restart.events] == [
+        {"first": filters, "second": filters} for filters in expected
+    ]
+
+
+def test_layers_of_shared_channels_are_left_out_where_outgoing_weights_go(images, capsys):
+    model = residual()
+    restart, watch = train(images, model, outgoing="zero", fraction=0.25, verbose=1)
+    assert [list(event.layers) for event in restart.events] == [["inner"], ["inner"]]
+    inner = restart.events[0].layers["inner"]
+    assert inner.filters == lowest(inner.scores, 2)
+    assert not watch.after[0]["last/kernel"][:, :, inner.filters].any()
+    assert "Left out with outgoing='zero': stem, last" in capsys.readouterr().out
+    restart, _ = train(images, model, outgoing="keep", fraction=0.25, verbose=1)
+    assert [list(event.layers) for event in restart.events] == [["stem", "inner", "last"]] * 2
+    assert "Left out" not in capsys.readouterr().out
+
+
+def test_network_of_shared_channels_alone_is_refused_in_one_line(images):
+    with pytest.raises(ValueError, match="No layer can be restarted with outgoing='zero'") as error:
+        train(images, residual(last_is_private=False), outgoing="zero", fraction=0.25)
+    assert "stem: its channels are shared with last" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("second_moment", ["survivors", "zero"])
+def test_second_moments_of_new_weights_are(second_moment, images):
+    model = net(keras.optimizers.Adam(0.001))
+    restart, watch = train(images, model, second_moment=second_moment, fraction=0.25)
+    for event, (before, after) in zip(restart.events, watch.slots, strict=True):
+        for name, of in event.layers.items():
+            for path in (f"{name}/kernel", f"{name}/bias"):
+                (m_before, v_before), (m, v) = before[path], after[path]
+                assert m_before[..., of.filters].any()
+                assert not m[..., of.filters].any()
+                survivors = np.delete(v_before, of.filters, axis=-1)
+                assert survivors.mean() > 0
+                mean = survivors.mean(axis=-1, keepdims=True, dtype="float64")
+                expected = mean if second_moment == "survivors" else 0 * mean
+                new = v[..., of.filters]
+                np.testing.assert_allclose(new, np.broadcast_to(expected, new.shape), rtol=1e-5)
+                for old, now in ((m_before, m), (v_before, v)):
+                    np.testing.assert_array_equal(
+                        np.delete(old, of.filters, axis=-1), np.delete(now, of.filters, axis=-1)
+                    )
+        for path in ("hidden/kernel", "logits/kernel", "logits/bias"):
+            np.testing.assert_array_equal(before[path], after[path])
+
+
+def matrices(weights, name, filters):
+    """New filters and survivors, float64, a column for each."""
+    kernel = weights[f"{name}/kernel"].astype("float64")
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    return kernel[:, filters], np.delete(kernel, filters, axis=1)
+
+
+def restarted(images, initializer):
+    """Yields, for each restart and layer, the new filters and the survivors."""
+    restart, watch = train(images, initializer=initializer, fraction=0.25)
+    for event, before, after in zip(restart.events, watch.before, watch.after, strict=True):
+        assert list(event.layers) == ["first", "second"]
+        for name, of in event.layers.items():
+            new, survivors = matrices(after, name, of.filters)
+            old, same = matrices(before, name, of.filters)
+            assert (new != old).all()
+            np.testing.assert_array_equal(survivors, same)
+            yield name, of.filters, new, survivors
+
+
+def test_orthogonal_to_survivors_has_their_norm_and_none_of_their_directions(images):
+    for _, _, new, survivors in restarted(images, "orthogonal_to_survivors"):
+        norms = np.linalg.norm(survivors, axis=0)
+        np.testing.assert_allclose(np.linalg.norm(new, axis=0), norms.mean(), rtol=1e-5)
+        cosines = new.T @ survivors / norms / norms.mean()
+        np.testing.assert_allclose(cosines, 0, atol=1e-5)
+        assert abs(new[:, 0] @ new[:, 1]) < 1e-5 * norms.mean() ** 2
+
+
+def test_norm_matched_has_the_mean_norm_of_the_survivors(images):
+    for _, _, new, survivors in restarted(images, "norm_matched"):
+        norm = np.linalg.norm(survivors, axis=0).mean()
+        np.testing.assert_allclose(np.linalg.norm(new, axis=0), norm, rtol=1e-5)
+        assert abs(new[:, 0] @ new[:, 1]) < 0.9 * norm**2
+
+
+def test_clone_is_near_one_survivor_and_no_copy(images):
+    for _, _, new, survivors in restarted(images, "clone"):
+        differences = new[:, :, None] - survivors[:, None, :]
+        share = np.sqrt((differences**2).mean(axis=0)) / survivors.std(axis=0)
+        # A tenth of the parent's spread, as far as 18 to 32 numbers tell it.
+        assert ((share.min(axis=1) > 0.05) & (share.min(axis=1) < 0.2)).all()
+        assert share.argmin(axis=1)[0] != share.argmin(axis=1)[1]
+
+
+def test_instance_of_a_keras_initializer_draws_anew_at_each_restart(images):
+    instance = keras.initializers.RandomUniform(0.5, 0.6, seed=3)
+    drawn = collections.defaultdict(list)
+    for name, _, new, _ in restarted(images, instance):
+        assert ((new >= 0.5) & (new <= 0.6)).all()
+        drawn[name].append(new)
+    for first, second in drawn.values():
+        assert not np.isin(first, second).any()
+
+
+def test_own_function_gets_the_whole_kernel_and_gives_the_new_weights(images):
+    calls = []
+
+    def by_seed(kernel, axis, seed, chosen):
+        calls.append((tuple(kernel.shape), axis, seed, np.flatnonzero(chosen).tolist()))
+        values = 1 + np.arange(np.prod(kernel.shape)).reshape(kernel.shape)
+        return values * (1e-4 + seed * 1e-13)
+
+    seen = list(restarted(images, by_seed))
+    assert len(seen) == len(calls) == 4
+    assert len({seed for _, _, seed, _ in calls}) == 4
+    for (name, filters, new, _), (shape, axis, seed, told) in zip(seen, calls, strict=True):
+        assert (axis, told) == (-1, filters)
+        assert shape == {"first": (3, 3, 2, 8), "second": (2, 2, 8, 8)}[name]
+        values = (1 + np.arange(np.prod(shape)).reshape(-1, 8))[:, filters]
+        np.testing.assert_allclose(new, values * (1e-4 + seed * 1e-13), rtol=1e-6)
