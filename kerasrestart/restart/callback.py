@@ -8,15 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.sites import find_sites
-from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart import initializers
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.records import RestartEvent, RestartState, Round, layer_restarts
-from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.rule import RestartRule
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.slots import check_second_moment, check_slots
 from kerasrestart.restart.trigger import (
     Action,
     EpochsTrigger,
@@ -153,7 +150,6 @@ class PartialRestart(keras.callbacks.Callback):
         super().__init__()
         _check("patience", patience, patience >= 1, "1 or more")
         _check("max_restarts", max_restarts, max_restarts >= 0, "0 or more")
-        _check("seed", seed, seed >= 0, "0 or more")
         _check("min_delta", min_delta, min_delta >= 0, "0 or more")
         _check("learning_rate_drops", learning_rate_drops, learning_rate_drops >= 0, "0 or more")
         in_range = 0 < learning_rate_factor < 1
@@ -163,28 +159,25 @@ class PartialRestart(keras.callbacks.Callback):
             _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
         if recovery_epochs is not None:
             _check("recovery_epochs", recovery_epochs, recovery_epochs >= 0, "0 or more")
-        _check("grace_restarts", grace_restarts, grace_restarts >= 0, "0 or more")
-        initializers.get(initializer)
-        surgery.check_outgoing(outgoing)
-        check_second_moment(second_moment)
-        criteria.get(criterion)
 
-        self.initializer = initializer
-        self.criterion = criterion
-        self.layers = layers
-        self.selection = Selection(
-            fraction, threshold, scope, cap, normalize, min_survivors=min_survivors
+        self.rule = RestartRule(
+            initializer=initializer,
+            criterion=criterion,
+            selection=Selection(
+                fraction, threshold, scope, cap, normalize, min_survivors=min_survivors
+            ),
+            layers=layers,
+            outgoing=outgoing,
+            grace_restarts=grace_restarts,
+            second_moment=second_moment,
+            seed=seed,
         )
         self.monitor = monitor
         self.max_restarts = max_restarts
-        self.seed = seed
         self.target = target
         self.learning_rate_factor = learning_rate_factor
         self.learning_rate_drops = learning_rate_drops
-        self.outgoing = outgoing
-        self.grace_restarts = grace_restarts
-        self.second_moment = second_moment
-        self.stop_on_repeat = stop_on_repeat and initializers.get(initializer) is not None
+        self.stop_on_repeat = stop_on_repeat and not self.rule.is_control
         self.stop_when_done = stop_when_done
         self.recovery_epochs = (
             (round_epochs or patience) if recovery_epochs is None else recovery_epochs
@@ -212,50 +205,35 @@ class PartialRestart(keras.callbacks.Callback):
         """The rounds of training; the first is the baseline."""
         return self.state.rounds
 
-    def check(self, model: keras.Model) -> Scorer:
+    def check(self, model: keras.Model) -> None:
         """Checks that a model can be restarted as the arguments say; `fit` does so at its start.
 
         Args:
             model: A compiled model.
 
-        Returns:
-            The scorer that `fit` would use.
-
         Raises:
-            ValueError, TypeError: As `fit` would at its start, see `PartialRestart`.
+            ValueError, TypeError: As `fit` would at its start.
         """
-        scorer = Scorer(model, self.criterion, seed=self.seed, only=self.layers)
-        if self.outgoing == "zero":
-            scorer = self._with_channels_of_their_own(model, scorer)
-        self.selection.check({name: site.filters for name, site in scorer.sites.items()})
-        check_slots(model.optimizer)
+        self._scorer_for(model)
+
+    def _scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         if learning_rate_of(model.optimizer) is None and self.learning_rate_drops:
             raise ValueError(
                 "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
                 "made with a schedule: pass it a number, or learning_rate_drops=0."
             )
-        return scorer
-
-    def _with_channels_of_their_own(self, model: keras.Model, scorer: Scorer) -> Scorer:
-        channels = ChannelMap(scorer.survey.graph)
-        obstacles = {n: channels.path(site.layer).obstacle() for n, site in scorer.sites.items()}
-        free = [name for name, obstacle in obstacles.items() if obstacle is None]
-        if not free:
-            reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
-            raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
-        return Scorer(model, self.criterion, seed=self.seed, only=free)
+        return self.rule.scorer_for(model)
 
     def on_train_begin(self, logs=None):
         """Finds the filters and puts the scored step under the model."""
-        scorer = self.check(self.model)
-        if left_out := set(find_sites(self.model, self.layers)) - set(scorer.sites):
+        self.scorer, left_out = self._scorer_for(self.model)
+        if left_out:
             self._messages.append(
-                f"Left out with outgoing='zero': {', '.join(sorted(left_out))} "
-                "(kerasrestart.describe tells why)."
+                f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
+                "tells why)."
             )
-        if scorer.criterion.needs_step:
-            attach(self.model, scorer)
-        self.scorer = scorer
+        if self.scorer.criterion.needs_step:
+            attach(self.model, self.scorer)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
         self.scores = {}
         for observer in self.observers:
@@ -324,7 +302,7 @@ class PartialRestart(keras.callbacks.Callback):
         if not all(np.isfinite(scores).all() for scores in self.scores.values()):
             self._no_more_restarts("training has diverged, the scores are not finite")
             return
-        chosen = self.selection.select(self.scores, spared=self._spared())
+        chosen = self.rule.select(self.scores, self.events)
         if not chosen:
             self._no_more_restarts("no filter was selected")
             if self.stop_when_done:
@@ -345,22 +323,14 @@ class PartialRestart(keras.callbacks.Callback):
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=reason,
-            initializer=initializers.describe(self.initializer),
+            initializer=initializers.describe(self.rule.initializer),
             learning_rate=self.state.learning_rate,
             layers=layer_restarts(chosen, self.scores, self.events[-1] if self.events else None),
             metrics_before=metrics,
         )
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        surgery.restart_filters(
-            self.model,
-            chosen,
-            initializer=self.initializer,
-            outgoing=self.outgoing,
-            second_moment=self.second_moment,
-            seed=derive_seed(self.seed, event.restart),
-            found=self.scorer.survey,
-        )
+        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart)
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
         self.events.append(event)
@@ -384,15 +354,6 @@ class PartialRestart(keras.callbacks.Callback):
     def _set_learning_rate(self, rate: float | None) -> None:
         if rate is not None:
             set_learning_rate(self.model.optimizer, rate)
-
-    def _spared(self) -> dict[str, set[int]]:
-        """Filters that are still in their grace period."""
-        spared: dict[str, set[int]] = {}
-        if self.outgoing == "zero" and self.grace_restarts:
-            for event in self.events[-self.grace_restarts :]:
-                for name, layer in event.layers.items():
-                    spared.setdefault(name, set()).update(layer.filters)
-        return spared
 
     def _same_as_last(self, chosen: dict[str, np.ndarray]) -> bool:
         last = {name: layer.filters for name, layer in self.events[-1].layers.items()}

@@ -1,0 +1,127 @@
+"""What a restart does to a network, whenever it comes: which filters it takes, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.sites import Survey
+from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.selection import Selection
+from kerasrestart.restart.slots import check_second_moment, check_slots
+from kerasrestart.scoring import criteria
+from kerasrestart.scoring.scorer import Scorer
+
+
+@dataclasses.dataclass(frozen=True)
+class RestartRule:
+    """The arguments of `PartialRestart` that say what a restart does; they are described there.
+
+    Raises:
+        ValueError: An argument is not known, or out of range.
+    """
+
+    initializer: Any
+    criterion: str | criteria.Criterion | criteria.Saliency
+    selection: Selection
+    layers: str | Sequence[str] | None
+    outgoing: str
+    grace_restarts: int
+    second_moment: str
+    seed: int
+
+    def __post_init__(self):
+        initializers.get(self.initializer)
+        criteria.get(self.criterion)
+        surgery.check_outgoing(self.outgoing)
+        check_second_moment(self.second_moment)
+        for name in ("grace_restarts", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more. Received: {getattr(self, name)}")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether nothing is reset."""
+        return initializers.get(self.initializer) is None
+
+    def scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
+        """Makes the scorer of a model, once it is clear that the model can be restarted so.
+
+        Args:
+            model: A compiled model.
+
+        Returns:
+            The scorer, and the names of layers that are left out because of `outgoing`.
+
+        Raises:
+            TypeError: The model has no graph.
+            ValueError: It has no filters, `selection` selects none or too many, or the optimizer's
+                slots are not known.
+        """
+        scorer = Scorer(model, self.criterion, seed=self.seed, only=self.layers)
+        shared: dict[str, str] = {}
+        if self.outgoing == "zero":
+            shared = _obstacles(scorer.survey)
+            free = [name for name in scorer.sites if name not in shared]
+            if not free:
+                reasons = "; ".join(f"{name}: {why}" for name, why in shared.items())
+                raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
+            if shared:
+                scorer = Scorer(model, self.criterion, seed=self.seed, only=free)
+        self.selection.check({name: site.filters for name, site in scorer.sites.items()})
+        check_slots(model.optimizer)
+        return scorer, list(shared)
+
+    def select(
+        self, scores: Mapping[str, np.ndarray], events: Sequence[RestartEvent]
+    ) -> dict[str, np.ndarray]:
+        """Selects filters, but for those that are in their grace period.
+
+        Args:
+            scores: By layer name, `[filters]`.
+            events: The restarts made so far.
+
+        Returns:
+            By layer name, indices; empty where none is useless.
+        """
+        spared: dict[str, set[int]] = {}
+        if self.outgoing == "zero" and self.grace_restarts:
+            for event in events[-self.grace_restarts :]:
+                for name, layer in event.layers.items():
+                    spared.setdefault(name, set()).update(layer.filters)
+        return self.selection.select(scores, spared)
+
+    def apply(
+        self, model: keras.Model, survey: Survey, chosen: Mapping[str, np.ndarray], number: int
+    ) -> None:
+        """Restarts filters in place.
+
+        Args:
+            model: The model.
+            survey: Its survey.
+            chosen: By layer name, the filters.
+            number: Which restart of the run it is: each draws other weights.
+        """
+        surgery.restart_filters(
+            model,
+            chosen,
+            initializer=self.initializer,
+            outgoing=self.outgoing,
+            second_moment=self.second_moment,
+            seed=derive_seed(self.seed, number),
+            found=survey,
+        )
+
+
+def _obstacles(survey: Survey) -> dict[str, str]:
+    """The sites whose outgoing weights cannot be set to zero: by name, why."""
+    channels = ChannelMap(survey.graph)
+    obstacles = {name: channels.path(s.layer).obstacle() for name, s in survey.sites.items()}
+    return {name: obstacle for name, obstacle in obstacles.items() if obstacle}
