@@ -304,11 +304,11 @@ class PartialRestart(keras.callbacks.Callback):
             return
         chosen = self.rule.select(self.scores, self.events)
         if not chosen:
-            self._no_more_restarts("no filter was selected")
+            self._no_more_restarts("no filter was selected, but for those in their grace period")
             if self.stop_when_done:
                 self._end_training(reason)
             return
-        if self.stop_on_repeat and self.events and self._same_as_last(chosen):
+        if self.stop_on_repeat and self.rule.repeats(chosen, self.events):
             self._no_more_restarts("the same filters were selected as at the last restart")
             if self.stop_when_done:
                 self._end_training(reason)
@@ -354,10 +354,6 @@ class PartialRestart(keras.callbacks.Callback):
     def _set_learning_rate(self, rate: float | None) -> None:
         if rate is not None:
             set_learning_rate(self.model.optimizer, rate)
-
-    def _same_as_last(self, chosen: dict[str, np.ndarray]) -> bool:
-        last = {name: layer.filters for name, layer in self.events[-1].layers.items()}
-        return last == {name: filters.tolist() for name, filters in chosen.items()}
 
     def _target_reached(self, value: float) -> bool:
         if self.target is None:

@@ -40,7 +40,10 @@ def layer_restarts(
     """
 
     def again(name: str, filters: list[int]) -> int | None:
-        return None if last is None else len(set(filters) & set(last.layers[name].filters))
+        if last is None:
+            return None
+        before = last.layers.get(name)  # None: the last restart took none of this layer
+        return len(set(filters) & set(before.filters)) if before else 0
 
     return {
         name: LayerRestart(filters.tolist(), scores[name].tolist(), again(name, filters.tolist()))

@@ -42,6 +42,11 @@ class RestartRule:
         criteria.get(self.criterion)
         surgery.check_outgoing(self.outgoing)
         check_second_moment(self.second_moment)
+        if criteria.get(self.criterion).reversed and self.selection.threshold is not None:
+            raise ValueError(
+                "threshold is a share of the mean score, and needs scores of 0 or more: expected a "
+                f"fraction with a reversed criterion. Received threshold={self.selection.threshold}"
+            )
         for name in ("grace_restarts", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more. Received: {getattr(self, name)}")
@@ -62,8 +67,8 @@ class RestartRule:
 
         Raises:
             TypeError: The model has no graph.
-            ValueError: It has no filters, `selection` selects none or too many, or the optimizer's
-                slots are not known.
+            ValueError: It has no filters, `selection` selects none or too many, the optimizer's
+                slots are not known, or as `restart_filters` does.
         """
         scorer = Scorer(model, self.criterion, seed=self.seed, only=self.layers)
         shared: dict[str, str] = {}
@@ -77,6 +82,12 @@ class RestartRule:
                 scorer = Scorer(model, self.criterion, seed=self.seed, only=free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
         check_slots(model.optimizer)
+        if not self.is_control:
+            surgery.check_draw(
+                next(iter(scorer.sites.values())), self.initializer, outgoing=self.outgoing
+            )
+        if self.outgoing == "zero":
+            surgery.check_adafactor(model.optimizer, self.second_moment)
         return scorer, list(shared)
 
     def select(
@@ -92,11 +103,27 @@ class RestartRule:
             By layer name, indices; empty where none is useless.
         """
         spared: dict[str, set[int]] = {}
-        if self.outgoing == "zero" and self.grace_restarts:
-            for event in events[-self.grace_restarts :]:
+        if self._grace:
+            for event in events[-self._grace :]:
                 for name, layer in event.layers.items():
                     spared.setdefault(name, set()).update(layer.filters)
         return self.selection.select(scores, spared)
+
+    def repeats(self, chosen: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> bool:
+        """Whether a selection is the same as that of the last restart that could be the same.
+
+        Filters in their grace period cannot be selected again, so restarts inside it are passed
+        over.
+        """
+        comparable = events[: len(events) - self._grace]
+        if not comparable:
+            return False
+        last = {name: layer.filters for name, layer in comparable[-1].layers.items()}
+        return last == {name: filters.tolist() for name, filters in chosen.items()}
+
+    @property
+    def _grace(self) -> int:
+        return self.grace_restarts if self.outgoing == "zero" else 0
 
     def apply(
         self, model: keras.Model, survey: Survey, chosen: Mapping[str, np.ndarray], number: int

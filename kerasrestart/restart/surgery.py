@@ -43,8 +43,10 @@ def restart_filters(
         initializer: See `kerasrestart.restart.initializers.get`. Defaults to `"uniform"`.
         outgoing: What becomes of the weights by which other layers read the filters: `"keep"`
             leaves them (the paper's: the function of the network jumps); `"zero"` sets them to
-            zero, so that new filters change nothing until they have learned, and what filters that
-            gave nothing leave behind computes the same function. Defaults to `"keep"`.
+            zero, so that new filters change nothing until they have learned, and where the filters
+            gave nothing the network computes the same function as before. Of two new filters in
+            layers that follow each other, the second is drawn whole, with what it reads of the
+            first. Defaults to `"keep"`.
         second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
         seed: The new weights are a function of the seed and of which layer it is in the model: a
             second restart needs another seed to draw others. Defaults to 0.
@@ -71,7 +73,7 @@ def restart_filters(
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
     replacements = []
     if outgoing == "zero":
-        _check_adafactor(optimizer, second_moment)
+        check_adafactor(optimizer, second_moment)
         # First, so that where a filter's outgoing weights are another's incoming ones, these are
         # new: a filter with nothing but zeros on both sides would stay so for ever.
         channels = ChannelMap(found.graph)
@@ -86,6 +88,23 @@ def restart_filters(
     for variable, new, mask in replacements:
         variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
+
+
+def check_draw(site: Site, initializer: Any, *, outgoing: str) -> None:
+    """Draws a filter as a trial, and drops it.
+
+    Args:
+        site: The layer to draw it for.
+        initializer: As in `restart_filters`, not `none`.
+        outgoing: As in `restart_filters`.
+
+    Raises:
+        ValueError: The initializer cannot draw for this layer; or draws zeros, with
+            `outgoing="zero"`.
+    """
+    drawn = next(_draw(site, np.array([0]), initializers.get(initializer), 0))
+    if outgoing == "zero":
+        _check_alive(site.name, *drawn)
 
 
 def check_outgoing(outgoing: str) -> None:
@@ -146,7 +165,8 @@ def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.nda
         )
 
 
-def _check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
+def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
+    """Refuses `outgoing="zero"` where Adafactor would turn the kernel into NaN; ValueError."""
     adafactor = optimizer is not None and isinstance(
         slots.unwrap(optimizer), keras.optimizers.Adafactor
     )

@@ -301,9 +301,11 @@ def mixed_float16():
         return out, {"first": [(first, 100)], "second": [(second, 9)]}
 
     return Network(
-        compiled(model, optimizer=scaled), norm_of=named(("first", "first_bn")), trace=trace,
+        compiled(model, optimizer=scaled),
+        norm_of=named(("first", "first_bn")),
+        trace=trace,
         rtol=2e-2,
-    )  # fmt: skip
+    )
 
 
 BIG = [RESNET50, RESNET50V2, MOBILENETV2, EFFICIENTNETB0, DENSENET121, VGG16]
@@ -447,14 +449,18 @@ def test_all_convolutions_are_scored_by_the_formula_and_restarted_alone(build):
     assert_only_chosen_changed(network, chosen, before, weights_of(model))
 
 
-@pytest.mark.parametrize("build", [pytest.param(b, marks=pytest.mark.slow) for b in BIG] + SMALL)
+@pytest.mark.parametrize("build", BIG + SMALL)
 def test_fit_restarts_filters_twice_and_leaves_all_else(build):
     network = build()
     compares = Compares(network)
     restart = kr.PartialRestart(
-        monitor="loss", round_epochs=1, max_restarts=2, stop_on_repeat=False, verbose=0,
+        monitor="loss",
+        round_epochs=1,
+        max_restarts=2,
+        stop_on_repeat=False,
+        verbose=0,
         observers=[compares],
-    )  # fmt: skip
+    )
     x, y = network.data(8)
     history = network.model.fit(
         x, y, batch_size=4, epochs=3, verbose=0, shuffle=False, callbacks=[restart]
