@@ -105,6 +105,7 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
         outgoing=settings.outgoing,
         grace_restarts=settings.grace_restarts,
         second_moment=settings.second_moment,
+        reset_norm=settings.reset_norm,
         stop_on_repeat=settings.stop_on_repeat,
     )
 

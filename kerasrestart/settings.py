@@ -33,6 +33,7 @@ class RunSettings:
     outgoing: str
     grace_restarts: int
     second_moment: str
+    reset_norm: bool
     trigger: str
     monitor: str
     patience: int
@@ -157,6 +158,9 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "What becomes of an adaptive optimizer's second moments for new weights: zero, or the mean "
         "of the survivors'.",
         **into,
+    )
+    flags.DEFINE_boolean(
+        "reset_norm", True, "Whether a restarted filter's channel of its norm begins anew.", **into
     )
     flags.DEFINE_enum(
         "trigger",

@@ -40,13 +40,9 @@ CHANNELWISE = (
     *(layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
     *(layers.Identity, layers.Rescaling, layers.ActivityRegularization),
 )
+NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 # Layers with weights that make no new features.
-FEATURELESS_WEIGHTS = (
-    layers.BatchNormalization,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
-    layers.PReLU,
-)
+FEATURELESS_WEIGHTS = (*NORMS, layers.PReLU)
 
 
 def activates(operation: keras.Operation) -> bool:

@@ -1,6 +1,6 @@
 """Where the filters of a network are, and where the saliency of each is read.
 
-The feature map z of a filter is taken after the filter's batch norm and activation: before a batch
+The feature map z of a filter is taken after the filter's norm and activation: before a batch
 norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
 the sum of z * dC/dz vanishes.
 
@@ -21,7 +21,13 @@ from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.operations import FEATURELESS_WEIGHTS, HOMOGENEOUS, SHRINKING, activates
+from kerasrestart.network.operations import (
+    FEATURELESS_WEIGHTS,
+    HOMOGENEOUS,
+    NORMS,
+    SHRINKING,
+    activates,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Site:
 
     Attributes:
         layer: The convolution.
-        norm: The batch norm that belongs to it, or None.
+        norm: The batch norm, layer norm or group norm that belongs to it, or None.
         reads: For each use of the layer, the pair (call of the layer itself, call whose output is
             read). Most layers have one use.
         activations: For each use, the call that makes the filter's activation; without one, that of
@@ -39,7 +45,7 @@ class Site:
     """
 
     layer: layers.Layer
-    norm: layers.BatchNormalization | None
+    norm: layers.Layer | None
     reads: tuple[tuple[Call, Call], ...]
     activations: tuple[Call, ...]
 
@@ -156,7 +162,7 @@ def _site(graph: Graph, layer: layers.Layer) -> Site:
     return Site(layer, norm, reads, tuple(activation for _, _, activation in followed))
 
 
-def _follow(graph: Graph, start: Call) -> tuple[Call, layers.BatchNormalization | None, Call]:
+def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]:
     """Walks from a convolution to where its score is read, to its norm and to its activation."""
     activated = keras.activations.serialize(start.operation.activation) != "linear"
     read, norm, current = start, None, start
@@ -174,13 +180,13 @@ def _follow(graph: Graph, start: Call) -> tuple[Call, layers.BatchNormalization 
 
 
 def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
-    """Whether a call is that of a batch norm along the channels of `layer`."""
+    """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
     norm = call.operation
-    if not isinstance(norm, layers.BatchNormalization):
+    if not isinstance(norm, NORMS):
         return False
     rank = len(graph.shapes[call.inputs[0]])
-    same_axis = norm.axis % rank == kernels.channel_axis_of(layer) % rank
-    return same_axis and norm.moving_mean.shape == (kernels.filters_of(layer),)
+    axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
+    return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
 
 
 def _cheapest(graph: Graph, read: Call) -> Call:

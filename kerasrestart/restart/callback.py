@@ -85,6 +85,8 @@ class PartialRestart(keras.callbacks.Callback):
         grace_restarts: See `outgoing`. Defaults to 1.
         second_moment: What becomes of an adaptive optimizer's second moments for new weights,
             `"zero"` or `"survivors"`, see `restart_filters`. Defaults to `"zero"`.
+        reset_norm: Whether a restarted filter's channel of its norm begins anew too. Defaults to
+            True.
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
             With `initializer="none"` they do not, so that the control trains as long. Defaults to
             True.
@@ -141,6 +143,7 @@ class PartialRestart(keras.callbacks.Callback):
         outgoing: str = "keep",
         grace_restarts: int = 1,
         second_moment: str = "zero",
+        reset_norm: bool = True,
         stop_on_repeat: bool = True,
         stop_when_done: bool = True,
         recovery_epochs: int | None = None,
@@ -170,6 +173,7 @@ class PartialRestart(keras.callbacks.Callback):
             outgoing=outgoing,
             grace_restarts=grace_restarts,
             second_moment=second_moment,
+            reset_norm=reset_norm,
             seed=seed,
         )
         self.monitor = monitor

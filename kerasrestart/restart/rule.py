@@ -35,6 +35,7 @@ class RestartRule:
     outgoing: str
     grace_restarts: int
     second_moment: str
+    reset_norm: bool
     seed: int
 
     def __post_init__(self):
@@ -142,6 +143,7 @@ class RestartRule:
             initializer=self.initializer,
             outgoing=self.outgoing,
             second_moment=self.second_moment,
+            reset_norm=self.reset_norm,
             seed=derive_seed(self.seed, number),
             found=survey,
         )

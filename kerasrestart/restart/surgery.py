@@ -17,6 +17,8 @@ from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.outgoing import outgoing_masks
 from kerasrestart.restart.seeds import derive_seed
 
+FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
+
 
 def restart_filters(
     model: keras.Model,
@@ -25,16 +27,17 @@ def restart_filters(
     initializer: Any = "uniform",
     outgoing: str = "keep",
     second_moment: str = "zero",
+    reset_norm: bool = True,
     seed: int = 0,
     found: Survey | None = None,
 ) -> None:
     """Re-initialises the chosen filters of a model in place.
 
     For each chosen filter: its incoming weights are drawn anew, its bias by the layer's own
-    `bias_initializer`; its channel of the batch norm that belongs to it, if that is trainable,
-    becomes that of a new layer (gamma 1, beta 0, moving mean 0, moving variance 1); the optimizer's
-    slots for just these numbers become those of a new weight. All else stays bit for bit. Nothing
-    is changed if an argument is refused.
+    `bias_initializer`; its channel of the norm that belongs to it, if that is trainable, becomes
+    that of a new layer (gamma 1, beta 0, moving mean 0, moving variance 1); the optimizer's slots
+    for just these numbers become those of a new weight. All else stays bit for bit. Nothing is
+    changed if an argument is refused.
 
     Args:
         model: A built Functional or Sequential model. Its optimizer is looked after if it has one.
@@ -48,6 +51,7 @@ def restart_filters(
             layers that follow each other, the second is drawn whole, with what it reads of the
             first. Defaults to `"keep"`.
         second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
+        reset_norm: Whether the channels of norms begin anew; else they stay. Defaults to True.
         seed: The new weights are a function of the seed and of which layer it is in the model: a
             second restart needs another seed to draw others. Defaults to 0.
         found: The survey of the model, where it is known already. Defaults to None: it is made.
@@ -81,7 +85,7 @@ def restart_filters(
             replacements.append((kernel, tf.zeros(kernel.shape), mask))
     for number, (name, site) in enumerate(sites.items()):
         if len(chosen.get(name, ())):
-            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number)))
+            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number), reset_norm))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn
@@ -131,7 +135,7 @@ def _checked(sites: Mapping[str, Site], name: str, filters: Sequence[int]) -> np
 
 
 def _draw(
-    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
+    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int, reset_norm: bool = True
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
     """Yields each variable of a site, the kernel first, with new values and the mask of those."""
     layer, norm, axis = site.layer, site.norm, site.filter_axis
@@ -145,14 +149,10 @@ def _draw(
         bias_rule = initializers.from_keras(layer.bias_initializer)
         new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
         yield layer.bias, new, chosen
-    if norm is not None and norm.trainable:
-        for variable, fresh in (
-            (norm.gamma, 1.0),
-            (norm.beta, 0.0),
-            (norm.moving_mean, 0.0),
-            (norm.moving_variance, 1.0),
-        ):
-            if variable is not None:  # a norm without scale or centre
+    if reset_norm and norm is not None and norm.trainable:
+        for name, fresh in FRESH_NORM.items():
+            variable = getattr(norm, name, None)
+            if variable is not None:  # None: a norm without scale, centre or moving statistics
                 yield variable, tf.fill(variable.shape, fresh), chosen
 
 

@@ -319,13 +319,14 @@ def _gate_weights(site: Site, criterion: criteria.Criterion) -> list[keras.Varia
     """The weights that scale a filter's feature map as one: those of the last affine map."""
     norm = site.norm
     if norm is not None and norm.trainable:
-        if norm.gamma is None:
+        gamma, beta = getattr(norm, "gamma", None), getattr(norm, "beta", None)
+        if gamma is None:
             raise ValueError(
-                f"Criterion '{criterion.name}' needs the scale of batch norm '{norm.name}' behind "
+                f"Criterion '{criterion.name}' needs the scale of norm '{norm.name}' behind "
                 f"layer '{site.name}', which has none: make it with scale=True, or score by "
                 "'taylor'."
             )
-        variables = [norm.gamma, norm.beta]
+        variables = [gamma, beta]
     else:
         variables = [kernels.incoming_kernel(site.layer), site.layer.bias]
     return [variable for variable in variables if variable is not None]

@@ -116,6 +116,29 @@ def test_norm_of_a_restarted_filter_is_that_of_a_new_layer(norm, fresh, net):
         np.testing.assert_array_equal(after[f"norm/{name}"][others], before[f"norm/{name}"][others])
 
 
+@pytest.mark.parametrize("norm", [layers.LayerNormalization, lambda: layers.GroupNormalization(2)])
+def test_channel_of_a_norm_over_channels_begins_anew(norm):
+    made = norm()
+    model = keras.Sequential(
+        [
+            *(keras.Input((6, 6, 2)), layers.Conv2D(4, 3, name="it"), made, layers.ReLU()),
+            *(layers.Flatten(), layers.Dense(2)),
+        ]
+    )
+    for variable in (made.gamma, made.beta):
+        variable.assign([2.0, 3.0, 4.0, 5.0])
+    kr.restart_filters(model, {"it": [1]})
+    np.testing.assert_array_equal(made.gamma, [2, 1, 4, 5])
+    np.testing.assert_array_equal(made.beta, [2, 0, 4, 5])
+
+
+def test_norm_may_be_kept(net):
+    before, after = restarted(net(), reset_norm=False)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        np.testing.assert_array_equal(after[f"norm/{name}"], before[f"norm/{name}"])
+    assert not np.array_equal(after["normed/kernel"], before["normed/kernel"])
+
+
 def test_frozen_norm_stays_as_it_is(net):
     model = net()
     model.get_layer("norm").trainable = False

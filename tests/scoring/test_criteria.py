@@ -411,7 +411,7 @@ def without_scale():
     [
         ("taylor", False, "'taylor' needs examples"),
         ("activation", False, "'activation' needs examples"),
-        ("taylor_weight", True, "scale of batch norm 'bn' behind layer 'conv'"),
+        ("taylor_weight", True, "scale of norm 'bn' behind layer 'conv'"),
         (lambda z, dz, axis: tf.reduce_sum(z * dz, -1), True, "each of the 3 filters of layer"),
         (Criterion("two", Needs.WEIGHTS, lambda k: k.max()), True, "'two' must give one number"),
     ],

@@ -1,0 +1,157 @@
+"""Properties that hold for any network out of a grammar of layers, joints and branches."""
+
+import keras
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.network import kernels
+from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.sites import survey
+
+
+@st.composite
+def networks(draw):
+    """A network of up to seven steps, with weights at random, and its seed."""
+    steps = draw(st.lists(STEPS, min_size=1, max_size=7))
+    flat = draw(st.booleans())
+    return steps, flat, draw(st.integers(0, 999))
+
+
+def build(network):
+    steps, flat, seed = network
+    image = x = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    for step in steps:
+        x = STEP[step](x)
+    x = layers.Flatten()(x) if flat else layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(6, activation="relu")(x)
+    model = keras.Model(image, layers.Dense(3)(x))
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        if "seed" not in variable.path:
+            low = 0.2 if any(w in variable.path for w in ("gamma", "variance")) else -1
+            variable.assign(rng.uniform(low, 1, variable.shape) / np.sqrt(variable.shape[0]))
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,
+    )
+    return model, rng
+
+
+def conv(x, filters=4, **options):
+    return layers.Conv2D(filters, 3, padding="same", activation="relu", **options)(x)
+
+
+def nest(x):
+    inner = keras.Sequential([keras.Input(x.shape[1:]), layers.Conv2D(4, 1), layers.ReLU()])
+    return inner(x)
+
+
+STEP = {
+    "conv": conv,
+    "grouped": lambda x: conv(x, groups=2),
+    "transposed": lambda x: layers.Conv2DTranspose(4, 2, padding="same", activation="relu")(x),
+    "depthwise": lambda x: layers.DepthwiseConv2D(3, padding="same", activation="relu")(x),
+    "separable": lambda x: layers.SeparableConv2D(4, 3, padding="same", activation="relu")(x),
+    "pool": lambda x: layers.MaxPooling2D(2, padding="same")(x),
+    "average": lambda x: layers.AveragePooling2D(2, padding="same")(x),
+    "norm": lambda x: layers.ReLU()(layers.BatchNormalization()(x)),
+    "dropout": lambda x: layers.Dropout(0.2, seed=1)(x),
+    "pad": lambda x: layers.ZeroPadding2D(1)(x),
+    "branch": lambda x: conv(layers.Concatenate()([conv(x), x])),
+    "residual": lambda x: layers.Add()([x, conv(x, x.shape[-1])]),
+    "nested": nest,
+}
+STEPS = st.sampled_from(sorted(STEP))
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def choose(found, rng, only=None):
+    """One or two filters of each layer, or of those in `only`."""
+    return {
+        name: np.sort(rng.choice(site.filters, rng.integers(1, 3), replace=False))
+        for name, site in found.sites.items()
+        if only is None or name in only
+    }
+
+
+def silence(found, chosen, model):
+    """Makes feature maps zero: incoming weights, bias and all that norms could add to them."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.beta.assign(layer.beta * 0)
+            layer.moving_mean.assign(layer.moving_mean * 0)
+    for name, filters in chosen.items():
+        layer = found.sites[name].layer
+        kernel, mask = kernels.incoming_kernel(layer), kernels.filter_mask(layer, filters)
+        kernel.assign(np.where(mask, 0, kernel.numpy()))
+        bias = layer.bias.numpy()
+        bias[filters] = 0
+        layer.bias.assign(bias)
+
+
+@FEW
+@given(networks())
+def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network):
+    model, rng = build(network)
+    found = survey(model, ".*")
+    channels = ChannelMap(found.graph)
+    free = {n for n, s in found.sites.items() if channels.path(s.layer).obstacle() is None}
+    chosen = choose(found, rng, free)
+    silence(found, chosen, model)
+    x = rng.normal(size=(3, 8, 8, 4)).astype("float32")
+    before = model(x).numpy()
+    kr.restart_filters(model, chosen, initializer="he_uniform", outgoing="zero")
+    after = model(x).numpy()
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+@FEW
+@given(networks())
+def test_restarts_touch_the_chosen_filters_alone_and_training_goes_on(network):
+    model, rng = build(network)
+    found = survey(model, ".*")
+    chosen = choose(found, rng)
+    before = {v.path: v.numpy() for v in model.weights}
+    kr.restart_filters(model, chosen, initializer="he_uniform")
+    touched = set()
+    for name, filters in chosen.items():
+        site = found.sites[name]
+        kernel = kernels.incoming_kernel(site.layer)
+        mask = np.broadcast_to(kernels.filter_mask(site.layer, filters), kernel.shape)
+        old, new = before[kernel.path], kernel.numpy()
+        np.testing.assert_array_equal(new[~mask], old[~mask])
+        assert (new[mask] != old[mask]).all()
+        touched |= {kernel.path, site.layer.bias.path}
+        touched |= {v.path for v in site.norm.weights} if site.norm else set()
+    for variable in model.weights:
+        if variable.path not in touched:
+            np.testing.assert_array_equal(variable.numpy(), before[variable.path])
+
+    x, y = rng.normal(size=(8, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 8)
+    start = {v.path: v.numpy() for v in model.weights}
+    assert np.isfinite(model.train_on_batch(x, y))
+    moved = sum(
+        (v.numpy() != start[v.path]).any() for v in model.trainable_weights if v.path in start
+    )
+    assert moved
+
+
+@FEW
+@given(networks(), st.floats(0.13, 0.6))
+def test_scores_are_finite_and_exactly_k_are_selected(network, fraction):
+    model, rng = build(network)
+    x, y = rng.normal(size=(4, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 4)
+    scores = kr.score_filters(model, x, y)
+    assert {n: len(s) for n, s in scores.items()} == {
+        name: site.filters for name, site in survey(model).sites.items()
+    }
+    assert all(np.isfinite(s).all() and (s >= 0).all() for s in scores.values())
+    chosen = kr.select_filters(scores, fraction=fraction)
+    for name, of_layer in scores.items():
+        k = int(fraction * len(of_layer) + 0.5)
+        assert list(chosen.get(name, [])) == sorted(np.argsort(of_layer, kind="stable")[:k])
