@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from kerasrestart import names
+from kerasrestart.restart.selection import DEFAULT_FRACTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,10 @@ class RunSettings:
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> RunSettings:
         """Reads the settings off parsed flags."""
-        return cls(**{field.name: values[field.name].value for field in dataclasses.fields(cls)})
+        chosen = {field.name: values[field.name].value for field in dataclasses.fields(cls)}
+        if chosen["fraction"] is None and chosen["threshold"] is None:
+            chosen["fraction"] = DEFAULT_FRACTION  # so that a record tells what was done
+        return cls(**chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON knows them."""

@@ -73,6 +73,7 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
 def test_the_record_tells_what_was_run_and_what_was_restarted(finished):
     record = record_of(finished[0])
     assert record["settings"]["init"] == "uniform"
+    assert record["settings"]["fraction"] == 0.1
     assert record["settings"]["train_examples"] == 600
     assert record["data"]["name"] == "shapes"
     assert set(record["versions"]) >= {"keras", "tensorflow", "numpy", "kerasrestart", "python"}
