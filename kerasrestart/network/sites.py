@@ -126,11 +126,6 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
     return Survey(graph, sites, left_out)
 
 
-def find_sites(model: keras.Model, only: str | Sequence[str] | None = None) -> dict[str, Site]:
-    """The sites of a `survey`: the layers whose filters can be scored and restarted, by name."""
-    return survey(model, only).sites
-
-
 def _cannot(graph: Graph, layer: layers.Layer) -> str | None:
     """Why a layer cannot be restarted."""
     # The classes that an output layer tells apart are not to be forgotten.

@@ -292,9 +292,7 @@ class PartialRestart(keras.callbacks.Callback):
     def _restart_or_finish(self, epoch: int, metrics: dict[str, float]) -> None:
         reason = self.trigger.describe(self.monitor)
         if len(self.events) >= self.max_restarts:
-            self._no_more_restarts(f"max_restarts={self.max_restarts} reached")
-            if self.stop_when_done:
-                self._end_training(reason)
+            self._converged(f"max_restarts={self.max_restarts} reached", reason)
             return
         # Where another callback has ended the training, no epoch is left to learn in.
         left = 0 if self.model.stop_training else self.params["epochs"] - epoch - 1
@@ -308,14 +306,10 @@ class PartialRestart(keras.callbacks.Callback):
             return
         chosen = self.rule.select(self.scores, self.events)
         if not chosen:
-            self._no_more_restarts("no filter was selected, but for those in their grace period")
-            if self.stop_when_done:
-                self._end_training(reason)
+            self._converged("no filter was selected", reason)
             return
         if self.stop_on_repeat and self.rule.repeats(chosen, self.events):
-            self._no_more_restarts("the same filters were selected as at the last restart")
-            if self.stop_when_done:
-                self._end_training(reason)
+            self._converged("the same filters were selected as at the last restart", reason)
             return
         self._end_round(reason)
         self._restart(epoch, reason, chosen, metrics)
@@ -350,6 +344,12 @@ class PartialRestart(keras.callbacks.Callback):
     def _no_more_restarts(self, why: str) -> None:
         self.state.finished = why
         self._messages.append(f"No more restarts: {why}.")
+
+    def _converged(self, why: str, reason: str) -> None:
+        """Makes no more restarts, at the end of a round."""
+        self._no_more_restarts(why)
+        if self.stop_when_done:
+            self._end_training(reason)
 
     def _end_training(self, reason: str) -> None:
         self._end_round(reason)

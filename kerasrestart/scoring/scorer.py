@@ -68,7 +68,7 @@ class Scorer:
         sites: The scored layers, by name, in execution order.
 
     Raises:
-        TypeError, ValueError: As `find_sites` and `criteria.get` do, or the criterion needs the
+        TypeError, ValueError: As `survey` and `criteria.get` do, or the criterion needs the
             scale of a batch norm that has none.
 
     Example, in a training step of one's own:

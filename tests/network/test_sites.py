@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from kerasrestart.network.sites import find_sites, survey
+from kerasrestart.network.sites import survey
 
 
 def model_of(*body, head=True):
@@ -21,8 +21,8 @@ def conv(name="conv", filters=4, **options):
 
 def read_of(model, name="conv"):
     """The name of the layer whose output is read, for the one use of a layer."""
-    ((own, read),) = find_sites(model)[name].reads
-    assert own.operation is find_sites(model)[name].layer
+    ((own, read),) = survey(model).sites[name].reads
+    assert own.operation is survey(model).sites[name].layer
     return read.operation.name
 
 
@@ -77,7 +77,7 @@ def test_nothing_is_read_behind_an_output_of_the_model():
     x = layers.ReLU(name="relu")(x)
     out = layers.Dense(3)(layers.Flatten()(layers.MaxPooling2D(name="pool")(x)))
     model = keras.Model(image, [out, inner])
-    assert list(find_sites(model)) == ["conv"]
+    assert list(survey(model).sites) == ["conv"]
     assert read_of(model) == "pool"
 
 
@@ -107,7 +107,7 @@ def test_layers_that_cannot_or_must_not_be_restarted_are_left_out():
 def test_layers_of_a_frozen_nested_model_are_left_out():
     block = keras.Sequential([keras.Input((8, 8, 2)), conv("inner")])
     block.trainable = False
-    assert list(find_sites(model_of(block, conv("outer")))) == ["outer"]
+    assert list(survey(model_of(block, conv("outer"))).sites) == ["outer"]
 
 
 @pytest.mark.parametrize(
@@ -121,21 +121,21 @@ def test_layers_of_a_frozen_nested_model_are_left_out():
 )
 def test_convolution_that_makes_the_output_is_left_out(tail):
     model = model_of(conv("body"), conv("head"), *tail(), head=False)
-    assert list(find_sites(model)) == ["body"]
+    assert list(survey(model).sites) == ["body"]
 
 
 def test_shared_convolution_that_makes_the_output_in_one_of_its_uses_is_left_out():
     image = keras.Input((8, 8, 2))
     shared = conv("shared", filters=2)
     model = keras.Model(image, shared(shared(conv("body", filters=2)(image))))
-    assert list(find_sites(model)) == ["body"]
+    assert list(survey(model).sites) == ["body"]
 
 
 def test_norm_behind_a_convolution_belongs_to_it():
     norm = layers.BatchNormalization()
-    assert find_sites(model_of(conv(), norm))["conv"].norm is norm
+    assert survey(model_of(conv(), norm)).sites["conv"].norm is norm
     norm = layers.BatchNormalization()
-    assert find_sites(model_of(conv(), layers.ReLU(), norm))["conv"].norm is norm
+    assert survey(model_of(conv(), layers.ReLU(), norm)).sites["conv"].norm is norm
 
 
 def test_activation_made_by_an_operation_counts_as_one():
@@ -150,7 +150,7 @@ def test_norm_is_found_behind_an_activation_made_by_an_operation():
     norm = layers.BatchNormalization()
     x = norm(keras.ops.relu(conv()(image)))
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
-    assert find_sites(model)["conv"].norm is norm
+    assert survey(model).sites["conv"].norm is norm
 
 
 def test_norm_of_a_branch_alone_does_not_belong_to_the_convolution():
@@ -158,7 +158,7 @@ def test_norm_of_a_branch_alone_does_not_belong_to_the_convolution():
     x = conv()(image)
     both = layers.Add()([x, layers.BatchNormalization()(x)])
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(both)))
-    assert find_sites(model)["conv"].norm is None
+    assert survey(model).sites["conv"].norm is None
 
 
 def test_norm_after_a_sum_does_not_belong_to_the_convolution():
@@ -166,13 +166,13 @@ def test_norm_after_a_sum_does_not_belong_to_the_convolution():
     both = layers.Add()([conv("left")(image), conv("right")(image)])
     x = layers.BatchNormalization()(both)
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
-    assert [site.norm for site in find_sites(model).values()] == [None, None]
+    assert [site.norm for site in survey(model).sites.values()] == [None, None]
 
 
 def test_norm_of_another_axis_does_not_belong_to_the_convolution():
     # 8 rows and 8 filters: the shape of its weights alone does not tell.
     model = model_of(conv(filters=8), layers.BatchNormalization(axis=1))
-    assert find_sites(model)["conv"].norm is None
+    assert survey(model).sites["conv"].norm is None
 
 
 def test_norm_that_two_convolutions_share_belongs_to_neither():
@@ -180,7 +180,7 @@ def test_norm_that_two_convolutions_share_belongs_to_neither():
     norm = layers.BatchNormalization()
     both = layers.Add()([norm(conv("left")(image)), norm(conv("right")(image))])
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(both)))
-    assert [site.norm for site in find_sites(model).values()] == [None, None]
+    assert [site.norm for site in survey(model).sites.values()] == [None, None]
 
 
 def test_norms_of_the_uses_of_a_shared_convolution_belong_to_none():
@@ -189,7 +189,7 @@ def test_norms_of_the_uses_of_a_shared_convolution_belong_to_none():
     x = layers.BatchNormalization()(shared(image))
     x = layers.BatchNormalization()(shared(x))
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
-    (site,) = find_sites(model).values()
+    (site,) = survey(model).sites.values()
     assert site.norm is None
     assert [read.operation.name for _, read in site.reads] == [
         layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)
@@ -197,7 +197,7 @@ def test_norms_of_the_uses_of_a_shared_convolution_belong_to_none():
 
 
 def test_filters_lie_on_the_axis_before_the_last_of_a_transposed_kernel():
-    sites = find_sites(model_of(conv(), layers.Conv2DTranspose(5, 3, name="transposed")))
+    sites = survey(model_of(conv(), layers.Conv2DTranspose(5, 3, name="transposed"))).sites
     for site in sites.values():
         assert site.layer.kernel.shape[site.filter_axis] == site.filters
     assert [site.filter_axis for site in sites.values()] == [-1, -2]
@@ -207,7 +207,7 @@ def test_two_layers_of_one_name_are_refused():
     left = keras.Sequential([keras.Input((8, 8, 2)), conv("same")], name="left")
     right = keras.Sequential([keras.Input((8, 8, 4)), conv("same")], name="right")
     with pytest.raises(ValueError, match="named 'same'"):
-        find_sites(model_of(left, right))
+        survey(model_of(left, right))
 
 
 def test_subclassed_model_has_no_graph():
@@ -216,14 +216,14 @@ def test_subclassed_model_has_no_graph():
             return x
 
     with pytest.raises(TypeError, match="Functional or Sequential"):
-        find_sites(Own())
+        survey(Own())
 
 
 def test_model_that_is_not_built_is_told_so():
     with pytest.raises(TypeError, match="not built"):
-        find_sites(keras.Sequential([conv(), layers.Flatten(), layers.Dense(3)]))
+        survey(keras.Sequential([conv(), layers.Flatten(), layers.Dense(3)]))
 
 
 def test_model_without_filters_is_refused():
     with pytest.raises(ValueError, match="no filters"):
-        find_sites(model_of())
+        survey(model_of())
