@@ -30,7 +30,8 @@ def main(argv: list[str]) -> None:
         # TensorFlow comes with this import: only now, when flags and data are known to be right.
         from kerasrestart.run import run
 
-        run(chosen, images, logdir=flags.FLAGS.logdir, run_name=flags.FLAGS.run_name)
+        place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
+        run(chosen, images, **place)
     except (ValueError, OSError) as error:
         logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
         fail(str(error))

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 import sys
-import time
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-import kerasrestart
 from kerasrestart import data, models
+from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
+from kerasrestart.checkpoint.starting_point import identity_of, starting_point
+from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
 from kerasrestart.report.run_folder import RunFolder
-from kerasrestart.report.table import table_rows, to_markdown
+from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
-from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.settings import RunSettings
 
 
 def run(
-    settings: RunSettings, images: data.ImageData, *, logdir: str, run_name: str | None = None
+    settings: RunSettings,
+    images: data.ImageData,
+    *,
+    logdir: str,
+    run_name: str | None = None,
+    resume: bool = True,
 ) -> dict[str, Any]:
-    """Makes one run, and prints its table.
+    """Makes one run, or goes on with it where it was killed, and prints its table.
 
     Args:
         settings: What to compute.
         images: The data that the settings name.
         logdir: Folder of all runs.
         run_name: Folder of this run in it. Defaults to None: a name is made.
+        resume: Whether to go on with a run that is in that folder already. It ends with the
+            numbers of a run that was never killed. Defaults to True.
 
     Returns:
         The record, as `run.json` holds it.
 
     Raises:
-        ValueError, OSError: A setting cannot be used, or the folder is there already or cannot be
-            written.
+        ValueError, OSError: A setting cannot be used, or the folder is there already, holds a run
+            with other settings, or cannot be written.
     """
-    started = time.time()
     keras.utils.set_random_seed(settings.seed)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -50,8 +53,12 @@ def run(
     try:
         model, restart = build_model(settings, images), restart_callback(settings)
         restart.check(model)  # before there is a folder
-        folder = RunFolder(logdir, run_name, f"{settings.model}-{settings.init}-{images.name}")
-        return _train(model, restart, settings, images, folder, started)
+        prefix = f"{settings.model}-{settings.init}-{images.name}"
+        folder = RunFolder(logdir, run_name, prefix, resume=resume)
+        try:
+            return _train(model, restart, settings, images, folder)
+        finally:
+            folder.release()
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -116,10 +123,12 @@ def _train(
     settings: RunSettings,
     images: data.ImageData,
     folder: RunFolder,
-    started: float,
 ) -> dict[str, Any]:
-    print(f"Data: {describe(images)}. Records: {folder.path}", flush=True)
-    folder.write_flags(settings.to_dict())
+    begin = starting_point(folder, settings, images)
+    if (record := folder.read_record()) is not None:
+        print(f"This run has ended already: {folder.path}")
+        print(to_markdown(record["table"]), flush=True)
+        return record
     scale = {"mean": images.mean, "deviation": images.deviation}
     batch_size = settings.batch_size
     validation, test = (
@@ -127,7 +136,20 @@ def _train(
         for split in (images.validation, images.test)
     )
     evaluator = RoundEvaluator(test)
-    recorder = Recorder(settings, images, folder, evaluator, started)
+    if begin.state is not None:
+        take_up(*begin.state, model, restart, evaluator)
+    print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
+    folder.write_flags(settings.to_dict())
+    folder.keep_history(begin.epoch, begin.history)
+    checkpoint = RunCheckpoint(
+        folder.state,
+        restart,
+        evaluator,
+        identity_of(settings, images),
+        baseline=None if settings.baseline else folder.baseline,
+        seconds_before=begin.seconds,
+    )
+    recorder = Recorder(settings, images, folder, evaluator, checkpoint)
     restart.observers += [
         evaluator,
         RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),
@@ -135,22 +157,29 @@ def _train(
     ]
     model.fit(
         data.train_batches(
-            images.train, batch_size, seed=settings.seed, augment=settings.augment, **scale
+            images.train,
+            batch_size,
+            seed=settings.seed,
+            augment=settings.augment,
+            first_epoch=begin.epoch,
+            **scale,
         ),
         steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
         validation_data=validation,
+        initial_epoch=settings.epochs if begin.done else begin.epoch,
         epochs=settings.epochs,
         verbose="auto" if sys.stdout.isatty() else 2,
         shuffle=False,  # the batches come shuffled
         callbacks=[
             restart,
-            keras.callbacks.CSVLogger(folder.history),
+            keras.callbacks.CSVLogger(str(folder.history), append=True),
             keras.callbacks.TensorBoard(folder.path, write_graph=False),
+            checkpoint,  # last: an epoch is over when its state is written
         ],
     )
     model.set_weights(evaluator.best_weights)
-    model.save(folder.model)
-    record = recorder.write(restart)
+    folder.save_model(model)
+    record = recorder.write(restart, ended=True)
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print(to_markdown(record["table"]))
     print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
@@ -162,51 +191,3 @@ def describe(images: data.ImageData) -> str:
     counts = f"{len(images.train)} + {len(images.validation)} + {len(images.test)}"
     warning = " (NOT CIFAR-10)" if images.note else ""
     return f"{images.name}{warning}, {counts} images to train, validate and test"
-
-
-class Recorder(RestartObserver):
-    """Writes `run.json` anew at the end of each round, and when the run is over."""
-
-    def __init__(
-        self,
-        settings: RunSettings,
-        images: data.ImageData,
-        folder: RunFolder,
-        evaluator: RoundEvaluator,
-        started: float,
-    ):
-        self.settings, self.images, self.folder = settings, images, folder
-        self.evaluator, self.started = evaluator, started
-
-    def on_round_end(self, ended, restart):
-        """Writes what is known so far."""
-        del ended
-        self.write(restart)
-
-    def write(self, restart: PartialRestart) -> dict[str, Any]:
-        """Writes and returns the record."""
-        state = restart.state.to_dict()
-        record = {
-            "settings": self.settings.to_dict(),
-            "versions": {
-                "kerasrestart": kerasrestart.__version__,
-                "keras": keras.__version__,
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "data": self.images.summary(),
-            "events": state["events"],
-            "rounds": state["rounds"],
-            "finished": state["finished"] or "epochs used up",
-            "table": table_rows(
-                self.images.name, restart.rounds, restart.events, self.evaluator.evaluations
-            ),
-            "timing": {
-                "started": datetime.datetime.fromtimestamp(self.started).isoformat("T", "seconds"),
-                "seconds": round(time.time() - self.started, 1),
-                "folder": str(self.folder.path),
-            },
-        }
-        self.folder.write_record(record)
-        return record

@@ -54,6 +54,7 @@ class RunSettings:
     seed: int
     mixed_precision: bool
     jit_compile: bool | None
+    baseline: str | None
 
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> RunSettings:
@@ -219,6 +220,13 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_boolean(
         "jit_compile", None, "Compile by XLA. Default: Keras decides: on GPUs, not on CPUs.", **into
     )
+    flags.DEFINE_string(
+        "baseline",
+        None,
+        "Folder of a run whose baseline this one goes on from, so that runs that restart in "
+        "different ways have the first round in common.",
+        **into,
+    )
     for name in ("momentum", "weight_decay", "min_delta", "target"):
         flags.register_validator(
             name, lambda v: v is None or math.isfinite(v), "must be a finite number", **into
@@ -272,6 +280,13 @@ def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_string("logdir", "tf_logs", "Folder of all runs.", flag_values=values)
     flags.DEFINE_string(
         "run_name", None, "Folder of this run in it. Default: a name is made.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "resume",
+        True,
+        "Go on with the run of that name where it was killed. Without it a name that is taken is "
+        "an error.",
+        flag_values=values,
     )
     flags.register_validator(
         "run_name",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,3 +49,24 @@ class RoundEvaluator(RestartObserver):
         best = model.evaluate(self.test, verbose=0, return_dict=True)
         model.set_weights(last_weights)
         self.evaluations[ended.round] = {"best": best["accuracy"], "last": last["accuracy"]}
+
+    def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """All that it holds: arrays by name, and plain data."""
+        held = {f"run/{n}": array for n, array in enumerate(self.best_weights)}
+        same = self._of_round is self.best_weights
+        if not same:
+            held |= {f"round/{n}": array for n, array in enumerate(self._of_round)}
+        evaluations = {str(n): of_round for n, of_round in self.evaluations.items()}
+        content = {"evaluations": evaluations, "best_value": self._best_value, "same": same}
+        return held, content
+
+    def set_state(self, held: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> None:
+        """Takes up what `get_state` returned; KeyError where something is missing."""
+        best, of_round = (
+            [held[f"{part}/{n}"] for n in range(sum(k.startswith(f"{part}/") for k in held))]
+            for part in ("run", "round")
+        )
+        self.evaluations = {int(n): of_round for n, of_round in content["evaluations"].items()}
+        self._best_value = content["best_value"]
+        self.best_weights = best
+        self._of_round = best if content["same"] else of_round

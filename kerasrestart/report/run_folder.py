@@ -1,4 +1,4 @@
-"""The folder of one run, and the record in it."""
+"""The folder of one run: whose it is, and the files in it that are ours."""
 
 from __future__ import annotations
 
@@ -8,44 +8,83 @@ import os
 import pathlib
 from typing import Any
 
+import filelock
+
 
 class RunFolder:
-    """A new folder `<logdir>/<name>/`, and the files in it that are ours.
+    """A folder `<logdir>/<name>/`, held by this process alone until it ends.
 
     Args:
         logdir: Folder of all runs; made where it is missing.
         name: Name of this run, or None: `prefix` and the time are made into one.
         prefix: What a made name begins with, such as "mininet-uniform-cifar10". Defaults to "run".
+        resume: Whether the folder of a run may be there already, to go on with it. Defaults to
+            False.
 
     Attributes:
         path: The folder.
 
     Raises:
-        ValueError: A run of that name is there already: nothing is overwritten.
+        ValueError: The folder is there already and `resume` is False, or it holds something else
+            than a run, or another process holds it: nothing is overwritten.
         OSError: The folder cannot be made.
     """
 
-    def __init__(self, logdir: str | os.PathLike, name: str | None, prefix: str = "run"):
+    def __init__(
+        self,
+        logdir: str | os.PathLike,
+        name: str | None,
+        prefix: str = "run",
+        *,
+        resume: bool = False,
+    ):
         if name is None:
             name = f"{prefix}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         self.path = pathlib.Path(logdir) / name
         try:
             self.path.mkdir(parents=True)
         except FileExistsError as error:
+            if not resume or not self.path.is_dir():
+                raise ValueError(
+                    f"{self.path} is there already, and no run is overwritten: pass --resume to go "
+                    "on with it, another --run_name or --logdir, or remove it."
+                ) from error
+        others = {file.name for file in self.path.iterdir()} - {_LOCK}
+        if others and _FLAGS not in others:
             raise ValueError(
-                f"{self.path} is there already, and no run is overwritten: pass another --run_name "
-                "or --logdir, or remove it."
+                f"{self.path} holds no run to go on with ({', '.join(sorted(others)[:3])}, but no "
+                f"{_FLAGS}): pass another --run_name or --logdir."
+            )
+        self._lock = filelock.FileLock(self.path / _LOCK)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise ValueError(
+                f"{self.path} is in use by a run that has not ended: wait for it, or pass another "
+                "--run_name or --logdir."
             ) from error
 
-    @property
-    def history(self) -> str:
-        """Where the logs of each epoch go, as CSV."""
-        return str(self.path / "history.csv")
+    def release(self) -> None:
+        """Lets others have the folder; the end of the process does so too, however it ends."""
+        self._lock.release()
 
     @property
-    def model(self) -> str:
-        """Where the model goes, with the weights of the best epoch."""
-        return str(self.path / "model.keras")
+    def state(self) -> pathlib.Path:
+        """Where the state goes that the run can go on from."""
+        return self.path / "state.npz"
+
+    @property
+    def baseline(self) -> pathlib.Path:
+        """Where the state goes that other runs can go on from: one epoch before the first restart.
+
+        One epoch, so that each of them takes its own scores.
+        """
+        return self.path / BASELINE
+
+    @property
+    def history(self) -> pathlib.Path:
+        """Where the logs of each epoch go, as CSV."""
+        return self.path / HISTORY
 
     def write_flags(self, settings: dict[str, Any]) -> None:
         """Writes `flags.txt`: `--flagfile` of it repeats the run, in a folder of its own.
@@ -54,19 +93,57 @@ class RunFolder:
             settings: Flag names and values; those that are None are left out.
         """
         lines = [_as_flag(name, value) for name, value in settings.items() if value is not None]
-        self._write("flags.txt", "\n".join(lines) + "\n")
+        self._write(_FLAGS, "\n".join(lines) + "\n")
+
+    def save_model(self, model: Any) -> None:
+        """Saves a Keras model, whole or not at all."""
+        temporary = self.path / ".tmp.model.keras"  # Keras tells the format by the end of the name
+        model.save(temporary)
+        temporary.replace(self.path / "model.keras")
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes `run.json`, whole or not at all."""
-        self._write("run.json", json.dumps(record, indent=1) + "\n")
+        self._write(RECORD, json.dumps(record, indent=1) + "\n")
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The record of a run that has ended; None where there is none."""
+        try:
+            record = json.loads((self.path / RECORD).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("finished") else None
+
+    def keep_history(self, epochs: int, source: pathlib.Path | None = None) -> None:
+        """Takes the epochs from `epochs` on out of the history: they will come again.
+
+        Args:
+            epochs: How many epochs stay.
+            source: The history to begin with. Defaults to None: the run's own.
+        """
+        source = source or self.history
+        if not source.exists():
+            return
+        with source.open(newline="") as file:
+            lines = file.read().splitlines(keepends=True)
+        kept = lines[:1]
+        for line in lines[1:]:
+            epoch = line.partition(",")[0]
+            # The last line may have been cut short when the process was killed.
+            if line.endswith("\n") and epoch.isdigit() and int(epoch) < epochs:
+                kept.append(line)
+        self._write(HISTORY, "".join(kept) if epochs else "")
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.tmp"
-        with temporary.open("w") as file:
+        with temporary.open("w", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / name)
+
+
+RECORD, HISTORY, BASELINE = "run.json", "history.csv", "baseline.npz"
+_FLAGS, _LOCK = "flags.txt", ".lock"
 
 
 def _as_flag(name: str, value: Any) -> str:

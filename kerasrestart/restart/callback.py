@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -198,6 +198,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
         self._messages: list[str] = []
+        self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
 
     @property
     def events(self) -> list[RestartEvent]:
@@ -220,6 +221,18 @@ class PartialRestart(keras.callbacks.Callback):
         """
         self._scorer_for(model)
 
+    def resume(self, state: RestartState, scores: Mapping[str, np.ndarray] | None = None) -> None:
+        """Makes the next `fit` go on from the state that an epoch of another has ended with.
+
+        That `fit` is to have the model, the optimizer's state and the learning rate of then, and
+        `initial_epoch` is to be the epoch after.
+
+        Args:
+            state: What `state` was then; `RestartState.from_dict` reads it from plain data.
+            scores: What `scores` was then. Defaults to None: none, the next epoch takes them anew.
+        """
+        self._resumed = state, dict(scores or {})
+
     def _scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         if learning_rate_of(model.optimizer) is None and self.learning_rate_drops:
             raise ValueError(
@@ -240,6 +253,8 @@ class PartialRestart(keras.callbacks.Callback):
             attach(self.model, self.scorer)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
         self.scores = {}
+        if self._resumed is not None:
+            (self.state, self.scores), self._resumed = self._resumed, None
         for observer in self.observers:
             observer.on_train_begin(self)
 

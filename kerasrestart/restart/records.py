@@ -163,3 +163,27 @@ class RestartState:
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON knows it."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> RestartState:
+        """The state that `to_dict` wrote.
+
+        Raises:
+            TypeError, KeyError: Something else did.
+        """
+        events = [
+            RestartEvent(
+                **{
+                    **event,
+                    "layers": {n: LayerRestart(**layer) for n, layer in event["layers"].items()},
+                }
+            )
+            for event in written["events"]
+        ]
+        return cls(
+            trigger=TriggerState(**written["trigger"]),
+            rounds=[Round(**of_round) for of_round in written["rounds"]],
+            events=events,
+            learning_rate=written["learning_rate"],
+            finished=written["finished"],
+        )

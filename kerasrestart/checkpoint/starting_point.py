@@ -1,0 +1,114 @@
+"""Where a run begins: at the beginning, where it was killed, or at another run's baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kerasrestart.checkpoint.state_file import StateError, read_last_good, read_state
+from kerasrestart.data import ImageData
+from kerasrestart.report.run_folder import BASELINE, HISTORY, RunFolder
+from kerasrestart.settings import RunSettings
+
+AFTER_BASELINE = frozenset(
+    (
+        *("init", "criterion", "fraction", "threshold", "scope", "cap", "normalize", "layers"),
+        *("min_survivors", "outgoing", "grace_restarts", "second_moment", "reset_norm"),
+        *("max_restarts", "stop_on_repeat", "epochs", "baseline"),
+    )
+)
+"""The settings that change nothing before the first restart: in these a run may differ from that of
+which it takes the baseline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingPoint:
+    """Where a run begins.
+
+    Attributes:
+        epoch: Its first epoch.
+        state: Arrays and content of the state to take up, as `take_up` gets them; None at the
+            beginning.
+        history: The history that has the epochs before; None: the run's own.
+        done: Whether there is no epoch left to train, only the run's end.
+        seconds: What the run has taken so far.
+        told: What a user is told of it, as the end of a line.
+    """
+
+    epoch: int = 0
+    state: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+    history: pathlib.Path | None = None
+    done: bool = False
+    seconds: float = 0.0
+    told: str = ""
+
+
+def identity_of(settings: RunSettings, images: ImageData) -> dict[str, Any]:
+    """What a run and the one that goes on with it must have in common."""
+    return {"settings": settings.to_dict(), "data": images.fingerprint}
+
+
+def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) -> StartingPoint:
+    """Looks where a run is to begin; writes nothing.
+
+    Args:
+        folder: Its folder.
+        settings: Its settings.
+        images: Its data.
+
+    Raises:
+        ValueError: The folder's run, or that of the baseline, had other settings or data; there is
+            no baseline; or a state is damaged, and so is the one before it.
+    """
+    mine = identity_of(settings, images)
+    if (found := read_last_good(folder.state)) is not None:
+        arrays, content, wrong = found
+        _check_same(mine, content["identity"], frozenset(), folder.path)
+        note = f" ({wrong} Took the state before it.)" if wrong else ""
+        epoch, done = content["next_epoch"], content["done"]
+        told = f", going on behind epoch {epoch}{note}" if epoch else note
+        return StartingPoint(
+            epoch, (arrays, content), done=done, seconds=content["seconds"], told=told
+        )
+    if settings.baseline is None:
+        return StartingPoint()
+    source = pathlib.Path(settings.baseline)
+    if not (source / BASELINE).is_file():
+        raise ValueError(
+            f"baseline must be the folder of a run whose first round is over, with a {BASELINE} in "
+            f"it. Received: {source}"
+        )
+    arrays, content = read_state(source / BASELINE)
+    _check_same(mine, content["identity"], AFTER_BASELINE, source)
+    epoch = content["next_epoch"]
+    return StartingPoint(
+        epoch,
+        (arrays, content),
+        history=source / HISTORY,
+        told=f", going on behind epoch {epoch} of the baseline {source}",
+    )
+
+
+def _check_same(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], free: frozenset[str], folder: pathlib.Path
+) -> None:
+    try:
+        was = theirs["settings"]
+        differ = [
+            f"--{name} was {was.get(name)!r}, is {value!r}"
+            for name, value in mine["settings"].items()
+            if name not in free and was.get(name) != value
+        ]
+        if mine["data"] != theirs["data"]:
+            differ.append("the images are others")
+    except (KeyError, AttributeError, TypeError) as error:
+        raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error
+    if differ:
+        raise ValueError(
+            f"The run in {folder} was made with other settings, so this one cannot go on with it: "
+            f"{'; '.join(differ)}. Pass the same, or another --run_name or --logdir."
+        )
