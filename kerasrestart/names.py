@@ -18,6 +18,7 @@ SECOND_MOMENTS = ("zero", "survivors")
 TRIGGERS = ("plateau", "epochs")
 
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution", "none")
+SLOTS = "slots"  # the control that resets the optimizer's slots alone
 # Those that look at the surviving filters of the same layer.
 SURVIVOR_INITIALIZERS = ("orthogonal_to_survivors", "norm_matched", "clone")
 # Those of Keras that can draw the kernel of a convolution, and need no argument to.
@@ -36,4 +37,4 @@ KERAS_INITIALIZERS = (
     "variance_scaling",
     "zeros",
 )
-INITIALIZERS = PAPER_INITIALIZERS + SURVIVOR_INITIALIZERS + KERAS_INITIALIZERS
+INITIALIZERS = (*PAPER_INITIALIZERS, SLOTS, *SURVIVOR_INITIALIZERS, *KERAS_INITIALIZERS)

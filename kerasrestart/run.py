@@ -13,7 +13,7 @@ from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
-from kerasrestart.report.run_folder import RunFolder
+from kerasrestart.report.run_folder import RunFolder, read_record
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
@@ -125,7 +125,7 @@ def _train(
     folder: RunFolder,
 ) -> dict[str, Any]:
     begin = starting_point(folder, settings, images)
-    if (record := folder.read_record()) is not None:
+    if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record

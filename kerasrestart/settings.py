@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from absl import flags
@@ -67,6 +68,31 @@ class RunSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON knows them."""
         return dataclasses.asdict(self)
+
+    def differences(self, others: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+        """By which flags these settings differ from others.
+
+        Args:
+            others: Settings as `to_dict` gave them; those that an older version did not know count
+                as their defaults.
+            free: Names that may differ. Defaults to none.
+
+        Returns:
+            A few words for each flag: what it was and what it is.
+        """
+        values = flags.FlagValues()
+        define_flags(values)
+        values(["defaults"])
+        usual = RunSettings.from_flags(values).to_dict()
+        return [
+            f"--{name} was {was!r}, is {value!r}"
+            for name, value in self.to_dict().items()
+            if name not in free and (was := others.get(name, usual[name])) != value
+        ]
+
+
+PLACES = frozenset(("baseline", "data_dir"))
+"""Settings that name a folder: it may be moved, and what is in it is compared by itself."""
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -264,6 +290,18 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
 
 
+def as_flag(name: str, value: Any) -> str:
+    """A flag as a command line has it."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={value}"
+
+
+def is_plain_name(value: str) -> bool:
+    """Whether a name cannot lead out of the folder that it is to lie in."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*", value) is not None
+
+
 def _is_share(value: float | None) -> bool:
     return value is None or 0 <= value <= 1
 
@@ -290,7 +328,7 @@ def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.register_validator(
         "run_name",
-        lambda v: v is None or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*", v) is not None,
+        lambda v: v is None or is_plain_name(v),
         "must be a plain name of letters, digits and _.=+-, such as mininet-uniform-0",
         flag_values=values,
     )

@@ -9,20 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from kerasrestart.checkpoint.branching import AFTER_BASELINE
 from kerasrestart.checkpoint.state_file import StateError, read_last_good, read_state
 from kerasrestart.data import ImageData
 from kerasrestart.report.run_folder import BASELINE, HISTORY, RunFolder
-from kerasrestart.settings import RunSettings
-
-AFTER_BASELINE = frozenset(
-    (
-        *("init", "criterion", "fraction", "threshold", "scope", "cap", "normalize", "layers"),
-        *("min_survivors", "outgoing", "grace_restarts", "second_moment", "reset_norm"),
-        *("max_restarts", "stop_on_repeat", "epochs", "baseline"),
-    )
-)
-"""The settings that change nothing before the first restart: in these a run may differ from that of
-which it takes the baseline."""
+from kerasrestart.settings import PLACES, RunSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +55,10 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
         ValueError: The folder's run, or that of the baseline, had other settings or data; there is
             no baseline; or a state is damaged, and so is the one before it.
     """
-    mine = identity_of(settings, images)
+    mine = settings, images.fingerprint
     if (found := read_last_good(folder.state)) is not None:
         arrays, content, wrong = found
-        _check_same(mine, content["identity"], frozenset(), folder.path)
+        _check_same(*mine, content["identity"], frozenset(), folder.path)
         note = f" ({wrong} Took the state before it.)" if wrong else ""
         epoch, done = content["next_epoch"], content["done"]
         told = f", going on behind epoch {epoch}{note}" if epoch else note
@@ -83,7 +74,7 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
             f"it. Received: {source}"
         )
     arrays, content = read_state(source / BASELINE)
-    _check_same(mine, content["identity"], AFTER_BASELINE, source)
+    _check_same(*mine, content["identity"], AFTER_BASELINE, source)
     epoch = content["next_epoch"]
     return StartingPoint(
         epoch,
@@ -94,16 +85,15 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
 
 
 def _check_same(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], free: frozenset[str], folder: pathlib.Path
+    mine: RunSettings,
+    images: str,
+    theirs: Mapping[str, Any],
+    free: frozenset[str],
+    folder: pathlib.Path,
 ) -> None:
     try:
-        was = theirs["settings"]
-        differ = [
-            f"--{name} was {was.get(name)!r}, is {value!r}"
-            for name, value in mine["settings"].items()
-            if name not in free and was.get(name) != value
-        ]
-        if mine["data"] != theirs["data"]:
+        differ = mine.differences(theirs["settings"], free | PLACES)
+        if images != theirs["data"]:
             differ.append("the images are others")
     except (KeyError, AttributeError, TypeError) as error:
         raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error

@@ -10,6 +10,8 @@ from typing import Any
 
 import filelock
 
+from kerasrestart.settings import as_flag
+
 
 class RunFolder:
     """A folder `<logdir>/<name>/`, held by this process alone until it ends.
@@ -92,7 +94,7 @@ class RunFolder:
         Args:
             settings: Flag names and values; those that are None are left out.
         """
-        lines = [_as_flag(name, value) for name, value in settings.items() if value is not None]
+        lines = [as_flag(name, value) for name, value in settings.items() if value is not None]
         self._write(_FLAGS, "\n".join(lines) + "\n")
 
     def save_model(self, model: Any) -> None:
@@ -104,14 +106,6 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes `run.json`, whole or not at all."""
         self._write(RECORD, json.dumps(record, indent=1) + "\n")
-
-    def read_record(self) -> dict[str, Any] | None:
-        """The record of a run that has ended; None where there is none."""
-        try:
-            record = json.loads((self.path / RECORD).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return record if isinstance(record, dict) and record.get("finished") else None
 
     def keep_history(self, epochs: int, source: pathlib.Path | None = None) -> None:
         """Takes the epochs from `epochs` on out of the history: they will come again.
@@ -146,7 +140,14 @@ RECORD, HISTORY, BASELINE = "run.json", "history.csv", "baseline.npz"
 _FLAGS, _LOCK = "flags.txt", ".lock"
 
 
-def _as_flag(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no{name}"
-    return f"--{name}={value}"
+def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """The record of a run that has ended; None where there is none.
+
+    Args:
+        folder: The run's folder.
+    """
+    try:
+        record = json.loads((pathlib.Path(folder) / RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("finished") else None

@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.names import PAPER_INITIALIZERS, SURVIVOR_INITIALIZERS
+from kerasrestart.names import PAPER_INITIALIZERS, SLOTS, SURVIVOR_INITIALIZERS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -45,7 +45,7 @@ from kerasrestart.restart.survivor_rules import (
 )
 
 Rule = Callable[[tf.Tensor, int, int, np.ndarray], tf.Tensor]
-NAMES = PAPER_INITIALIZERS + SURVIVOR_INITIALIZERS
+NAMES = (*PAPER_INITIALIZERS, SLOTS, *SURVIVOR_INITIALIZERS)
 
 
 def he(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
@@ -79,6 +79,12 @@ def distribution(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) ->
     rows = random.randint(flat.shape, 0, flat.shape[0], seed=seed)
     drawn = keras.ops.take_along_axis(flat, rows, axis=0)
     return tf.transpose(tf.reshape(drawn, filters_last.shape), tf.argsort(order))
+
+
+def slots(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
+    """The present weights, bias and norm as they are: a restart of the optimizer's slots alone."""
+    del axis, seed, chosen
+    return kernel
 
 
 def _all_axes_but(axis: int, kernel: tf.Tensor) -> list[int]:
@@ -123,6 +129,7 @@ NAMED = {
     "xavier": keras.initializers.GlorotUniform(),
     "minmax": minmax,
     "distribution": distribution,
+    "slots": slots,
     "orthogonal_to_survivors": orthogonal_to_survivors,
     "norm_matched": NormMatched,
     "clone": Clone,
@@ -137,7 +144,8 @@ def get(initializer: Any) -> Rule | None:
 
             - a name: `uniform`, `he`, `xavier`, `minmax`, `distribution`, and
               `orthogonal_to_survivors`, `norm_matched`, `clone`, which look at the surviving
-              filters; `none` (or None): nothing is reset;
+              filters; `slots`: the weights stay, only the optimizer forgets what it knew of them;
+              `none` (or None): nothing is reset;
             - `NormMatched(base)` or `Clone(noise)`, for another base or noise than the names have;
             - a function of your own that is a rule: see the head of this module;
             - what `keras.initializers.get` takes: a name, a config dict, an instance, a function
@@ -155,6 +163,8 @@ def get(initializer: Any) -> Rule | None:
     try:
         found = NAMED.get(initializer, initializer) if isinstance(initializer, str) else initializer
         found = found() if inspect.isclass(found) else found
+        if found is slots:
+            return slots
         if _is_rule(found):
             return from_function(found)
         found = keras.initializers.get(found)

@@ -42,6 +42,8 @@ class RestartRule:
         initializers.get(self.initializer)
         criteria.get(self.criterion)
         surgery.check_outgoing(self.outgoing)
+        if initializers.get(self.initializer) is initializers.slots:
+            surgery.check_slots_alone(self.outgoing)
         check_second_moment(self.second_moment)
         if criteria.get(self.criterion).reversed and self.selection.threshold is not None:
             raise ValueError(

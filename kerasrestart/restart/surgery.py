@@ -74,6 +74,8 @@ def restart_filters(
         slots.check_slots(optimizer)
     if rule is None:
         return
+    if rule is initializers.slots:
+        check_slots_alone(outgoing)
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
     replacements = []
     if outgoing == "zero":
@@ -111,6 +113,15 @@ def check_draw(site: Site, initializer: Any, *, outgoing: str) -> None:
         _check_alive(site.name, *drawn)
 
 
+def check_slots_alone(outgoing: str) -> None:
+    """Refuses `outgoing="zero"` with an initializer that keeps the weights; ValueError."""
+    if outgoing != "keep":
+        raise ValueError(
+            "initializer='slots' changes no weight: expected outgoing='keep'. "
+            f"Received: outgoing={outgoing!r}"
+        )
+
+
 def check_outgoing(outgoing: str) -> None:
     """Checks the name of an outgoing rule; raises ValueError if it is not known."""
     if outgoing not in OUTGOING:
@@ -145,15 +156,17 @@ def _draw(
     old = kernels.by_filter(layer, tf.convert_to_tensor(kernel.value))
     new = rule(old, axis, derive_seed(seed, 0), chosen.copy())
     yield kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(layer, filters)
+    keeps = rule is initializers.slots
     if layer.bias is not None:
-        bias_rule = initializers.from_keras(layer.bias_initializer)
+        bias_rule = rule if keeps else initializers.from_keras(layer.bias_initializer)
         new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
         yield layer.bias, new, chosen
     if reset_norm and norm is not None and norm.trainable:
         for name, fresh in FRESH_NORM.items():
             variable = getattr(norm, name, None)
             if variable is not None:  # None: a norm without scale, centre or moving statistics
-                yield variable, tf.fill(variable.shape, fresh), chosen
+                new = variable.value if keeps else tf.fill(variable.shape, fresh)
+                yield variable, new, chosen
 
 
 def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:

@@ -1,0 +1,55 @@
+"""From the folder of a study to its report."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from kerasrestart.study.plan import Job
+from kerasrestart.study.report import write_report
+from kerasrestart.study.results import load_cell
+
+
+def collect(
+    jobs: Sequence[Job],
+    folder: pathlib.Path,
+    failed: Mapping[str, str],
+    *,
+    title: str | None,
+    command: str,
+) -> pathlib.Path:
+    """Writes the report of the runs that are there.
+
+    Args:
+        jobs: The runs of the study.
+        folder: Its folder.
+        failed: Why runs failed, by name.
+        title: Head of the report, or None: made from the folder's name.
+        command: The command line that made the study.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        ValueError: No run has ended yet.
+    """
+    results, missing = [], {}
+    for job in jobs:
+        if job.cell is None:
+            continue
+        found = load_cell(folder / job.name, job.cell)
+        if found is None:
+            missing[job.name] = failed.get(job.name, "has not ended")
+        else:
+            results.append(found)
+    if not results:
+        raise ValueError(f"No run in {folder} has ended yet: nothing to report.")
+    shared = set.intersection(*(set(r.record["settings"].items()) for r in results))
+    return write_report(
+        folder,
+        results,
+        title=title or f"Study {folder.name}",
+        settings=dict(sorted(shared)),
+        command=command,
+        missing=missing,
+    )
