@@ -24,7 +24,12 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
     chosen = settings.RunSettings.from_flags(flags.FLAGS)
     try:
-        images = data.load(chosen.dataset, chosen.data_dir, train_examples=chosen.train_examples)
+        images = data.load(
+            chosen.dataset,
+            chosen.data_dir,
+            train_examples=chosen.train_examples,
+            label_noise=chosen.label_noise,
+        )
         if images.note:
             print(f"*** {images.note} ***", flush=True)
         # TensorFlow comes with this import: only now, when flags and data are known to be right.

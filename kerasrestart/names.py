@@ -15,6 +15,7 @@ SELECTION_SCOPES = ("layer", "global")
 SELECTION_NORMALIZATIONS = ("none", "l2", "mean")
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
+TASKS = ("none", "random_labels", "shuffled_classes")
 TRIGGERS = ("plateau", "epochs")
 
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution", "none")

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerasrestart import data, models
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
+from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
 from kerasrestart.report.run_folder import RunFolder, read_record
@@ -131,11 +132,17 @@ def _train(
         return record
     scale = {"mean": images.mean, "deviation": images.deviation}
     batch_size = settings.batch_size
+    regime, clock = regime_of(settings, images), None
+    if regime is not None:
+        clock = RegimeClock(regime)
+    names = None if clock is None else clock.class_order
     validation, test = (
-        data.evaluation_batches(split, max(batch_size, 500), **scale)
+        data.evaluation_batches(split, max(batch_size, 500), class_order=names, **scale)
         for split in (images.validation, images.test)
     )
     evaluator = RoundEvaluator(test)
+    if clock and begin.epoch:
+        clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
     if begin.state is not None:
         take_up(*begin.state, model, restart, evaluator)
     print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
@@ -162,6 +169,7 @@ def _train(
             seed=settings.seed,
             augment=settings.augment,
             first_epoch=begin.epoch,
+            regime=regime,
             **scale,
         ),
         steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
@@ -171,6 +179,7 @@ def _train(
         verbose="auto" if sys.stdout.isatty() else 2,
         shuffle=False,  # the batches come shuffled
         callbacks=[
+            *([clock] if clock else []),
             restart,
             keras.callbacks.CSVLogger(str(folder.history), append=True),
             keras.callbacks.TensorBoard(folder.path, write_graph=False),
@@ -184,6 +193,41 @@ def _train(
     print(to_markdown(record["table"]))
     print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
     return record
+
+
+def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
+    """What each epoch is trained on; None where that is all images, as they are."""
+    if settings.tasks == "none" and settings.warm_start_fraction is None:
+        return None
+    common = {
+        "split": images.train,
+        "classes": len(images.classes),
+        "epochs": settings.round_epochs,
+        "seed": settings.seed,
+    }
+    if settings.tasks != "none":
+        return TaskSequence(kind=settings.tasks, **common)
+    return WarmStart(fraction=settings.warm_start_fraction, **common)
+
+
+class RegimeClock(keras.callbacks.Callback):
+    """Lets validation and test call the classes as training does.
+
+    Args:
+        regime: What each epoch is trained on.
+
+    Attributes:
+        class_order: Variable with the names of the present epoch.
+    """
+
+    def __init__(self, regime: Regime):
+        super().__init__()
+        self.regime = regime
+        self.class_order = tf.Variable(regime.class_order(0), trainable=False)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Takes the names of this epoch."""
+        self.class_order.assign(self.regime.class_order(epoch))
 
 
 def describe(images: data.ImageData) -> str:

@@ -22,6 +22,9 @@ class RunSettings:
     dataset: str
     data_dir: str | None
     train_examples: int | None
+    label_noise: float
+    warm_start_fraction: float | None
+    tasks: str
     augment: bool
     init: str
     criterion: str
@@ -121,6 +124,23 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.DEFINE_integer(
         "train_examples", None, "Train on this many images only, evenly of each class.", **whole
+    )
+    flags.DEFINE_float(
+        "label_noise", 0.0, "Share of the training images that get a wrong label.", **share
+    )
+    flags.DEFINE_float(
+        "warm_start_fraction",
+        None,
+        "Train the first round on this share of the images, then on all (Ash and Adams 2020).",
+        **share,
+    )
+    flags.DEFINE_enum(
+        "tasks",
+        "none",
+        names.TASKS,
+        "A new task each round, to see the loss of plasticity (Dohare et al. 2024): random_labels, "
+        "drawn for each training image, or shuffled_classes, which call each other's names.",
+        **into,
     )
     flags.DEFINE_boolean("augment", False, "Flip and shift the training images.", **into)
     flags.DEFINE_enum(
@@ -257,7 +277,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         flags.register_validator(
             name, lambda v: v is None or math.isfinite(v), "must be a finite number", **into
         )
-    for name in ("fraction", "learning_rate_factor"):
+    for name in ("fraction", "learning_rate_factor", "warm_start_fraction"):
         flags.register_validator(
             name,
             lambda v: v is None or 0 < v < 1,
@@ -267,6 +287,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.register_validator(
         "learning_rate", lambda v: 0 < v < math.inf, "must be a number above 0", **into
     )
+    flags.register_validator("label_noise", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("cap", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("layers", _is_pattern, "must be a regular expression", **into)
@@ -280,6 +301,28 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "monitor",
         lambda v: v.removeprefix("val_") in ("loss", "accuracy"),
         "must be one of loss, accuracy, val_loss, val_accuracy",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["trigger", "tasks", "warm_start_fraction"],
+        lambda v: (
+            v["trigger"] == "epochs" or (v["tasks"] == "none" and v["warm_start_fraction"] is None)
+        ),
+        "--tasks and --warm_start_fraction change with the rounds what is trained on, so rounds must "
+        "be equally long: expected --trigger=epochs",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["tasks", "warm_start_fraction"],
+        lambda v: v["tasks"] == "none" or v["warm_start_fraction"] is None,
+        "--tasks and --warm_start_fraction are two regimes: expected one of them",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["tasks", "monitor"],
+        lambda v: v["tasks"] != "random_labels" or not v["monitor"].startswith("val_"),
+        "with --tasks=random_labels there is nothing that validation could tell: expected "
+        "--monitor=accuracy or --monitor=loss",
         **into,
     )
     flags.register_multi_flags_validator(

@@ -139,7 +139,7 @@ def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]
         DataError: If `count` is out of range, or a class is smaller than its share.
     """
     count = check_integer("validation_examples", count, 1, len(split) - 1)
-    chosen = _stratified(split.labels, count, seed)
+    chosen = stratified(split.labels, count, seed)
     rest = np.setdiff1d(np.arange(len(split)), chosen, assume_unique=True)
     return split.take(rest), split.take(chosen)
 
@@ -160,10 +160,10 @@ def subset(split: Split, count: int, seed: int) -> Split:
         DataError: If `count` is out of range, or a class is smaller than its share.
     """
     count = check_integer("train_examples", count, 1, len(split))
-    return split if count == len(split) else split.take(_stratified(split.labels, count, seed))
+    return split if count == len(split) else split.take(stratified(split.labels, count, seed))
 
 
-def _stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Chooses `count` indices at random, as many of each class to within one, in rising order."""
     rng = np.random.default_rng(check_seed(seed))
     classes, sizes = np.unique(labels, return_counts=True)

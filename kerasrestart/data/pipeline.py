@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasrestart.data.dataset import Split
 from kerasrestart.data.errors import DataError, check_integer, check_seed
+from kerasrestart.data.regimes import Regime
 
 PADDING = 4
 """How far augmentation shifts an image at most, in pixels, each way."""
@@ -29,6 +30,7 @@ def train_batches(
     deviation: np.ndarray,
     augment: bool = False,
     first_epoch: int = 0,
+    regime: Regime | None = None,
 ) -> tf.data.Dataset:
     """Returns endless training batches, each epoch in a new order.
 
@@ -45,6 +47,8 @@ def train_batches(
             shifted by up to `PADDING` pixels each way (default `False`). What a shift uncovers is
             0, the mean colour (He et al. 2016).
         first_epoch: Number of the epoch to begin with, default 0.
+        regime: What each epoch is trained on, default all of `split` as it is. An epoch that is
+            made of part of it has as many batches as any other.
 
     Returns:
         A dataset of infinite cardinality of `(images, labels)`: float32
@@ -61,16 +65,26 @@ def train_batches(
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(split)), epoch_seed)
+        if regime is None:
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(split)), epoch_seed)
+            labels = tf.zeros(0, tf.int32)
+        else:
+            kinds = (tf.int32, tf.int32)
+            examples, labels = tf.numpy_function(_of_epoch(regime, len(split)), [epoch], kinds)
+            order = tf.reshape(_shuffle_rows(examples, epoch_seed), [-1])[: len(split)]
 
-        def one_step(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def one_step(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
             indices = order[step * batch_size : (step + 1) * batch_size]
-            return indices, tf.random.fold_in(epoch_seed, step)
+            own = () if regime is None else (tf.gather(labels, indices),)
+            return indices, tf.random.fold_in(epoch_seed, step), *own
 
         return tf.data.Dataset.range(steps).map(one_step)
 
-    def one_batch(indices: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def one_batch(
+        indices: tf.Tensor, step_seed: tf.Tensor, *own: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = fetch(indices)
+        labels = tf.ensure_shape(own[0], labels.shape) if own else labels
         return (shift_and_flip(images, step_seed) if augment else images), labels
 
     batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch).map(one_batch)
@@ -78,8 +92,41 @@ def train_batches(
     return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
 
 
+def _of_epoch(regime: Regime, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """A function from an epoch to its examples, repeated in rows until there are `count`; labels.
+
+    Raises:
+        DataError: If the regime is for other examples.
+    """
+
+    def of_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        examples = regime.epoch_examples(int(epoch))
+        if examples is None:
+            examples = np.arange(count)
+        rows = -(-count // len(examples))
+        labels = regime.epoch_labels(int(epoch))
+        return np.tile(examples, (rows, 1)).astype(np.int32), labels
+
+    return of_epoch
+
+
+def _shuffle_rows(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Shuffles each row on its own; a single one as `train_batches` shuffles without a regime."""
+
+    def shuffle(number: tf.Tensor) -> tf.Tensor:
+        own = tf.where(number > 0, tf.cast(tf.random.fold_in(seed, number), seed.dtype), seed)
+        return tf.random.experimental.stateless_shuffle(rows[number], own)
+
+    return tf.map_fn(shuffle, tf.range(tf.shape(rows)[0]), fn_output_signature=tf.int32)
+
+
 def evaluation_batches(
-    split: Split, batch_size: int, *, mean: np.ndarray, deviation: np.ndarray
+    split: Split,
+    batch_size: int,
+    *,
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    class_order: tf.Variable | None = None,
 ) -> tf.data.Dataset:
     """Returns every example once, in the order of the split.
 
@@ -88,6 +135,8 @@ def evaluation_batches(
         batch_size: Examples a batch, at least 1. The last batch has what is left.
         mean: Of each channel, float32 `[3]`, pixels being 0..1.
         deviation: Of each channel, as `mean`, above 0.
+        class_order: What each class is called, int32 `[classes]`, as it stands when the examples
+            are iterated over. Default: as in the split.
 
     Returns:
         A dataset of known cardinality of `(images, labels)`, as `train_batches` yields them.
@@ -100,7 +149,8 @@ def evaluation_batches(
 
     def one_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = step * batch_size
-        return fetch(tf.range(start, tf.minimum(start + batch_size, len(split))))
+        images, labels = fetch(tf.range(start, tf.minimum(start + batch_size, len(split))))
+        return images, labels if class_order is None else tf.gather(class_order, labels)
 
     return tf.data.Dataset.range(steps).map(one_batch).prefetch(tf.data.AUTOTUNE)
 

@@ -6,6 +6,7 @@ import os
 from kerasrestart.data import cifar10, shapes
 from kerasrestart.data.dataset import ImageData, split_validation, subset
 from kerasrestart.data.errors import DataError, UnavailableError, check_integer, check_seed
+from kerasrestart.data.regimes import with_label_noise
 from kerasrestart.names import DATASETS
 
 
@@ -15,6 +16,7 @@ def load(
     *,
     validation_examples: int | None = None,
     train_examples: int | None = None,
+    label_noise: float = 0.0,
     seed: int = 0,
     shapes_examples: int = 20_000,
 ) -> ImageData:
@@ -30,7 +32,10 @@ def load(
             training. Default: 5,000 of CIFAR-10, a tenth of shapes.
         train_examples: Keep this many of the training images, evenly over the classes. Default:
             all of them.
-        seed: Fixes which examples are validation, which are kept, and what shapes are drawn.
+        label_noise: Share of the training images that get a wrong label, 0..1, default 0.
+            Validation and test keep theirs.
+        seed: Fixes which examples are validation, which are kept, which labels are wrong, and what
+            shapes are drawn.
             Default 0. It is apart from a run's seed, so that runs which differ in their seed see
             the same data.
         shapes_examples: How many shapes to draw in all, default 20,000, at least 100. A tenth of
@@ -63,9 +68,12 @@ def load(
             if name == "cifar10":
                 raise
             data = _load_shapes(shapes_examples, validation_examples, seed, _note(data_dir))
-    if train_examples is None:
-        return data
-    return dataclasses.replace(data, train=subset(data.train, train_examples, seed))
+    train = data.train
+    if train_examples is not None:
+        train = subset(train, train_examples, seed)
+    if label_noise:
+        train = with_label_noise(train, label_noise, len(data.classes), seed)
+    return data if train is data.train else dataclasses.replace(data, train=train)
 
 
 def _load_cifar10(

@@ -27,7 +27,8 @@ def table_rows(
         One dict for each round that is over: `round` ("baseline", "restart 1", ...), `data`,
         `epochs`, `best_epoch` (counted from 0 over the whole run, chosen by the monitored metric),
         `validation_accuracy` and `test_accuracy` at that epoch, `test_accuracy_last` at the round's
-        last epoch, `restarted` (filters by layer).
+        last epoch, `train_accuracy_last`: that of the last epoch on what it was trained on,
+        `restarted` (filters by layer).
     """
     rows = []
     for of_round in rounds:
@@ -45,6 +46,7 @@ def table_rows(
                 "validation_accuracy": of_round.best_metrics.get("val_accuracy"),
                 "test_accuracy": evaluations[of_round.round]["best"],
                 "test_accuracy_last": evaluations[of_round.round]["last"],
+                "train_accuracy_last": of_round.last_metrics.get("accuracy"),
                 "restarted": {name: len(layer.filters) for name, layer in layers.items()},
             }
         )

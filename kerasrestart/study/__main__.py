@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
             for job in jobs:
                 print(job.command(str(folder)))
             return
-        from kerasrestart.study.collect import collect
+        from kerasrestart.study.collect import collect  # found wanting before hours of work
         from kerasrestart.study.runner import run_jobs
 
         failed: dict[str, str] = {}
