@@ -308,7 +308,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         lambda v: (
             v["trigger"] == "epochs" or (v["tasks"] == "none" and v["warm_start_fraction"] is None)
         ),
-        "--tasks and --warm_start_fraction change with the rounds what is trained on, so rounds must "
+        "--tasks and --warm_start_fraction change with the round what is trained on, and rounds must "
         "be equally long: expected --trigger=epochs",
         **into,
     )
