@@ -308,8 +308,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         lambda v: (
             v["trigger"] == "epochs" or (v["tasks"] == "none" and v["warm_start_fraction"] is None)
         ),
-        "--tasks and --warm_start_fraction change with the round what is trained on, and rounds must "
-        "be equally long: expected --trigger=epochs",
+        "--tasks and --warm_start_fraction change what is trained on round by round, so rounds "
+        "must be equally long: expected --trigger=epochs",
         **into,
     )
     flags.register_multi_flags_validator(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kerasrestart.checkpoint.state_file import StateError, sync_folder, write_state
+from kerasrestart.checkpoint.state_file import StateError, write_state
+from kerasrestart.files import sync_folder
 from kerasrestart.restart.records import RestartState
 
 if TYPE_CHECKING:

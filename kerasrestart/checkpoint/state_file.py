@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasrestart.files import written_whole
+
 _CONTENT = "content"
 _FORMAT = 1
 
@@ -38,8 +40,6 @@ def write_state(
     Raises:
         OSError: The file cannot be written; the one that was there still is.
     """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     kinds = {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()}
     text = json.dumps({"format": _FORMAT, "arrays": kinds, "content": content})
     members = {
@@ -48,18 +48,8 @@ def write_state(
         for number, array in enumerate(arrays.values())
     }
     members[_CONTENT] = np.frombuffer(text.encode(), np.uint8)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **members)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if path.exists():
-        path.replace(previous_of(path))
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with written_whole(path, keep=previous_of(path)) as file:
+        np.savez(file, **members)
 
 
 def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -129,15 +119,6 @@ def previous_of(path: str | os.PathLike) -> pathlib.Path:
     """Where the state before the last is kept."""
     path = pathlib.Path(path)
     return path.with_name(f"{path.stem}.previous{path.suffix}")
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Makes renames in a folder last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _dtype(name: str) -> np.dtype:

@@ -10,6 +10,7 @@ from typing import Any
 
 import filelock
 
+from kerasrestart.files import write_text
 from kerasrestart.settings import as_flag
 
 
@@ -95,7 +96,7 @@ class RunFolder:
             settings: Flag names and values; those that are None are left out.
         """
         lines = [as_flag(name, value) for name, value in settings.items() if value is not None]
-        self._write(_FLAGS, "\n".join(lines) + "\n")
+        write_text(self.path / _FLAGS, "\n".join(lines) + "\n")
 
     def save_model(self, model: Any) -> None:
         """Saves a Keras model, whole or not at all."""
@@ -105,7 +106,7 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes `run.json`, whole or not at all."""
-        self._write(RECORD, json.dumps(record, indent=1) + "\n")
+        write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
 
     def keep_history(self, epochs: int, source: pathlib.Path | None = None) -> None:
         """Takes the epochs from `epochs` on out of the history: they will come again.
@@ -125,15 +126,7 @@ class RunFolder:
             # The last line may have been cut short when the process was killed.
             if line.endswith("\n") and epoch.isdigit() and int(epoch) < epochs:
                 kept.append(line)
-        self._write(HISTORY, "".join(kept) if epochs else "")
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.tmp"
-        with temporary.open("w", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        write_text(self.path / HISTORY, "".join(kept) if epochs else "")
 
 
 RECORD, HISTORY, BASELINE = "run.json", "history.csv", "baseline.npz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from kerasrestart.restart import initializers
+from kerasrestart.restart.backup import Backup
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.records import RestartEvent, RestartState, Round, layer_restarts
@@ -94,6 +96,11 @@ class PartialRestart(keras.callbacks.Callback):
             to True.
         recovery_epochs: A restart is left out where fewer epochs than this would remain. Defaults
             to None: `patience`, or `round_epochs` where that is given.
+        backup: A file for the state of the restarts, beside `keras.callbacks.BackupAndRestore`,
+            which keeps the model: when training was killed and the same `fit` is called again, both
+            go on behind the last epoch. Put this callback before the other. The file is removed
+            when training has ended. Defaults to None: no file, and a `fit` that goes on begins with
+            a new baseline.
         observers: `RestartObserver`s, told of each round and restart. Defaults to none.
         verbose: 1 prints a line at each restart, 0 prints nothing. Defaults to 1.
 
@@ -105,8 +112,9 @@ class PartialRestart(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of range; at the start of `fit`: the model has no filters, or
-            `fraction` selects none or all of a layer, or the optimizer's slots are not known; at
-            the end of the first epoch: `monitor` is not in the logs.
+            `fraction` selects none or all of a layer, the optimizer's slots are not known, or
+            `backup` is of another training; at the end of the first epoch: `monitor` is not in the
+            logs.
         TypeError: At the start of `fit`: the model has no graph, or a `train_step` of its own.
 
     Example:
@@ -147,6 +155,7 @@ class PartialRestart(keras.callbacks.Callback):
         stop_on_repeat: bool = True,
         stop_when_done: bool = True,
         recovery_epochs: int | None = None,
+        backup: str | os.PathLike | None = None,
         observers: Sequence[RestartObserver] = (),
         verbose: int = 1,
     ):
@@ -186,6 +195,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.recovery_epochs = (
             (round_epochs or patience) if recovery_epochs is None else recovery_epochs
         )
+        self.backup = None if backup is None else Backup(backup)
         self.observers = list(observers)
         self.verbose = verbose
         self.higher_is_better = higher_is_better(monitor, mode)
@@ -260,6 +270,9 @@ class PartialRestart(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins to score anew; opens a round where one has ended."""
+        if self.backup and epoch and not self.rounds:
+            # Only now: the other callback has restored the model, whichever of them came first.
+            self.state, self.scores = self.backup.read(epoch - 1, self.model) or (self.state, {})
         self._print_messages()
         self.scorer.reset()
         if not self.rounds or self.rounds[-1].ended:
@@ -269,6 +282,8 @@ class PartialRestart(keras.callbacks.Callback):
         """Follows the metric, and restarts filters when the round is over."""
         try:
             self._follow(epoch, logs)
+            if self.backup:
+                self.backup.write(epoch, self.model, self.state, self.scores)
         except Exception:
             detach(self.model)  # Keras calls no on_train_end after an error
             raise
@@ -276,6 +291,8 @@ class PartialRestart(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         detach(self.model)
+        if self.backup:
+            self.backup.remove()
         if self.rounds and not self.rounds[-1].ended:
             self._end_round("training ended")
         for observer in self.observers:
@@ -285,7 +302,8 @@ class PartialRestart(keras.callbacks.Callback):
     def _follow(self, epoch: int, logs: dict[str, Any]) -> None:
         metrics = self._metrics(logs)
         if (rate := learning_rate_of(self.model.optimizer)) is not None:
-            logs["learning_rate"] = rate  # as keras.callbacks.ReduceLROnPlateau does
+            # As keras.callbacks.ReduceLROnPlateau does, which may have lowered it already.
+            logs.setdefault("learning_rate", rate)
         self._take_scores()
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
