@@ -11,6 +11,7 @@ from absl import app, flags, logging
 
 from kerasrestart import data, settings
 from kerasrestart.command_line import fail, parse_or_exit
+from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
 
 settings.define_flags()
 settings.define_place_flags()
@@ -22,24 +23,30 @@ def main(argv: list[str]) -> None:
     """Makes the run that the flags describe."""
     del argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
-    chosen = settings.RunSettings.from_flags(flags.FLAGS)
     try:
-        images = data.load(
-            chosen.dataset,
-            chosen.data_dir,
-            train_examples=chosen.train_examples,
-            label_noise=chosen.label_noise,
-        )
-        if images.note:
-            print(f"*** {images.note} ***", flush=True)
-        # TensorFlow comes with this import: only now, when flags and data are known to be right.
-        from kerasrestart.run import run
-
-        place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
-        run(chosen, images, **place)
-    except (ValueError, OSError) as error:
+        with interruptible():
+            _run(settings.RunSettings.from_flags(flags.FLAGS))
+    except (ValueError, OSError, RunStoppedError) as error:
         logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
-        fail(str(error))
+        fail(str(error), getattr(error, "status", 1))
+    except KeyboardInterrupt as error:
+        fail("Stopped before training began.", exit_status(error))
+
+
+def _run(chosen: settings.RunSettings) -> None:
+    images = data.load(
+        chosen.dataset,
+        chosen.data_dir,
+        train_examples=chosen.train_examples,
+        label_noise=chosen.label_noise,
+    )
+    if images.note:
+        print(f"*** {images.note} ***", flush=True)
+    # TensorFlow comes with this import: only now, when flags and data are known to be right.
+    from kerasrestart.run import run
+
+    place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
+    run(chosen, images, **place)
 
 
 def entry_point() -> None:

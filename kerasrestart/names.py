@@ -13,6 +13,7 @@ _CRITERIA = (
 CRITERIA = _CRITERIA + tuple(REVERSED + name for name in _CRITERIA)
 SELECTION_SCOPES = ("layer", "global")
 SELECTION_NORMALIZATIONS = ("none", "l2", "mean")
+ON_NAN = ("stop", "rollback")
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
 TASKS = ("none", "random_labels", "shuffled_classes")

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from kerasrestart import data, models
+from kerasrestart.checkpoint.divergence import DivergenceCheck
+from kerasrestart.checkpoint.guarded_fit import fit_to_end, saying_how_to_go_on
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
 from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
@@ -45,6 +47,7 @@ def run(
     Raises:
         ValueError, OSError: A setting cannot be used, or the folder is there already, holds a run
             with other settings, or cannot be written.
+        RunStoppedError: The run has been interrupted, could write no more, or its loss diverged.
     """
     keras.utils.set_random_seed(settings.seed)
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -154,7 +157,7 @@ def _train(
         evaluator,
         identity_of(settings, images),
         baseline=None if settings.baseline else folder.baseline,
-        seconds_before=begin.seconds,
+        begin=begin,
     )
     recorder = Recorder(settings, images, folder, evaluator, checkpoint)
     restart.observers += [
@@ -162,30 +165,55 @@ def _train(
         RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),
         recorder,
     ]
-    model.fit(
-        data.train_batches(
-            images.train,
-            batch_size,
-            seed=settings.seed,
-            augment=settings.augment,
-            first_epoch=begin.epoch,
-            regime=regime,
-            **scale,
-        ),
-        steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
-        validation_data=validation,
-        initial_epoch=settings.epochs if begin.done else begin.epoch,
-        epochs=settings.epochs,
-        verbose="auto" if sys.stdout.isatty() else 2,
-        shuffle=False,  # the batches come shuffled
-        callbacks=[
-            *([clock] if clock else []),
-            restart,
-            keras.callbacks.CSVLogger(str(folder.history), append=True),
-            keras.callbacks.TensorBoard(folder.path, write_graph=False),
-            checkpoint,  # last: an epoch is over when its state is written
-        ],
-    )
+
+    def fit(first_epoch: int) -> None:
+        model.fit(
+            data.train_batches(
+                images.train,
+                batch_size,
+                seed=settings.seed,
+                augment=settings.augment,
+                first_epoch=first_epoch,
+                regime=regime,
+                **scale,
+            ),
+            steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
+            validation_data=validation,
+            initial_epoch=settings.epochs if begin.done else first_epoch,
+            epochs=settings.epochs,
+            verbose="auto" if sys.stdout.isatty() else 2,
+            shuffle=False,  # the batches come shuffled
+            callbacks=[
+                *([clock] if clock else []),
+                DivergenceCheck(),
+                restart,
+                keras.callbacks.CSVLogger(str(folder.history), append=True),
+                keras.callbacks.TensorBoard(folder.path, write_graph=False),
+                checkpoint,  # last: an epoch is over when its state is written
+            ],
+        )
+
+    with saying_how_to_go_on(folder, checkpoint):
+        fit_to_end(
+            fit,
+            begin.epoch,
+            model,
+            checkpoint,
+            on_nan=settings.on_nan,
+            learning_rate_factor=settings.learning_rate_factor,
+        )
+        return _finish(model, restart, images, folder, evaluator, recorder)
+
+
+def _finish(
+    model: keras.Model,
+    restart: PartialRestart,
+    images: data.ImageData,
+    folder: RunFolder,
+    evaluator: RoundEvaluator,
+    recorder: Recorder,
+) -> dict[str, Any]:
+    """Saves the best weights, writes the record and prints the table."""
     model.set_weights(evaluator.best_weights)
     folder.save_model(model)
     record = recorder.write(restart, ended=True)

@@ -59,6 +59,7 @@ class RunSettings:
     mixed_precision: bool
     jit_compile: bool | None
     baseline: str | None
+    on_nan: str
 
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> RunSettings:
@@ -94,8 +95,9 @@ class RunSettings:
         ]
 
 
-PLACES = frozenset(("baseline", "data_dir"))
-"""Settings that name a folder: it may be moved, and what is in it is compared by itself."""
+FREE = frozenset(("baseline", "data_dir", "on_nan"))
+"""Settings in which a run may differ from what it goes on with: a folder may be moved, and what is
+in it is compared by itself; what is done about a diverged loss has changed nothing so far."""
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -271,6 +273,15 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         None,
         "Folder of a run whose baseline this one goes on from, so that runs that restart in "
         "different ways have the first round in common.",
+        **into,
+    )
+    flags.DEFINE_enum(
+        "on_nan",
+        "stop",
+        names.ON_NAN,
+        "What to do when the loss is infinite or not a number: stop, with the last good state "
+        "saved; or rollback: go back to that with the learning rate lowered by "
+        "--learning_rate_factor, up to three times.",
         **into,
     )
     for name in ("momentum", "weight_decay", "min_delta", "target"):

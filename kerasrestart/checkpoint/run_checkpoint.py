@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kerasrestart.checkpoint.starting_point import StartingPoint
 from kerasrestart.checkpoint.state_file import StateError, write_state
 from kerasrestart.files import sync_folder
 from kerasrestart.restart.records import RestartState
@@ -38,7 +39,12 @@ class RunCheckpoint(keras.callbacks.Callback):
         identity: What a run must have in common with the one that it goes on with: plain data.
         baseline: Where the state before the last epoch of the first round is kept for good, so that
             other runs can go on from there. Defaults to None: nowhere.
-        seconds_before: Seconds that the run took before this process. Defaults to 0.
+        begin: Where the run begins in this process. Defaults to its beginning.
+
+    Attributes:
+        rollbacks: For each time that the run was rolled back, the `epoch` and `batch`, counted from
+            0, in which its loss had diverged.
+        epochs_saved: How many epochs the state on disk has behind it; None where there is none.
     """
 
     def __init__(
@@ -48,12 +54,16 @@ class RunCheckpoint(keras.callbacks.Callback):
         evaluator: RoundEvaluator,
         identity: Mapping[str, Any],
         baseline: str | os.PathLike | None = None,
-        seconds_before: float = 0.0,
+        begin: StartingPoint | None = None,
     ):
         super().__init__()
         self.path, self.baseline = pathlib.Path(path), baseline and pathlib.Path(baseline)
         self.restart, self.evaluator, self.identity = restart, evaluator, identity
-        self._since = time.monotonic() - seconds_before
+        begin = begin or StartingPoint()
+        self.rollbacks: list[dict[str, int]] = list(begin.rollbacks)
+        self.epochs_saved = begin.epoch if self.path.exists() else None
+        self._first_epoch = begin.epoch
+        self._since = time.monotonic() - begin.seconds
 
     @property
     def seconds(self) -> float:
@@ -62,8 +72,9 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Writes the state that the run begins with, unless it has one already."""
-        if not self.path.exists():
-            self._write(next_epoch=0, done=False)
+        _build_optimizer(self.model)  # that of a state has all its variables from the beginning
+        if self.epochs_saved is None:
+            self._write(next_epoch=self._first_epoch, done=False)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the state."""
@@ -86,9 +97,11 @@ class RunCheckpoint(keras.callbacks.Callback):
             "variables": [variable.path for variable in variables],
             "restart": self.restart.state.to_dict(),
             "evaluator": evaluations,
+            "rollbacks": self.rollbacks,
             "seconds": round(self.seconds, 1),
         }
         write_state(self.path, arrays, content)
+        self.epochs_saved = next_epoch
 
 
 def take_up(
@@ -110,8 +123,7 @@ def take_up(
     Raises:
         StateError: The state is that of another model or optimizer.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    _build_optimizer(model)
     variables = [*model.variables, *model.optimizer.variables]
     try:
         if len(content["variables"]) != len(variables):
@@ -134,6 +146,11 @@ def take_up(
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     restart.resume(state, _part(arrays, "scores/"))
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from kerasrestart.checkpoint.branching import AFTER_BASELINE
 from kerasrestart.checkpoint.state_file import StateError, read_last_good, read_state
 from kerasrestart.data import ImageData
 from kerasrestart.report.run_folder import BASELINE, HISTORY, RunFolder
-from kerasrestart.settings import PLACES, RunSettings
+from kerasrestart.settings import FREE, RunSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class StartingPoint:
         history: The history that has the epochs before; None: the run's own.
         done: Whether there is no epoch left to train, only the run's end.
         seconds: What the run has taken so far.
+        rollbacks: Where it was rolled back, as `RunCheckpoint.rollbacks` has it.
         told: What a user is told of it, as the end of a line.
     """
 
@@ -35,6 +36,7 @@ class StartingPoint:
     history: pathlib.Path | None = None
     done: bool = False
     seconds: float = 0.0
+    rollbacks: tuple[dict[str, int], ...] = ()
     told: str = ""
 
 
@@ -63,7 +65,12 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
         epoch, done = content["next_epoch"], content["done"]
         told = f", going on behind epoch {epoch}{note}" if epoch else note
         return StartingPoint(
-            epoch, (arrays, content), done=done, seconds=content["seconds"], told=told
+            epoch,
+            (arrays, content),
+            done=done,
+            seconds=content["seconds"],
+            rollbacks=tuple(content["rollbacks"]),
+            told=told,
         )
     if settings.baseline is None:
         return StartingPoint()
@@ -80,6 +87,7 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
         epoch,
         (arrays, content),
         history=source / HISTORY,
+        rollbacks=tuple(content["rollbacks"]),
         told=f", going on behind epoch {epoch} of the baseline {source}",
     )
 
@@ -92,7 +100,7 @@ def _check_same(
     folder: pathlib.Path,
 ) -> None:
     try:
-        differ = mine.differences(theirs["settings"], free | PLACES)
+        differ = mine.differences(theirs["settings"], free | FREE)
         if images != theirs["data"]:
             differ.append("the images are others")
     except (KeyError, AttributeError, TypeError) as error:

@@ -65,6 +65,7 @@ class Recorder(RestartObserver):
             "data": self.images.summary(),
             "events": state["events"],
             "rounds": state["rounds"],
+            "rollbacks": self.checkpoint.rollbacks,
             "finished": (state["finished"] or "epochs used up") if ended else None,
             "table": table_rows(
                 self.images.name, restart.rounds, restart.events, self.evaluator.evaluations

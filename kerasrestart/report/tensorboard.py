@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 class RestartTensorBoard(RestartObserver):
     """Writes for TensorBoard what restarts do to each layer and to the metric.
+
+    Where the records cannot be written any more, as on a full disk, it warns once and writes none
+    from then on; training goes on.
 
     It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` whatever the
     `update_freq` of that. Steps are epochs counted from 0, as those of the other's `epoch_*`
@@ -73,10 +77,12 @@ class RestartTensorBoard(RestartObserver):
         self.settings = dict(settings or {})
         self.image_layer = image_layer
         self._writer: tf.summary.SummaryWriter | None = None
+        self._broken = False
 
     def on_train_begin(self, restart: PartialRestart) -> None:
         """Opens the file, and shows the settings at once."""
         _pictured_site(self.image_layer, restart.scorer.sites)
+        self._broken = False
         self._writer = tf.summary.create_file_writer(self.log_dir)
         if self.settings:
             with self._recording():
@@ -109,15 +115,24 @@ class RestartTensorBoard(RestartObserver):
 
     def on_train_end(self, restart: PartialRestart) -> None:
         """Closes the file; another `fit` begins another."""
-        self._writer.close()
+        with contextlib.suppress(tf.errors.OpError):  # it has been told of
+            self._writer.close()
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
         """Leads summaries to this writer."""
-        # With an integer update_freq the other callback leaves recording off between its batches.
-        with self._writer.as_default(), tf.summary.record_if(True):
-            yield
-        self._writer.flush()  # so that a run can be watched, and little is lost with a process
+        if self._broken:
+            yield  # summaries that no writer is the default for go nowhere
+            return
+        try:
+            # With an integer update_freq the other callback leaves recording off between batches.
+            with self._writer.as_default(), tf.summary.record_if(True):
+                yield
+            self._writer.flush()  # so that a run can be watched, and little is lost with a process
+        except tf.errors.OpError as error:
+            self._broken = True
+            reason = error.message.splitlines()[0]
+            warnings.warn(f"No more records of restarts in {self.log_dir}: {reason}", stacklevel=2)
 
     def _write_image(self, when: str, event: RestartEvent, restart: PartialRestart) -> None:
         site = _pictured_site(self.image_layer, restart.scorer.sites)

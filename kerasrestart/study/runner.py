@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kerasrestart.report.run_folder import read_record
-from kerasrestart.settings import PLACES
+from kerasrestart.settings import FREE
 from kerasrestart.study.plan import Job, PlanError
 
 _POLL_SECONDS = 0.2
@@ -42,7 +42,7 @@ def is_done(job: Job, folder: pathlib.Path) -> bool:
     record = read_record(folder / job.name)
     if record is None:
         return False
-    if differ := job.settings.differences(record["settings"], PLACES):
+    if differ := job.settings.differences(record["settings"], FREE):
         raise PlanError(
             f"{folder / job.name} holds a run with other settings: {'; '.join(differ)}. Pass "
             "another --study_name or --logdir, or remove it."

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -161,14 +162,62 @@ def test_the_control_shares_the_baseline_and_restarts_no_filter(finished):
     assert record["table"][1] != treated["table"][1]
 
 
-def test_a_run_that_is_there_is_not_overwritten(finished):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--noresume"], "pass --resume to go on with it"),
+        (["--seed=1", "--fraction=0.2"], "--fraction was 0.1, is 0.2; --seed was 0, is 1"),
+        (["--baseline=nowhere"], "baseline must be the folder of a run"),
+    ],
+)
+def test_a_run_that_is_there_is_not_overwritten(finished, arguments, says):
     folder, _ = finished
+    name = "other" if "nowhere" in arguments[0] else "first"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = command(*SMALL, "--run_name=first", cwd=folder.parents[1])
-    assert done.returncode != 0
-    assert one_line(done.stderr).startswith("error:")
-    assert "first" in done.stderr
+    done = command(*SMALL, f"--run_name={name}", *arguments, cwd=folder.parents[1])
+    assert done.returncode == 1
+    assert says in one_line(done.stderr)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_another_process_makes_is_left_alone(finished):
+    folder, _ = finished
+    with filelock.FileLock(folder / ".lock"):
+        done = command(*SMALL, "--run_name=first", cwd=folder.parents[1])
+    assert done.returncode == 1
+    assert "in use by a run that has not ended" in one_line(done.stderr)
+
+
+def prepare_half(folder):
+    (folder / "cifar10" / "3.0.2.incompleteAB12").mkdir(parents=True)
+
+
+def prepare_corrupt(folder):
+    version = folder / "cifar10" / "3.0.2"
+    version.mkdir(parents=True)
+    (version / "dataset_info.json").write_text('{"splits": [')
+    (version / "features.json").write_text("{}")
+
+
+@pytest.mark.parametrize("prepare", [None, pathlib.Path.mkdir, prepare_half, prepare_corrupt])
+def test_a_data_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, prepare):
+    folder = tmp_path / "data"
+    if prepare:
+        prepare(folder)
+    before = sorted(tmp_path.rglob("*"))
+    done = command("--dataset=cifar10", f"--data_dir={folder}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert str(folder) in one_line(done.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("logdir", ["a_file", "a_file/below", "/proc/nowhere"])
+def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdir):
+    (tmp_path / "a_file").write_text("mine")
+    done = command(*SMALL, f"--logdir={logdir}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert logdir.split("/")[-1] in one_line(done.stderr)
+    assert (tmp_path / "a_file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +258,13 @@ def test_a_run_that_is_there_is_not_overwritten(finished):
         (["--seed=-1"], "seed"),
         (["--train_examples=0"], "train_examples"),
         (["--run_name=../elsewhere"], "plain name"),
+        (["--run_name=/etc/elsewhere"], "plain name"),
+        (["--label_noise=1.5"], "label_noise"),
+        (["--warm_start_fraction=1"], "between 0 and 1"),
+        (["--warm_start_fraction=0.5"], "expected --trigger=epochs"),
+        (["--tasks=juggling"], "random_labels"),
+        (["--tasks=random_labels", "--trigger=epochs"], "expected --monitor=accuracy"),
+        (["--on_nan=pray"], "rollback"),
         (["--no_such_flag=1"], "no_such_flag"),
         (["--flagfile=no_such_file"], "no_such_file"),
         (["left", "over"], "left"),

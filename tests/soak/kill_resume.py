@@ -41,11 +41,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--each_point", action="store_true", help="One trial a point, no others.")
+    parser.add_argument(
+        "--points", help=f"One trial for each of these and no others, such as {','.join(POINTS)}."
+    )
     chosen = parser.parse_args()
     rng = random.Random(chosen.seed)
-    trials = [[(point, rng.randint(1, times))] for point, times in POINTS.items()]
-    if not chosen.each_point:
+    if chosen.points:
+        trials = [[(point, rng.randint(1, POINTS[point]))] for point in chosen.points.split(",")]
+    else:
         trials = [_plan(rng) for _ in range(chosen.trials)]
     # Imported but not used here: a child that is forked from this process saves the import.
     import kerasrestart.run  # noqa: F401

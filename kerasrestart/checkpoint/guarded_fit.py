@@ -1,0 +1,115 @@
+"""Trains a run to its end, through divergence where that is asked for; says how to go on if not."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.checkpoint.divergence import (
+    MOST_ROLLBACKS,
+    DivergedError,
+    what_came_before,
+    with_lower_rate,
+)
+from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
+from kerasrestart.checkpoint.state_file import read_last_good, write_state
+from kerasrestart.interruption import RunStoppedError, exit_status
+from kerasrestart.report.run_folder import RunFolder
+
+# What TensorFlow makes of a full disk, a folder that is gone, memory that is used up.
+_SYSTEM_ERRORS = (
+    *(tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError, tf.errors.UnknownError),
+    *(tf.errors.PermissionDeniedError, tf.errors.NotFoundError, tf.errors.UnavailableError),
+)
+
+
+def fit_to_end(
+    fit: Callable[[int], None],
+    first_epoch: int,
+    model: keras.Model,
+    checkpoint: RunCheckpoint,
+    *,
+    on_nan: str,
+    learning_rate_factor: float,
+) -> None:
+    """Trains; where the loss diverges, goes back to the last good state, if so asked.
+
+    Args:
+        fit: Trains from the epoch that it is given until the run is over.
+        first_epoch: That epoch.
+        model: The model that it trains.
+        checkpoint: What keeps the run's state.
+        on_nan: `"stop"`, or `"rollback"`: takes up the state of the last epoch that has ended, with
+            the learning rate lowered, up to three times in a run.
+        learning_rate_factor: What the learning rate is then multiplied by.
+
+    Raises:
+        DivergedError: The loss has diverged, and there is nothing more to be done.
+    """
+    while True:
+        try:
+            return fit(first_epoch)
+        except DivergedError as error:
+            arrays, content, _ = read_last_good(checkpoint.path)
+            before = what_came_before(checkpoint.restart.events, arrays, content["variables"])
+            told = f"{error}. {before}"
+            rollbacks = [*checkpoint.rollbacks, {"epoch": error.epoch, "batch": error.batch}]
+            if on_nan != "rollback":
+                way_out = "the same command with --on_nan=rollback, or a lower --learning_rate in a"
+                told = f"{told}. Pass {way_out} new run"
+            elif len(rollbacks) > MOST_ROLLBACKS:
+                told = f"{told}. Rolled back {MOST_ROLLBACKS} times already"
+            if on_nan != "rollback" or len(rollbacks) > MOST_ROLLBACKS:
+                raise DivergedError(told, error.epoch, error.batch) from error
+            arrays, content = with_lower_rate(arrays, content, learning_rate_factor)
+            content["rollbacks"] = rollbacks
+            write_state(checkpoint.path, arrays, content)  # so that a killed run goes on with it
+            take_up(arrays, content, model, checkpoint.restart, checkpoint.evaluator)
+            checkpoint.rollbacks, first_epoch = rollbacks, content["next_epoch"]
+            print(
+                f"{told}. Went back to the end of epoch {first_epoch}; learning rate times "
+                f"{learning_rate_factor:g}.",
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on(folder: RunFolder, checkpoint: RunCheckpoint) -> Iterator[None]:
+    """Turns what ends a run from outside into one line that says what is saved.
+
+    Raises:
+        RunStoppedError: The block was interrupted, could not write, or the loss has diverged.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise RunStoppedError(
+            f"Stopped. {_go_on(folder, checkpoint)}", exit_status(error)
+        ) from error
+    except DivergedError as error:
+        raise RunStoppedError(f"{error}. {_saved(checkpoint)}") from error
+    except (OSError, MemoryError, *_SYSTEM_ERRORS) as error:
+        reason = getattr(error, "message", None) or str(error) or type(error).__name__
+        raise RunStoppedError(f"{reason.splitlines()[0]}. {_go_on(folder, checkpoint)}") from error
+
+
+def _saved(checkpoint: RunCheckpoint) -> str:
+    epochs = checkpoint.epochs_saved
+    if epochs is None:
+        return "Nothing was trained yet."
+    return f"All up to the end of epoch {epochs} is saved." if epochs else "No epoch has ended yet."
+
+
+def _go_on(folder: RunFolder, checkpoint: RunCheckpoint) -> str:
+    path = folder.path
+    command = shlex.join(
+        [
+            *("python", "-m", "kerasrestart.main", f"--flagfile={path / 'flags.txt'}"),
+            *(f"--logdir={path.parent}", f"--run_name={path.name}"),
+        ]
+    )
+    return f"{_saved(checkpoint)} Go on with: {command}"
