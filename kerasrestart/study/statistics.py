@@ -86,7 +86,7 @@ def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) ->
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusts p-values for their number, so that one false alarm in the family is as rare as p says.
+    """Adjusts p-values for their number: one false alarm among all of them is as rare as p says.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (Scandinavian Journal
     of Statistics 6, 1979).
