@@ -83,9 +83,8 @@ def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), see
                         noise = rng.normal(0, 0.004, epochs)
                         curve += list(top - dip * np.exp(-time / 2) + noise)
                     best = [max(curve[n * epochs : (n + 1) * epochs]) for n in range(rounds)]
-                    test = [
-                        b - 0.004 + (rng.normal(0, 0.003) if n else 0) for n, b in enumerate(best)
-                    ]
+                    noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # none on what is in common
+                    test = [b - 0.004 + e for b, e in zip(best, noise, strict=True)]
                     one = result(
                         arm, s, test, best, model=model, variation=variation, epochs=epochs
                     )
