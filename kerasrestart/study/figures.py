@@ -102,12 +102,12 @@ def arms_by_epoch(group: Group) -> Figure:
         label = f"{arm.name} (n = {len(arm.results)})"
         curves = _stack([_curve(result)[first:] for result in arm.results])
         if curves.shape[1]:
-            band = _draw_curve(upper, curves, first + 1, color, dashes, label) or band
+            band = _draw_curve(upper, curves, first + 1, color, dashes, label, starts) or band
             shown.append(curves.mean(axis=0))
         pairs = [] if is_control or control is None else _pairs(arm, control)
         if pairs:
             gaps = _stack([_curve(a)[first:] - _curve(c)[first:] for a, c in pairs])
-            _draw_curve(lower, gaps, first + 1, color, dashes, None)
+            _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
     before = _stack([_curve(result)[: starts[0]] for result in _one_of_each_seed(group)])
     _draw_curve(upper, before, 1, _BASELINE_COLOR, "-", "baseline")
     _zoom(upper, before.mean(axis=0), shown)
@@ -120,9 +120,9 @@ def arms_by_epoch(group: Group) -> Figure:
             f"restart {number}", (start + 0.5, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -2), textcoords="offset points", va="top", fontsize=7.5, color="#555555",
         )  # fmt: skip
-    upper.set(ylabel=_label(group), title=group.name)
+    upper.set(ylabel=_label(group), title=group.name, xlim=(0, None))
     lower.set(xlabel="epoch", ylabel="difference from\nthe control (points)")
-    _legend(upper, f"mean over seeds; band: {band}" if band else "", outside=True)
+    _legend(upper, f"mean over seeds;\nband: {band}" if band else "", outside=True)
     return figure
 
 
@@ -135,7 +135,7 @@ def arms_by_restart(group: Group) -> Figure:
     most = max(len(_starts(result)) for result in group.results)
     # From light to dark: the rounds have an order.
     shades = [_BASELINE_COLOR, *mpl.colormaps["viridis_r"](np.linspace(0.15, 1, max(1, most)))]
-    ends, first_ends = [], []
+    before, later, band = np.array([]), [], ""
     for axes, arm in zip(grid.flat, group.arms, strict=False):
         for number in range(most + 1):
             rounds = [_round(result, number) for result in arm.results]
@@ -144,10 +144,13 @@ def arms_by_restart(group: Group) -> Figure:
                 continue
             label = f"after restart {number}" if number else "baseline"
             dashes = "-" if number else "--"
-            _draw_curve(axes, curves, 1, shades[number], dashes, label)
-            (ends if number else first_ends).append(curves.mean(axis=0))
+            band = _draw_curve(axes, curves, 1, shades[number], dashes, label) or band
+            if number:
+                later.append(curves.mean(axis=0))
+            else:
+                before = curves.mean(axis=0)
         axes.set_title(f"{arm.name} (n = {len(arm.results)})", fontsize=9)
-    _zoom(grid[0, 0], first_ends[0], ends)
+    _zoom(grid[0, 0], before, later)
     for axes in list(grid.flat)[len(group.arms) :]:
         axes.set_visible(False)
     for column in range(across):
@@ -155,7 +158,8 @@ def arms_by_restart(group: Group) -> Figure:
         grid[lowest, column].set_xlabel("epoch of the round")
         grid[lowest, column].tick_params(labelbottom=True)
     figure.supylabel(_label(group), fontsize=9)
-    figure.suptitle(group.name, fontsize=10)
+    told = f" (mean over seeds; band: {band})" if band else ""
+    figure.suptitle(f"{group.name}{told}", fontsize=10)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False
@@ -224,9 +228,7 @@ def _label(group: Group) -> str:
 def _starts(result: CellResult) -> list[int]:
     """The first epoch of each round after the baseline; of a baseline alone, where it ended."""
     rounds = result.record["rounds"]
-    return [r["first_epoch"] for r in rounds[1:]] or [
-        rounds[0]["first_epoch"] + rounds[0]["epochs"]
-    ]
+    return [r["first_epoch"] for r in rounds[1:]] or [rounds[0]["epochs"]]
 
 
 def _round(result: CellResult, number: int) -> np.ndarray:
@@ -257,13 +259,31 @@ def _stack(curves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _draw_curve(
-    axes: Axes, curves: np.ndarray, first: int, color, dashes: str, label: str | None
+    axes: Axes,
+    curves: np.ndarray,
+    first: int,
+    color: str | np.ndarray,
+    dashes: str,
+    label: str | None,
+    breaks: Sequence[int] = (),
 ) -> str:
-    """Draws the mean of some runs with a band; returns what the band is."""
-    epochs = np.arange(first, first + curves.shape[1])
+    """Draws the mean of some runs with a band, and returns what the band is.
+
+    Args:
+        axes: Where to.
+        curves: `[runs, epochs]`.
+        first: The first epoch, counted from 1.
+        color: Of the line.
+        dashes: Its style.
+        label: What it is called; None: nothing.
+        breaks: The lines are broken behind these epochs, counted from 1. Defaults to none.
+    """
+    epochs = np.arange(first, first + curves.shape[1], dtype=float)
+    gaps = [place - first + 1 for place in breaks if first <= place < epochs[-1]]
+    # A point alone makes no line.
+    marker = "o" if len(epochs) <= len(gaps) + 1 else None
+    epochs, curves = np.insert(epochs, gaps, np.nan), np.insert(curves, gaps, np.nan, axis=1)
     mean = curves.mean(axis=0)
-    # One epoch makes no line.
-    marker = "o" if len(epochs) == 1 else None
     axes.plot(epochs, mean, color=color, linestyle=dashes, label=label, marker=marker, markersize=4)
     if len(curves) < 2:
         return ""
@@ -291,8 +311,8 @@ def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None
 
 
 def _legend(axes: Axes, title: str, *, outside: bool = False) -> None:
-    place = (
-        {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if outside else {"loc": "lower right"}
-    )
+    place = {"loc": "lower right"}
+    if outside:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
     axes.legend(title=title or None, title_fontsize=7.5, fontsize=8, alignment="left", **place)
     axes.xaxis.get_major_locator().set_params(integer=True)
