@@ -30,6 +30,7 @@ class Arm:
         name: What it is called.
         results: Its runs, in the order of the seeds.
         summary: Of its outcomes.
+        last: Of what it has at the last epoch.
         difference: What it has more than the control; None for the control, and where they have no
             seed in common.
         adjusted_p: The difference's p after Holm's correction over the arms of this model and
@@ -43,28 +44,29 @@ class Arm:
     name: str
     results: tuple[CellResult, ...]
     summary: Summary
+    last: Summary
     difference: Difference | None
     adjusted_p: float | None
     seeds_needed: int | None
     verdict: str
 
     def sentence(self) -> str:
-        """The verdict as a sentence."""
+        """The verdict as a sentence or two, in Markdown."""
         difference = self.difference
         if difference is None:
-            return f"{self.name}: no seed in common with the control, so nothing can be said."
+            return f"**{self.name}**: no seed in common with the control, so nothing can be said."
         n, points = difference.n, f"{difference.mean:+.2f} points"
         seeds = f"{n} seed" if n == 1 else f"{n} seeds"
         if self.verdict == "equal":
-            return f"{self.name} and the control are equal in each of {seeds}."
+            return f"**{self.name}** and the control are equal in each of {seeds}."
         if n == 1:
             return (
-                f"{self.name} and the control are not told apart with 1 seed: {points}, and one "
+                f"**{self.name}** and the control are not told apart with 1 seed: {points}, and one "
                 "seed tells nothing of the spread."
             )
         if difference.p is None:
             return (
-                f"{self.name} and the control are not told apart with {seeds}: the difference is "
+                f"**{self.name}** and the control are not told apart with {seeds}: the difference is "
                 f"{points} in each, so its spread is not known."
             )
         sure = (
@@ -72,7 +74,7 @@ class Arm:
             f"{difference.high:+.2f}, p {p_text(self.adjusted_p)} after Holm's correction)"
         )
         if self.verdict != "not told apart":
-            return f"{self.name} is {self.verdict} than the control: {sure}, {seeds}."
+            return f"**{self.name}** is {self.verdict} than the control: {sure}, {seeds}."
         needed = self.seeds_needed
         if needed is None:
             enough = f"more than {MOST_SEEDS} seeds would be needed"
@@ -81,7 +83,7 @@ class Arm:
         else:
             enough = f"{needed} seeds are enough"
         return (
-            f"{self.name} and the control are not told apart with {seeds}: {sure}. By the spread "
+            f"**{self.name}** and the control are not told apart with {seeds}: {sure}. By the spread "
             f"seen here, {enough} to find a true difference of one point with a power of "
             f"{POWER:.0%}."
         )
@@ -153,6 +155,7 @@ def _arms(by_arm: Mapping[str, list[CellResult]]) -> tuple[Arm, ...]:
             name,
             tuple(sorted(by_arm[name], key=lambda result: result.cell.seed)),
             summarize(list(percent[name].values())),
+            summarize([100 * result.last for result in by_arm[name]]),
             difference,
             p,
             _needed(difference),

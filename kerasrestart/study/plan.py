@@ -177,7 +177,7 @@ def make_plan(
                 )
             baseline = _baseline(jobs, common, chosen, label, variation, seed)
             cell = Cell(label, arm_label, seed, variation)
-            name = "-".join(filter(None, (label, arm_label, variation, f"s{seed}")))
+            name = cell.name
             if name in jobs:
                 raise PlanError(f"'{name}' comes twice: networks, arms and sweeps need own names.")
             where = f"--baseline={logdir}/{baseline.name}"

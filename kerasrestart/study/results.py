@@ -28,6 +28,11 @@ class Cell:
     seed: int
     variation: str = ""
 
+    @property
+    def name(self) -> str:
+        """The name of its run, and of the run's folder."""
+        return "-".join(filter(None, (self.model, self.arm, self.variation, f"s{self.seed}")))
+
 
 @dataclasses.dataclass(frozen=True)
 class CellResult:

@@ -143,6 +143,8 @@ def differences(groups: Sequence[Group]) -> Table:
                     "n": arm.summary.n,
                     "mean": arm.summary.mean,
                     "standard deviation": arm.summary.deviation,
+                    "mean, last epoch": arm.last.mean,
+                    "standard deviation, last epoch": arm.last.deviation,
                     "pairs": values and values["n"],
                     "difference": values and values["mean"],
                     "deviation of differences": values and values["deviation"],
@@ -154,7 +156,7 @@ def differences(groups: Sequence[Group]) -> Table:
                 }
             )
     header = (
-        *("model", *(["variation"] if varied else []), "arm", "verdict", "mean", "pairs"),
+        *("model", *(["variation"] if varied else []), "arm", "verdict", "mean", "last epoch", "pairs"),
         *("difference", "95 % interval", "p", "p after Holm", "seeds for one point"),
     )
     title = "Differences from the control"
@@ -165,12 +167,13 @@ def _difference_texts(arm: Arm) -> tuple[str, ...]:
     found = arm.difference
     if found is None:
         verdict = "" if arm.name == CONTROL else "no seed in common"
-        return (arm.name, verdict, _mean(arm.summary), *[""] * 6)
+        return (arm.name, verdict, _mean(arm.summary), _mean(arm.last), *[""] * 6)
     interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     return (
         arm.name,
         arm.verdict,
         _mean(arm.summary),
+        _mean(arm.last),
         str(found.n),
         f"{found.mean:+.2f}",
         interval,
