@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from kerasrestart.files import written_whole
-from kerasrestart.study.results import CellResult
+from kerasrestart.study.results import CellResult, common_settings
 
 # TensorBoard reads files with `tfevents` in their names; one of the same name is replaced.
 _FILE = "events.out.tfevents.0.study"
@@ -26,7 +26,7 @@ def write_hparams(folder: pathlib.Path, results: Sequence[CellResult]) -> None:
         folder: Where to: below the folder that TensorBoard is given. Each run has a folder in it.
         results: The runs.
     """
-    common = dict(set.intersection(*(set(r.record["settings"].items()) for r in results)))
+    common = common_settings(results)
     sessions = {}
     for result in results:
         sessions[result.cell.name] = result, _hyperparameters(result, common)

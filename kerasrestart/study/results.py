@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasrestart.report.run_folder import HISTORY, read_record
@@ -141,6 +141,16 @@ def load_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
     if not whole:
         raise ValueError(f"{folder} holds a record without a table of rounds: remove it.")
     return result
+
+
+def common_settings(results: Sequence[CellResult]) -> dict[str, Any]:
+    """The settings that have the same value in all runs, one or more, in their usual order."""
+    first, *others = (result.record["settings"] for result in results)
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
 
 
 def _read_history(path: pathlib.Path) -> dict[str, tuple[float, ...]]:

@@ -156,7 +156,15 @@ def differences(groups: Sequence[Group]) -> Table:
                 }
             )
     header = (
-        *("model", *(["variation"] if varied else []), "arm", "verdict", "mean", "last epoch", "pairs"),
+        *(
+            "model",
+            *(["variation"] if varied else []),
+            "arm",
+            "verdict",
+            "mean",
+            "last epoch",
+            "pairs",
+        ),
         *("difference", "95 % interval", "p", "p after Holm", "seeds for one point"),
     )
     title = "Differences from the control"
