@@ -78,9 +78,20 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     # The columns from the third to the last but one hold numbers: to the right.
-    right = [2 <= column < len(header) - 1 for column in range(len(header))]
+    return align(header, lines, right=[2 <= n < len(header) - 1 for n in range(len(header))])
+
+
+def align(header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Makes a Markdown table of columns that stand below each other in a terminal too.
+
+    Args:
+        header: The names of the columns.
+        lines: The rows, a text for each column.
+        right: For each column whether it is set to the right, as numbers are.
+    """
+    # Three, for a rule of a colon alone is none.
+    widths = [max(3, *map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
     cells = (
         [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]

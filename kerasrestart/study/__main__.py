@@ -6,16 +6,17 @@ python -m kerasrestart.study --flagfile=flags/small_data.flags
 from __future__ import annotations
 
 import pathlib
+import re
+import shlex
 import sys
 
 from absl import app, flags
 
 from kerasrestart import settings
 from kerasrestart.command_line import fail, parse_or_exit
-from kerasrestart.study.plan import Job, PlanError, make_plan, parse_seeds
+from kerasrestart.study.plan import SET_BY_THE_STUDY, Job, PlanError, make_plan, parse_seeds
 
 _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"]
-_SET_BY_THE_STUDY = ("model", "seed", "baseline")
 
 settings.define_flags()
 flags.adopt_module_key_flags(settings)
@@ -59,7 +60,13 @@ def main(argv: list[str]) -> None:
             for job in jobs:
                 print(job.command(str(folder)))
             return
-        from kerasrestart.study.collect import collect  # found wanting before hours of work
+        try:  # found wanting before hours of work
+            from kerasrestart.study.collect import collect
+        except ModuleNotFoundError as error:
+            raise PlanError(
+                f"A study's report needs {error.name}, which is not installed: pip install "
+                '"kerasrestart[study]", or pip install ".[study]" in a checkout.'
+            ) from error
         from kerasrestart.study.runner import run_jobs
 
         failed: dict[str, str] = {}
@@ -82,7 +89,7 @@ def _plan(chosen: flags.FlagValues, folder: str) -> list[Job]:
     base = []
     for name in run_flags:
         if chosen[name].present:
-            if name in _SET_BY_THE_STUDY:
+            if name in SET_BY_THE_STUDY:
                 raise PlanError(
                     f"--{name} is set by the study: expected --network, --seeds, and no --baseline."
                 )
@@ -98,7 +105,9 @@ def _plan(chosen: flags.FlagValues, folder: str) -> list[Job]:
 
 
 def _command() -> str:
-    return " ".join(["python -m kerasrestart.study", *sys.argv[1:]])
+    """What makes the study: the report of a --collect is that of the runs."""
+    words = [word for word in sys.argv[1:] if not re.fullmatch("--?(no)?collect(=.*)?", word)]
+    return shlex.join(["python", "-m", "kerasrestart.study", *words])
 
 
 def _tell(line: str) -> None:

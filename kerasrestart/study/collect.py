@@ -5,9 +5,11 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from kerasrestart.study.hparams import write_hparams
 from kerasrestart.study.plan import Job
 from kerasrestart.study.report import write_report
-from kerasrestart.study.results import load_cell
+from kerasrestart.study.results import CellResult, common_settings, load_cell
+from kerasrestart.study.runner import is_done
 
 
 def collect(
@@ -18,7 +20,7 @@ def collect(
     title: str | None,
     command: str,
 ) -> pathlib.Path:
-    """Writes the report of the runs that are there.
+    """Writes the report of the runs that are there, and what TensorBoard's HParams tab shows.
 
     Args:
         jobs: The runs of the study.
@@ -31,25 +33,26 @@ def collect(
         Where the report is.
 
     Raises:
-        ValueError: No run has ended yet.
+        ValueError: No run has ended yet, or one was made with other settings.
     """
-    results, missing = [], {}
+    results: list[CellResult] = []
+    missing: dict[str, str] = {}
     for job in jobs:
         if job.cell is None:
             continue
-        found = load_cell(folder / job.name, job.cell)
+        found = load_cell(folder / job.name, job.cell) if is_done(job, folder) else None
         if found is None:
             missing[job.name] = failed.get(job.name, "has not ended")
         else:
             results.append(found)
     if not results:
         raise ValueError(f"No run in {folder} has ended yet: nothing to report.")
-    shared = set.intersection(*(set(r.record["settings"].items()) for r in results))
+    write_hparams(folder / "hparams", results)
     return write_report(
         folder,
         results,
         title=title or f"Study {folder.name}",
-        settings=dict(sorted(shared)),
+        settings=common_settings(results),
         command=command,
         missing=missing,
     )

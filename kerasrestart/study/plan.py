@@ -18,6 +18,7 @@ BASELINE = "baseline"
 CONTROL = "none"
 # Arms are compared at equal budget: all rounds are equally long, and all restarts are made.
 _EQUAL_BUDGET = ("--trigger=epochs", "--nostop_on_repeat")
+SET_BY_THE_STUDY = ("model", "seed", "baseline")
 
 
 class PlanError(ValueError):
@@ -120,17 +121,30 @@ def parse_sweep(texts: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     Raises:
         PlanError: One is of another form.
     """
-    axes = []
+    axes: dict[str, list[str]] = {}
     for text in texts:
         flag, _, values = text.partition("=")
         if not flag or not all(values.split(",")):
             raise PlanError(f"sweep must be such as fraction=0.05,0.1. Received: {text!r}")
-        axes.append([f"{flag}={value}" for value in values.split(",")])
-    return [("+".join(parts), tuple(f"--{part}" for part in parts)) for parts in _product(axes)]
+        if flag in axes:
+            raise PlanError(f"'{flag}' is swept twice: expected all its values in one --sweep.")
+        axes[flag] = [f"{flag}={value}" for value in values.split(",")]
+        _refuse("sweep", axes[flag], (*SET_BY_THE_STUDY, "init"))
+    return [("+".join(parts), tuple(f"--{part}" for part in parts)) for parts in _crossed(axes)]
 
 
-def _product(axes: list[list[str]]) -> list[tuple[str, ...]]:
-    return list(itertools.product(*axes))
+def _crossed(axes: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    return list(itertools.product(*axes.values()))
+
+
+def _refuse(what: str, parts: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses flags that the study would override, or that would break its pairs."""
+    for part in parts:
+        if (name := part.lstrip("-").partition("=")[0]) in names:
+            raise PlanError(
+                f"--{what} cannot set {name}: models come from --network, seeds from --seeds, "
+                f"initializers from --arms, and baselines are shared. Received: {part}"
+            )
 
 
 def make_plan(
@@ -164,20 +178,23 @@ def make_plan(
     for seed, network, (variation, swept) in itertools.product(seeds, networks, parse_sweep(sweep)):
         label, own = named_arguments(network)
         own = own if ":" in network else (f"--model={network}",)
+        _refuse("network", own, ("seed", "baseline"))
         common = (*_EQUAL_BUDGET, *base, *own, *swept, f"--seed={seed}")
-        criterion = _settings(common).criterion
+        usual = _settings(common)
         for arm in arms:
-            arm_label, arm_flags = arm_arguments(arm, criterion)
+            arm_label, arm_flags = arm_arguments(arm, usual.criterion)
+            _refuse("arm", arm_flags, SET_BY_THE_STUDY)
             arguments = (*common, *arm_flags)
             chosen = _settings(arguments)
-            if chosen.trigger != "epochs":
-                raise PlanError(
-                    "The arms of a study must train equally long: expected --trigger=epochs. "
-                    f"Received: --trigger={chosen.trigger}"
-                )
+            _check_budget(chosen, usual)
             baseline = _baseline(jobs, common, chosen, label, variation, seed)
             cell = Cell(label, arm_label, seed, variation)
-            name = "-".join(filter(None, (label, arm_label, variation, f"s{seed}")))
+            name = cell.name
+            if not settings.is_plain_name(name):
+                raise PlanError(
+                    "Runs are named by what they are made with: expected letters, digits and "
+                    f"_.=+- in networks, arms and sweeps. Received: {name!r}"
+                )
             if name in jobs:
                 raise PlanError(f"'{name}' comes twice: networks, arms and sweeps need own names.")
             where = f"--baseline={logdir}/{baseline.name}"
@@ -189,6 +206,32 @@ def make_plan(
                 cell,
             )
     return list(jobs.values())
+
+
+def _check_budget(arm: settings.RunSettings, usual: settings.RunSettings) -> None:
+    """Refuses arms that may not train as long as the control."""
+    wrong = {
+        f"--trigger={arm.trigger}": arm.trigger != "epochs",
+        "--stop_on_repeat": arm.stop_on_repeat,
+        f"--target={arm.target}": arm.target is not None,
+        f"{_epochs(arm)} epochs against {_epochs(usual)}": _epochs(arm) != _epochs(usual),
+    }
+    for received, is_wrong in wrong.items():
+        if is_wrong:
+            raise PlanError(
+                "The arms of a study must train equally long: expected --trigger=epochs, "
+                "--nostop_on_repeat, no --target and equally many epochs. Received: " + received
+            )
+    if _epochs(arm) <= arm.round_epochs:
+        raise PlanError(
+            "A study compares what comes after the baseline: expected --max_restarts of 1 or more "
+            f"and --epochs above --round_epochs={arm.round_epochs}. Received: "
+            f"--max_restarts={arm.max_restarts} --epochs={arm.epochs}"
+        )
+
+
+def _epochs(of: settings.RunSettings) -> int:
+    return min(of.epochs, of.round_epochs * (of.max_restarts + 1))
 
 
 def _baseline(

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from kerasrestart.report.run_folder import read_record
 from kerasrestart.settings import FREE
@@ -26,6 +25,7 @@ class _Running:
     job: Job
     process: subprocess.Popen
     log: pathlib.Path
+    log_start: int  # what attempts before it wrote ends here
     since: float
 
 
@@ -81,11 +81,12 @@ def run_jobs(
     waiting = [
         job for job in jobs if job.name not in done and (job.cell is not None or job.name in needed)
     ]
+    total = len(done) + len(waiting)
     failed: dict[str, str] = {}
     durations: list[float] = []
     running: list[_Running] = []
     if done:
-        tell(f"{len(done)} of {len(jobs)} runs have ended already.")
+        tell(f"{len(done)} of {total} runs have ended already.")
     with _ending(running):
         while waiting or running:
             for job in [j for j in waiting if j.needs in failed]:
@@ -108,7 +109,7 @@ def run_jobs(
                 left = (len(waiting) + len(running)) * sum(durations) / len(durations) / workers
                 failures = f", {len(failed)} failed" if failed else ""
                 tell(
-                    f"[{len(done)}/{len(jobs)} runs{failures}, about {_time(left)} left] {what} "
+                    f"[{len(done)}/{total} runs{failures}, about {_time(left)} left] {what} "
                     f"after {_time(seconds)}"
                 )
             time.sleep(_POLL_SECONDS if running else 0)
@@ -121,6 +122,7 @@ def _start(job: Job, folder: pathlib.Path, workers: int) -> _Running:
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = {"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ}
     with log.open("ab") as output:
+        log_start = output.tell()
         process = subprocess.Popen(
             [sys.executable, *job.command_arguments(str(folder))],
             stdin=subprocess.DEVNULL,
@@ -131,7 +133,7 @@ def _start(job: Job, folder: pathlib.Path, workers: int) -> _Running:
             # Ctrl-C is for the study, which then ends its processes.
             start_new_session=True,
         )
-    return _Running(job, process, log, time.monotonic())
+    return _Running(job, process, log, log_start, time.monotonic())
 
 
 @contextlib.contextmanager
@@ -157,11 +159,12 @@ def _end_with_parent() -> None:
 
 
 def _reason(one: _Running) -> str:
-    lines = one.log.read_text(errors="replace").splitlines()
+    written = one.log.read_bytes()[one.log_start :]
+    lines = written.decode(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     code = one.process.returncode
     ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    last: Any = errors[-1].removeprefix("error: ") if errors and code > 0 else ended
+    last = errors[-1].removeprefix("error: ") if errors and code > 0 else ended
     return f"{last} (see {one.log})"
 
 

@@ -1,0 +1,232 @@
+"""The report of a study: Markdown, HTML, tables and figures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from kerasrestart.files import write_text, written_whole
+from kerasrestart.report.table import align
+from kerasrestart.study import figures, tables
+from kerasrestart.study.comparison import Group, compare
+from kerasrestart.study.plan import CONTROL
+from kerasrestart.study.results import CellResult
+from kerasrestart.study.statistics import CONFIDENCE
+
+_CAPTIONS = {
+    "baselines": "accuracy by epoch of the baselines.",
+    "arms": "accuracy by epoch of each arm, and below it the mean over the seeds of what it has "
+    "more than the control of the same seed.",
+    "restarts": "the rounds of each arm laid over each other.",
+    "differences": "what each arm has more than the control, with confidence intervals.",
+}
+_NOT_SHOWN = ("seed", "baseline")  # the seeds are the repetitions, the baselines are folders
+_CSS = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.9rem; }
+th, td { border: 1px solid #8886; padding: 0.2rem 0.6rem; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
+code { font-size: 0.9em; overflow-wrap: anywhere; }
+pre { overflow-x: auto; padding: 0.6rem; border: 1px solid #8886; }
+img { max-width: 100%; background: #fff; }
+"""
+
+
+def write_report(
+    folder: pathlib.Path,
+    results: Sequence[CellResult],
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    command: str,
+    missing: Mapping[str, str],
+) -> pathlib.Path:
+    """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
+
+    The same results give the same bytes: there are no times in it.
+
+    Args:
+        folder: The study's folder, where they go.
+        results: The runs that have ended, one or more, in the study's order.
+        title: Head of the report.
+        settings: What all runs have in common.
+        command: The command line that makes the study.
+        missing: For each run that there is no result of: why, in a few words.
+
+    Returns:
+        Where `report.md` is.
+    """
+    groups = compare(results)
+    made = [
+        tables.differences(groups),
+        tables.by_initialisation(groups),
+        tables.by_restart(groups),
+    ]
+    drawn = figures.draw(groups)
+    images = {f"figures/{name}.svg": figures.to_bytes(f, "svg") for name, f in drawn.items()}
+    files = dict(images)
+    files |= {f"figures/{name}.png": figures.to_bytes(f, "png") for name, f in drawn.items()}
+    for table in made:
+        files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
+        files[f"tables/{table.name}.csv"] = table.to_csv().encode()
+    for part in ("figures", "tables"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for old in (folder / part).iterdir():
+            if f"{part}/{old.name}" not in files:
+                old.unlink()  # of an arm that the study no longer has
+    for name, content in files.items():
+        with written_whole(folder / name) as file:
+            file.write(content)
+    sections = [
+        f"# {_line(title)}",
+        _question(groups),
+        *_verdicts(groups),
+        *_tables(made),
+        *_figures(list(images)),
+        *_settings(groups, settings),
+        *_origin(results),
+        "## Command",
+        f"```\n{command}\n```",
+        *_missing(missing),
+    ]
+    text = "\n\n".join(sections) + "\n"
+    write_text(folder / "report.html", to_html(text, _line(title), images))
+    write_text(folder / "report.md", text)
+    return folder / "report.md"
+
+
+def to_html(text: str, title: str, images: Mapping[str, bytes]) -> str:
+    """Makes one HTML file of a text in Markdown, which needs no other file.
+
+    Args:
+        text: The text.
+        title: The document's title.
+        images: SVG files, by the name that the text calls them by.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(text)
+    for token in (child for of_block in tokens for child in of_block.children or ()):
+        if token.type == "image" and (source := parser.normalizeLink(token.attrs["src"])) in images:
+            encoded = base64.b64encode(images[source]).decode()
+            token.attrs["src"] = f"data:image/svg+xml;base64,{encoded}"
+    body = parser.renderer.render(tokens, parser.options, {})
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n"
+        f"<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def _question(groups: Sequence[Group]) -> str:
+    outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
+    return (
+        f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
+        f"learning rate alone? Arms are compared by {outcomes}. For each seed all arms that train "
+        "alike go on from one baseline, so they are compared in pairs. All make the same number of "
+        "epochs. What is chosen is chosen by the monitored metric; the test set is only reported."
+    )
+
+
+def _verdicts(groups: Sequence[Group]) -> list[str]:
+    sections = ["## Verdicts"]
+    for group in groups:
+        sections.append(f"**{group.name}**")
+        sentences = [arm.sentence() for arm in group.arms if arm.name != CONTROL]
+        if not any(arm.name == CONTROL for arm in group.arms):
+            sentences = ["No run of the control has ended, so nothing can be said."]
+        elif not sentences:
+            sentences = ["No arm but the control has ended."]
+        sections.append("\n".join(f"- {sentence}" for sentence in sentences))
+    return [
+        *sections,
+        f"Points are percentage points. An interval is that of one comparison alone "
+        f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
+        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}.",
+    ]
+
+
+def _tables(made: Sequence[tables.Table]) -> list[str]:
+    sections = ["## Tables", "In percent; mean ± standard deviation over the seeds."]
+    for table in made:
+        sections += [f"### {table.title}", table.to_markdown()]
+    return sections
+
+
+def _figures(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    sections = ["## Figures"]
+    for name in names:
+        stem = pathlib.PurePosixPath(name).name.removesuffix(".svg")
+        kind, _, of = stem.partition("-")
+        sections += [f"![{stem}](<{name}>)", f"{of or 'All models'}: {_CAPTIONS[kind]}"]
+    return sections
+
+
+def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
+    rows = [(_code(k), _code(v)) for k, v in common.items() if k not in _NOT_SHOWN]
+    sections = ["## Settings", "Common to all runs:", _table(("setting", "value"), rows)]
+    own = []
+    for group in groups:
+        for arm in group.arms:
+            of_runs = [result.record["settings"] for result in arm.results]
+            differ = [
+                f"--{name}={value}"
+                for name, value in of_runs[0].items()
+                if name not in common and name not in _NOT_SHOWN
+                if all(other.get(name) == value for other in of_runs)
+            ]
+            seeds = " ".join(str(result.cell.seed) for result in arm.results)
+            own.append((group.name, arm.name, _code(" ".join(differ)), seeds))
+    header = ("model", "arm", "settings of its own", "seeds")
+    return [*sections, "By arm:", _table(header, own)]
+
+
+def _origin(results: Sequence[CellResult]) -> list[str]:
+    data = {json.dumps(r.record["data"], sort_keys=True): r.record["data"] for r in results}
+    rows = []
+    for of_data in data.values():
+        counts = " + ".join(str(count) for count in of_data["examples"].values())
+        rows.append((of_data["name"], counts, _code(of_data["sha256"])))
+    sections = ["## Data and versions"]
+    notes = dict.fromkeys(of_data["note"] for of_data in data.values() if of_data["note"])
+    sections += [f"**{_line(note)}**" for note in notes]
+    header = ("data", "images to train, validate and test", "SHA-256")
+    sections.append(_table(header, rows))
+    if len(data) > 1:
+        sections.append("The runs were not all made on the same images.")
+    names = dict.fromkeys(name for r in results for name in r.record["versions"])
+    versions = [
+        (name, ", ".join(sorted({str(r.record["versions"].get(name)) for r in results})))
+        for name in names
+    ]
+    return [*sections, _table(("software", "version"), versions)]
+
+
+def _missing(missing: Mapping[str, str]) -> list[str]:
+    if not missing:
+        return []
+    rows = [(_code(name), _code(why)) for name, why in missing.items()]
+    return ["## Runs that there is no result of", _table(("run", "why"), rows)]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return align(header, rows, right=[False] * len(header))
+
+
+def _code(value: Any) -> str:
+    """A value as inline code in a cell of a table."""
+    text = _line(value).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`" if text else ""
+
+
+def _line(value: Any) -> str:
+    return " ".join(str(value).split())
