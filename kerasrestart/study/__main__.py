@@ -14,6 +14,7 @@ from absl import app, flags
 
 from kerasrestart import settings
 from kerasrestart.command_line import fail, parse_or_exit
+from kerasrestart.interruption import exit_status, interruptible
 from kerasrestart.study.plan import SET_BY_THE_STUDY, Job, PlanError, make_plan, parse_seeds
 
 _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"]
@@ -73,15 +74,16 @@ def main(argv: list[str]) -> None:
         if not chosen.collect:
             arms = sum(job.cell is not None for job in jobs)
             print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
-            failed = run_jobs(jobs, folder, workers=chosen.workers, tell=_tell)
+            with interruptible():
+                failed = run_jobs(jobs, folder, workers=chosen.workers, tell=_tell)
         report = collect(jobs, folder, failed, title=chosen.title, command=_command())
         print(f"Report: {report}", flush=True)
         if failed:
             fail(f"{len(failed)} of {len(jobs)} runs failed; the report tells why")
     except (PlanError, ValueError, OSError) as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        fail("stopped; the same command goes on where it was", status=130)
+    except KeyboardInterrupt as error:
+        fail("Stopped; the same command goes on where it was.", exit_status(error))
 
 
 def _plan(chosen: flags.FlagValues, folder: str) -> list[Job]:

@@ -1,0 +1,71 @@
+"""The flags of a run: whatever is typed is taken or refused, and never a traceback."""
+
+import math
+
+import pytest
+from absl import flags
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from kerasrestart import settings
+
+NAMES = list(settings.RunSettings.__dataclass_fields__)
+TYPED = st.one_of(
+    st.text(max_size=12),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["", "0", "-0", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0"]),
+)
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    settings.define_flags(values)
+    values(["run", *arguments])
+    return settings.RunSettings.from_flags(values)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), TYPED, max_size=4))
+@hypothesis_settings(max_examples=400, deadline=None)
+def test_any_value_is_taken_as_it_is_meant_or_refused(typed):
+    try:
+        chosen = parsed(*(f"--{name}={value}" for name, value in typed.items()))
+    except flags.Error as error:
+        assert any(f"--{name}" in str(error) for name in typed)  # noqa: PT017 - either is right
+        return
+    for name, value in chosen.to_dict().items():
+        if isinstance(value, float) and name != "target":
+            assert math.isfinite(value), name
+            assert value >= 0, name
+    # What was taken comes back by the flagfile that the run writes.
+    lines = [
+        settings.as_flag(name, value)
+        for name, value in chosen.to_dict().items()
+        if value is not None
+    ]
+    assert parsed(*lines) == chosen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_a_flag_that_tells_what_it_does(name):
+    values = flags.FlagValues()
+    settings.define_flags(values)
+    assert len(values[name].help.strip()) > 10
+
+
+def test_differences_name_the_flags_and_both_values():
+    one, other = parsed(), parsed("--seed=3", "--data_dir=elsewhere", "--augment")
+    assert other.differences(one.to_dict(), settings.FREE) == [
+        "--augment was False, is True",
+        "--seed was 0, is 3",
+    ]
+    older = one.to_dict()
+    del older["on_nan"]  # a record of a version that had no such flag
+    assert one.differences(older) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "/a", "a\\b", "a\nb", "", "-a", "ä"])
+def test_a_name_that_could_lead_elsewhere_is_no_plain_name(name):
+    assert not settings.is_plain_name(name)
+    assert settings.is_plain_name("mininet-uniform_0.1+x=2")
