@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,6 +47,10 @@ class LoadedWeights:
     sha256: str
     layers: tuple[str, ...]
     kept: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of it, made of JSON types only."""
+        return {"sha256": self.sha256, "layers": list(self.layers), "kept": dict(self.kept)}
 
     def summary(self) -> str:
         """One line: which layers have weights of the file, and which do not, and why."""

@@ -10,15 +10,15 @@ import threading
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 
-import keras
-
 from kerasrestart.files import written_whole
 
 _BLOCK = 2**20
 
 
 def fetch_weights(url: str, sha256_prefix: str, timeout: float = 5.0) -> pathlib.Path:
-    """Returns a file in the cache of Keras (`~/.keras/models`), downloaded where it is not there.
+    """Returns a file in the cache of Keras, downloaded where it is not there.
+
+    The cache is `$KERAS_HOME/models`, else `~/.keras/models`.
 
     Args:
         url: Where it is published.
@@ -31,7 +31,8 @@ def fetch_weights(url: str, sha256_prefix: str, timeout: float = 5.0) -> pathlib
         OSError: The file cannot be downloaded or written.
     """
     name = url.rpartition("/")[2]
-    path = pathlib.Path(keras.config.keras_home()) / "models" / name
+    home = os.environ.get("KERAS_HOME") or "~/.keras"
+    path = pathlib.Path(home).expanduser() / "models" / name
     if path.exists():
         _check(path, _digest(path), sha256_prefix)
         return path

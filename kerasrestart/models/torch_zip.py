@@ -17,7 +17,7 @@ import pathlib
 import pickle
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -55,27 +55,29 @@ def read_torch_zip(path: str | os.PathLike) -> dict[str, np.ndarray]:
             float tensors in a dict; or a tensor is not float32 or not contiguous. One line.
         OSError: The file cannot be read.
     """
-    path = pathlib.Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            root = pickled.removesuffix("data.pkl")
-            if root + "byteorder" in archive.namelist():
-                order = archive.read(root + "byteorder").decode()
-                if order != "little":
-                    raise ValueError(f"its bytes must be in little order, not in {order!r}")
-            if archive.getinfo(pickled).file_size > _MOST_PICKLE:
-                raise ValueError("its list of tensors is too long to be one")
-            content = _Reader(io.BytesIO(archive.read(pickled))).load()
-            if not isinstance(content, dict):
-                raise ValueError(f"it must hold a dict of tensors, but holds {_kind(content)}")
-            return {name: _array(name, tensor, archive, root) for name, tensor in content.items()}
-    except OSError:
-        raise
-    except Exception as error:  # an altered zip or pickle can end in nearly any error
-        raise ValueError(
-            f"{path} cannot be read as tensors of torch.save: {_in_one_line(error)}"
-        ) from error
+    with pathlib.Path(path).open("rb") as file:
+        try:
+            return _read(file)
+        except Exception as error:  # an altered zip or pickle can end in nearly any error
+            raise ValueError(
+                f"{path} cannot be read as tensors of torch.save: {_in_one_line(error)}"
+            ) from error
+
+
+def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        root = pickled.removesuffix("data.pkl")
+        if root + "byteorder" in archive.namelist():
+            order = archive.read(root + "byteorder").decode()
+            if order != "little":
+                raise ValueError(f"its bytes must be in little order, not in {order!r}")
+        if archive.getinfo(pickled).file_size > _MOST_PICKLE:
+            raise ValueError("its list of tensors is too long to be one")
+        content = _Reader(io.BytesIO(archive.read(pickled))).load()
+        if not isinstance(content, dict):
+            raise ValueError(f"it must hold a dict of tensors, but holds {_kind(content)}")
+        return {name: _array(name, tensor, archive, root) for name, tensor in content.items()}
 
 
 class _Reader(pickle.Unpickler):
@@ -118,11 +120,12 @@ def _array(name: Any, tensor: Any, archive: zipfile.ZipFile, root: str) -> np.nd
     if tensor.strides != _contiguous(shape):
         raise ValueError(f"tensor '{name}' must lie contiguously, but has strides {tensor.strides}")
     try:
-        content = archive.read(f"{root}data/{storage.key}")
+        member = archive.getinfo(f"{root}data/{storage.key}")
+        if member.file_size != 4 * storage.count or tensor.offset + count > storage.count:
+            raise ValueError(f"tensor '{name}' has {member.file_size} bytes, too few or too many")
+        content = archive.read(member)
     except (KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"tensor '{name}' is damaged: {_in_one_line(error)}") from error
-    if len(content) != 4 * storage.count or tensor.offset + count > storage.count:
-        raise ValueError(f"tensor '{name}' has {len(content)} bytes, too few or too many")
     return np.frombuffer(content, "<f4", count, 4 * tensor.offset).reshape(shape)
 
 
