@@ -30,8 +30,8 @@ def alexnet(
     `dense1` has fewer inputs; weights from a file are summed up for it, so that the network
     computes the same function.
 
-    Convolutions and dense layers begin with He's uniform weights (ReLU follows, and no norm), the
-    last with Glorot's.
+    Weights begin as Keras's defaults, Glorot's. (With He's, which are larger, and no norm, the
+    units die within an epoch at a learning rate of 0.01.)
 
     Args:
         input_shape: Height, width (at least 63 each) and channels of an image. Defaults to
@@ -59,25 +59,25 @@ def alexnet(
             f"AlexNet needs images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels: give it larger "
             f"ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
         )
-    active = {"activation": "relu", "kernel_initializer": "he_uniform"}
+
     pooling = {"pool_size": 3, "strides": 2}
     inputs = keras.Input(input_shape, name="image")
     # Two pixels on each side: "same" would pad otherwise where the stride is 4.
     x = layers.ZeroPadding2D(2, name="pad1")(inputs)
-    x = layers.Conv2D(64, 11, strides=4, **active, name="conv1")(x)
+    x = layers.Conv2D(64, 11, strides=4, activation="relu", name="conv1")(x)
     x = layers.MaxPooling2D(**pooling, name="pool1")(x)
-    x = layers.Conv2D(192, 5, padding="same", **active, name="conv2")(x)
+    x = layers.Conv2D(192, 5, padding="same", activation="relu", name="conv2")(x)
     x = layers.MaxPooling2D(**pooling, name="pool2")(x)
-    x = layers.Conv2D(384, 3, padding="same", **active, name="conv3")(x)
-    x = layers.Conv2D(256, 3, padding="same", **active, name="conv4")(x)
-    x = layers.Conv2D(256, 3, padding="same", **active, name="conv5")(x)
+    x = layers.Conv2D(384, 3, padding="same", activation="relu", name="conv3")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv4")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv5")(x)
     x = layers.MaxPooling2D(**pooling, name="pool5")(x)
     x = _at_most_6x6(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(dropout, name="dropout1")(x)
-    x = layers.Dense(units, **active, name="dense1")(x)
+    x = layers.Dense(units, activation="relu", name="dense1")(x)
     x = layers.Dropout(dropout, name="dropout2")(x)
-    x = layers.Dense(units, **active, name="dense2")(x)
+    x = layers.Dense(units, activation="relu", name="dense2")(x)
     # In float32 under mixed precision too: the loss is taken from these.
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     model = keras.Model(inputs, logits, name=name)

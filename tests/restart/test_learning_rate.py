@@ -20,7 +20,8 @@ def trained(optimizer, factor=None, steps=1):
     model = keras.Model(inputs, keras.layers.Dense(3, name="second")(hidden))
     if factor is not None:
         scale_learning_rate(optimizer, model.get_layer("first").variables, factor)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, run_eagerly=True)  # the tests below make graphs of it
     before = [v.numpy() for v in model.weights]
     for _ in range(steps):
         model.fit(X, Y, batch_size=24, verbose=0)
