@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DATASETS = ("auto", "cifar10", "shapes")
-MODELS = ("mininet",)
+MODELS = ("mininet", "alexnet", "resnet20")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 REVERSED = "reversed_"
 _CRITERIA = (

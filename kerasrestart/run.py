@@ -14,12 +14,19 @@ from kerasrestart.checkpoint.guarded_fit import fit_to_end, saying_how_to_go_on
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
 from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
+from kerasrestart.models.alexnet_weights import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    LoadedWeights,
+    load_alexnet_weights,
+)
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
 from kerasrestart.report.run_folder import RunFolder, read_record
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.learning_rate import scale_learning_rate
 from kerasrestart.settings import RunSettings
 
 
@@ -55,29 +62,47 @@ def run(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
     try:
-        model, restart = build_model(settings, images), restart_callback(settings)
+        model, weights = build_model(settings, images)
+        restart = restart_callback(settings)
         restart.check(model)  # before there is a folder
         prefix = f"{settings.model}-{settings.init}-{images.name}"
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
-            return _train(model, restart, settings, images, folder)
+            return _train(model, restart, settings, images, folder, weights)
         finally:
             folder.release()
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-def build_model(settings: RunSettings, images: data.ImageData) -> keras.Model:
-    """Builds and compiles the model that the settings name, for these images."""
+def build_model(
+    settings: RunSettings, images: data.ImageData
+) -> tuple[keras.Model, LoadedWeights | None]:
+    """Builds and compiles the model that the settings name, for these images.
+
+    Returns:
+        The model, and what weights of a file it has; None where it has none.
+    """
     build = getattr(models, settings.model)
-    model = build(images.train.images.shape[1:], len(images.classes))
+    height, width, channels = images.train.images.shape[1:]
+    side = settings.image_size
+    model = build((side or height, side or width, channels), len(images.classes))
+    optimizer, weights = _optimizer(settings), None
+    if settings.weights is not None:
+        weights = load_alexnet_weights(model, settings.weights)
+        if settings.freeze_features:
+            for layer in model.layers:
+                layer.trainable = not isinstance(layer, keras.layers.Conv2D)
+        if (factor := settings.pretrained_learning_rate_factor) != 1:
+            loaded = [v for name in weights.layers for v in model.get_layer(name).variables]
+            scale_learning_rate(optimizer, loaded, factor)
     model.compile(
-        optimizer=_optimizer(settings),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
     )
-    return model
+    return model, weights
 
 
 def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
@@ -127,20 +152,27 @@ def _train(
     settings: RunSettings,
     images: data.ImageData,
     folder: RunFolder,
+    weights: LoadedWeights | None,
 ) -> dict[str, Any]:
-    begin = starting_point(folder, settings, images)
+    digest = weights and weights.sha256
+    begin = starting_point(folder, settings, images, digest)
     if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record
     scale = {"mean": images.mean, "deviation": images.deviation}
+    if weights:
+        scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
+    scale["image_size"] = settings.image_size
     batch_size = settings.batch_size
+    # Several batches are held at once: only as stored are images small enough for 500.
+    evaluated = batch_size if settings.image_size else max(batch_size, 500)
     regime, clock = regime_of(settings, images), None
     if regime is not None:
         clock = RegimeClock(regime)
     names = None if clock is None else clock.class_order
     validation, test = (
-        data.evaluation_batches(split, max(batch_size, 500), class_order=names, **scale)
+        data.evaluation_batches(split, evaluated, class_order=names, **scale)
         for split in (images.validation, images.test)
     )
     evaluator = RoundEvaluator(test)
@@ -149,17 +181,20 @@ def _train(
     if begin.state is not None:
         take_up(*begin.state, model, restart, evaluator)
     print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
+    if weights:
+        print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
     folder.keep_history(begin.epoch, begin.history)
     checkpoint = RunCheckpoint(
         folder.state,
         restart,
         evaluator,
-        identity_of(settings, images),
+        identity_of(settings, images, digest),
         baseline=None if settings.baseline else folder.baseline,
         begin=begin,
     )
-    recorder = Recorder(settings, images, folder, evaluator, checkpoint)
+    told = weights and weights.to_dict()
+    recorder = Recorder(settings, images, folder, evaluator, checkpoint, told)
     restart.observers += [
         evaluator,
         RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),

@@ -26,6 +26,10 @@ class RunSettings:
     warm_start_fraction: float | None
     tasks: str
     augment: bool
+    image_size: int | None
+    weights: str | None
+    freeze_features: bool
+    pretrained_learning_rate_factor: float
     init: str
     criterion: str
     fraction: float | None
@@ -145,6 +149,32 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.DEFINE_boolean("augment", False, "Flip and shift the training images.", **into)
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "Height and width that images are brought to, bilinearly. Default: as they are stored.",
+        **whole,
+    )
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "Weights that --model=alexnet begins with: a .safetensors or .pth file under torchvision's "
+        "names, or imagenet: torchvision's own, downloaded once. Images are then normalised as "
+        "ImageNet's.",
+        **into,
+    )
+    flags.DEFINE_boolean(
+        "freeze_features",
+        False,
+        "Leave the convolutions of --weights as they are: they are neither trained nor restarted.",
+        **into,
+    )
+    flags.DEFINE_float(
+        "pretrained_learning_rate_factor",
+        1.0,
+        "What the learning rate of layers with --weights is multiplied by, above 0 and at most 1.",
+        **share,
+    )
     flags.DEFINE_enum(
         "init",
         "uniform",
@@ -297,6 +327,27 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         )
     flags.register_validator(
         "learning_rate", lambda v: 0 < v < math.inf, "must be a number above 0", **into
+    )
+    flags.register_validator(
+        "pretrained_learning_rate_factor",
+        lambda v: 0 < v <= 1,
+        "must be above 0 and at most 1",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["weights", "model"],
+        lambda v: v["weights"] is None or v["model"] == "alexnet",
+        "--weights are for --model=alexnet",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["weights", "freeze_features", "pretrained_learning_rate_factor"],
+        lambda v: (
+            v["weights"] is not None
+            or (not v["freeze_features"] and v["pretrained_learning_rate_factor"] == 1)
+        ),
+        "--freeze_features and --pretrained_learning_rate_factor are about layers with --weights",
+        **into,
     )
     flags.register_validator("label_noise", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)

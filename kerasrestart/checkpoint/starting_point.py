@@ -40,24 +40,35 @@ class StartingPoint:
     told: str = ""
 
 
-def identity_of(settings: RunSettings, images: ImageData) -> dict[str, Any]:
-    """What a run and the one that goes on with it must have in common."""
-    return {"settings": settings.to_dict(), "data": images.fingerprint}
+def identity_of(
+    settings: RunSettings, images: ImageData, weights: str | None = None
+) -> dict[str, Any]:
+    """What a run and the one that goes on with it must have in common.
+
+    Args:
+        settings: Its settings.
+        images: Its data.
+        weights: SHA-256 of the file of weights that it begins with. Defaults to None: of none.
+    """
+    return {"settings": settings.to_dict(), "data": images.fingerprint, "weights": weights}
 
 
-def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) -> StartingPoint:
+def starting_point(
+    folder: RunFolder, settings: RunSettings, images: ImageData, weights: str | None = None
+) -> StartingPoint:
     """Looks where a run is to begin; writes nothing.
 
     Args:
         folder: Its folder.
         settings: Its settings.
         images: Its data.
+        weights: SHA-256 of the file of weights that it begins with. Defaults to None: of none.
 
     Raises:
-        ValueError: The folder's run, or that of the baseline, had other settings or data; there is
-            no baseline; or a state is damaged, and so is the one before it.
+        ValueError: The folder's run, or that of the baseline, had other settings, data or weights;
+            there is no baseline; or a state is damaged, and so is the one before it.
     """
-    mine = settings, images.fingerprint
+    mine = settings, images.fingerprint, weights
     if (found := read_last_good(folder.state)) is not None:
         arrays, content, wrong = found
         _check_same(*mine, content["identity"], frozenset(), folder.path)
@@ -95,6 +106,7 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
 def _check_same(
     mine: RunSettings,
     images: str,
+    weights: str | None,
     theirs: Mapping[str, Any],
     free: frozenset[str],
     folder: pathlib.Path,
@@ -103,6 +115,8 @@ def _check_same(
         differ = mine.differences(theirs["settings"], free | FREE)
         if images != theirs["data"]:
             differ.append("the images are others")
+        if weights != theirs.get("weights"):
+            differ.append("the weights that it begins with are others")
     except (KeyError, AttributeError, TypeError) as error:
         raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error
     if differ:

@@ -29,6 +29,7 @@ def train_batches(
     mean: np.ndarray,
     deviation: np.ndarray,
     augment: bool = False,
+    image_size: int | None = None,
     first_epoch: int = 0,
     regime: Regime | None = None,
 ) -> tf.data.Dataset:
@@ -46,6 +47,8 @@ def train_batches(
         augment: Whether each image is flipped left to right with probability one half and
             shifted by up to `PADDING` pixels each way (default `False`). What a shift uncovers is
             0, the mean colour (He et al. 2016).
+        image_size: Height and width that images are brought to at last, at least 1, by bilinear
+            interpolation without antialiasing. Default: they stay as they are stored.
         first_epoch: Number of the epoch to begin with, default 0.
         regime: What each epoch is trained on, default all of `split` as it is. An epoch that is
             made of part of it has as many batches as any other.
@@ -88,6 +91,7 @@ def train_batches(
         return (shift_and_flip(images, step_seed) if augment else images), labels
 
     batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch).map(one_batch)
+    batches = _resized(batches, image_size)
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
 
@@ -126,6 +130,7 @@ def evaluation_batches(
     *,
     mean: np.ndarray,
     deviation: np.ndarray,
+    image_size: int | None = None,
     class_order: tf.Variable | None = None,
 ) -> tf.data.Dataset:
     """Returns every example once, in the order of the split.
@@ -135,6 +140,7 @@ def evaluation_batches(
         batch_size: Examples a batch, at least 1. The last batch has what is left.
         mean: Of each channel, float32 `[3]`, pixels being 0..1.
         deviation: Of each channel, as `mean`, above 0.
+        image_size: Height and width that images are brought to, as in `train_batches`.
         class_order: What each class is called, int32 `[classes]`, as it stands when the examples
             are iterated over. Default: as in the split.
 
@@ -152,7 +158,8 @@ def evaluation_batches(
         images, labels = fetch(tf.range(start, tf.minimum(start + batch_size, len(split))))
         return images, labels if class_order is None else tf.gather(class_order, labels)
 
-    return tf.data.Dataset.range(steps).map(one_batch).prefetch(tf.data.AUTOTUNE)
+    batches = _resized(tf.data.Dataset.range(steps).map(one_batch), image_size)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -180,6 +187,23 @@ def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.image.crop_and_resize(
         images, box, tf.range(count), [height, width], method="nearest", extrapolation_value=0
     )
+
+
+def _resized(batches: tf.data.Dataset, side: int | None) -> tf.data.Dataset:
+    """Brings the images of batches to one size.
+
+    It comes last: behind augmentation, whose shifts are in pixels of the images as they are stored.
+    With normalising, which is linear too, it could change places.
+    """
+    if side is None:
+        return batches
+    check_integer("image_size", side, 1)
+
+    def resize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.image.resize(images, [side, side], method="bilinear", antialias=False), labels
+
+    # It takes one core longer than an accelerator takes to train on the batch. The order stays.
+    return batches.map(resize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fetcher(

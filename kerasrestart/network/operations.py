@@ -19,7 +19,8 @@ MERGING = frozenset(
 
 
 def _of_each_rank(*kinds: str) -> tuple[type[layers.Layer], ...]:
-    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds for rank in (1, 2, 3))
+    names = [f"{kind}{rank}D" for kind in kinds for rank in (1, 2, 3)]
+    return tuple(getattr(layers, name) for name in names if hasattr(layers, name))
 
 
 # Maps of each channel by itself, positively homogeneous of degree one (f(ax) = a f(x), a > 0),
@@ -32,6 +33,8 @@ HOMOGENEOUS = (
     *SHRINKING,
     layers.Dropout,
     *_of_each_rank("SpatialDropout", "ZeroPadding", "UpSampling"),
+    # Of newer Keras; may leave fewer elements or more.
+    *_of_each_rank("AdaptiveAveragePooling", "AdaptiveMaxPooling"),
 )
 # All layers that leave each channel by itself, and in its place; batch norms apart.
 CHANNELWISE = (

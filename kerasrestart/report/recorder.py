@@ -31,6 +31,8 @@ class Recorder(RestartObserver):
         folder: Its folder.
         evaluator: What reads the test set.
         checkpoint: What knows how long the run has taken.
+        weights: What the record says of the file of weights that the run began with. Defaults to
+            None: there was none.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Recorder(RestartObserver):
         folder: RunFolder,
         evaluator: RoundEvaluator,
         checkpoint: RunCheckpoint,
+        weights: dict[str, Any] | None = None,
     ):
         self.settings, self.images, self.folder = settings, images, folder
-        self.evaluator, self.checkpoint = evaluator, checkpoint
+        self.evaluator, self.checkpoint, self.weights = evaluator, checkpoint, weights
 
     def on_round_end(self, ended, restart):
         """Writes what is known so far."""
@@ -63,6 +66,7 @@ class Recorder(RestartObserver):
             "settings": self.settings.to_dict(),
             "versions": versions(),
             "data": self.images.summary(),
+            "weights": self.weights,
             "events": state["events"],
             "rounds": state["rounds"],
             "rollbacks": self.checkpoint.rollbacks,

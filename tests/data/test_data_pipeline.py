@@ -202,3 +202,51 @@ def test_bad_numbers_are_refused_in_one_line(change, text):
     with pytest.raises(DataError, match=text) as caught:
         train_batches(numbered_split(8), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def bilinear(image, side):
+    """Bilinear resizing in float64, pixel centres at halves, edges repeated."""
+
+    def matrix(size):
+        places = np.clip((np.arange(side) + 0.5) * size / side - 0.5, 0, size - 1)
+        low = np.minimum(np.floor(places).astype(int), size - 2)
+        weights = np.zeros((side, size))
+        weights[np.arange(side), low] = 1 - (places - low)
+        weights[np.arange(side), low + 1] += places - low
+        return weights
+
+    rows, columns = matrix(image.shape[0]), matrix(image.shape[1])
+    return np.einsum("ih,hwc,jw->ijc", rows, np.float64(image), columns)
+
+
+@pytest.mark.parametrize("side", [21, 5])
+def test_images_are_brought_to_one_size_bilinearly_without_antialiasing(side):
+    split = textured_split(7)
+    mean, deviation = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.3, 0.5])
+    expected = np.stack([bilinear((i / 255.0 - mean) / deviation, side) for i in split.images])
+    options = {"mean": mean, "deviation": deviation, "image_size": side}
+    for dataset in (
+        evaluation_batches(split, 3, **options),
+        train_batches(split, 3, seed=0, **options).take(3),
+    ):
+        assert dataset.element_spec[0].shape.as_list() == [None, side, side, 3]
+        for images, labels in dataset.as_numpy_iterator():
+            np.testing.assert_allclose(images, expected[labels], atol=1e-5)
+
+
+def test_resized_batches_come_in_the_order_of_the_others_and_resume_exactly():
+    split = textured_split(20)
+    options = {"seed": 4, "augment": True, **PLAIN}
+    stored = list(train_batches(split, 8, **options).take(9).as_numpy_iterator())
+    large = list(train_batches(split, 8, image_size=24, **options).take(9).as_numpy_iterator())
+    tail = train_batches(split, 8, image_size=24, first_epoch=1, **options).take(6)
+    for (small, labels), (image, same) in zip(stored, large, strict=True):
+        np.testing.assert_array_equal(labels, same)  # augmented first: shifts of stored pixels
+        np.testing.assert_allclose(image[0], bilinear(small[0], 24), atol=1e-5)
+    for one, other in zip(large[3:], tail.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_a_size_below_one_is_refused():
+    with pytest.raises(DataError, match="image_size"):
+        evaluation_batches(textured_split(3), 3, image_size=0, **PLAIN)

@@ -1,0 +1,92 @@
+"""Fetches a published file of weights, whole and checked, or says how to get it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import queue
+import threading
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+
+from kerasrestart.files import written_whole
+
+_BLOCK = 2**20
+
+
+def fetch_weights(url: str, sha256_prefix: str, timeout: float = 5.0) -> pathlib.Path:
+    """Returns a file in the cache of Keras, downloaded where it is not there.
+
+    The cache is `$KERAS_HOME/models`, else `~/.keras/models`.
+
+    Args:
+        url: Where it is published.
+        sha256_prefix: First hex digits of the file's SHA-256, as PyTorch's files have them in their
+            names.
+        timeout: Longest wait in seconds for the server, and for each block. Defaults to 5.
+
+    Raises:
+        ValueError: The file that is there, or that came, has another SHA-256.
+        OSError: The file cannot be downloaded or written.
+    """
+    name = url.rpartition("/")[2]
+    home = os.environ.get("KERAS_HOME") or "~/.keras"
+    path = pathlib.Path(home).expanduser() / "models" / name
+    if path.exists():
+        _check(path, _digest(path), sha256_prefix)
+        return path
+    print(f"Downloading {url} to {path}", flush=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with _open(url, timeout) as response, written_whole(path) as file:
+            while block := response.read(_BLOCK):
+                digest.update(block)
+                file.write(block)
+            _check(url, digest.hexdigest(), sha256_prefix)  # before the file takes its name
+    except (OSError, HTTPException) as error:
+        raise OSError(
+            f"{url} cannot be downloaded ({_reason(error)}): fetch it where there is a network and "
+            f"put it at {path}, or name a file of weights by its path."
+        ) from error
+    return path
+
+
+def _open(url: str, timeout: float) -> HTTPResponse:
+    """Opens a URL within a time that bounds the look-up of the name too, as no socket's does."""
+    answer: queue.SimpleQueue[HTTPResponse | BaseException] = queue.SimpleQueue()
+
+    def ask():
+        try:
+            answer.put(urllib.request.urlopen(url, timeout=timeout))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        response = answer.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
+    if isinstance(response, ValueError):  # a malformed proxy setting
+        raise OSError(str(response)) from response
+    if isinstance(response, BaseException):
+        raise response
+    return response
+
+
+def _digest(path: str | os.PathLike) -> str:
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(source: object, digest: str, prefix: str) -> None:
+    if not digest.startswith(prefix):
+        raise ValueError(
+            f"{source} is damaged: its SHA-256 must begin with {prefix}. Received: {digest[:16]}…; "
+            "remove the file to have it downloaded anew."
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__

@@ -1,0 +1,71 @@
+"""ResNet-20, the residual network for CIFAR-10."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+
+def resnet20(
+    input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, name: str = "resnet20"
+) -> keras.Model:
+    """Builds the 20-layer network of He et al. 2016 ("Deep residual learning", section 4.2).
+
+    A 3x3 convolution, three stages of three blocks with 16, 32 and 64 filters, the average over
+    all positions, and a dense layer: 269,722 trainable weights for 10 classes. A block is two
+    3x3 convolutions, each with its batch norm, added to the block's input. Where a stage begins,
+    positions are halved by a stride of 2 and the shortcut has no weights (option A of the paper):
+    it takes every other position, and zeros for the channels that are new.
+
+    A convolution has no bias, since a batch norm follows, and begins with He's normal weights.
+
+    Args:
+        input_shape: Height, width and channels of an image. Defaults to `(32, 32, 3)`.
+        classes: Number of classes. Defaults to 10.
+        name: Name of the model. Defaults to `"resnet20"`.
+
+    Returns:
+        A Functional model from float32 `[batch, *input_shape]` to logits `[batch, classes]`.
+    """
+    inputs = keras.Input(input_shape, name="image")
+    x = _convolution(inputs, 16, 1, "conv1", "bn1")
+    x = layers.ReLU(name="relu1")(x)
+    for stage, filters in enumerate((16, 32, 64), start=1):
+        for block in (1, 2, 3):
+            stride = 2 if stage > 1 and block == 1 else 1
+            x = _block(x, filters, stride, f"stage{stage}_block{block}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    # In float32 under mixed precision too: the loss is taken from these.
+    logits = layers.Dense(classes, kernel_initializer="he_normal", dtype="float32", name="logits")(
+        x
+    )
+    return keras.Model(inputs, logits, name=name)
+
+
+def _block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
+    shortcut = x
+    if stride > 1:
+        # A pool of one position is every other position as it is.
+        shortcut = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsample")(x)
+        zeros = layers.Rescaling(0.0, name=f"{name}_zeros")(shortcut)
+        shortcut = layers.Concatenate(name=f"{name}_widen")([shortcut, zeros])
+    y = _convolution(x, filters, stride, f"{name}_conv1", f"{name}_bn1")
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = _convolution(y, filters, 1, f"{name}_conv2", f"{name}_bn2")
+    y = layers.Add(name=f"{name}_add")([y, shortcut])
+    return layers.ReLU(name=f"{name}_relu2")(y)
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, stride: int, name: str, norm: str
+) -> keras.KerasTensor:
+    x = layers.Conv2D(
+        filters,
+        3,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    return layers.BatchNormalization(name=norm)(x)
