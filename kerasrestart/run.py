@@ -23,6 +23,7 @@ from kerasrestart.models.alexnet_weights import (
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
 from kerasrestart.report.run_folder import RunFolder, read_record
+from kerasrestart.report.score_log import ScoreLog
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
@@ -184,7 +185,7 @@ def _train(
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
-    folder.keep_history(begin.epoch, begin.history)
+    folder.keep_epochs(begin.epoch, begin.source)
     checkpoint = RunCheckpoint(
         folder.state,
         restart,
@@ -197,6 +198,7 @@ def _train(
     recorder = Recorder(settings, images, folder, evaluator, checkpoint, told)
     restart.observers += [
         evaluator,
+        ScoreLog(folder.scores),
         RestartTensorBoard(folder.path / "restart", settings=settings.to_dict()),
         recorder,
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from kerasrestart.checkpoint.branching import AFTER_BASELINE
 from kerasrestart.checkpoint.state_file import StateError, read_last_good, read_state
 from kerasrestart.data import ImageData
-from kerasrestart.report.run_folder import BASELINE, HISTORY, RunFolder
+from kerasrestart.report.run_folder import BASELINE, RunFolder
 from kerasrestart.settings import FREE, RunSettings
 
 
@@ -24,7 +24,7 @@ class StartingPoint:
         epoch: Its first epoch.
         state: Arrays and content of the state to take up, as `take_up` gets them; None at the
             beginning.
-        history: The history that has the epochs before; None: the run's own.
+        source: The folder with the history of the epochs before; None: the run's own.
         done: Whether there is no epoch left to train, only the run's end.
         seconds: What the run has taken so far.
         rollbacks: Where it was rolled back, as `RunCheckpoint.rollbacks` has it.
@@ -33,7 +33,7 @@ class StartingPoint:
 
     epoch: int = 0
     state: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
-    history: pathlib.Path | None = None
+    source: pathlib.Path | None = None
     done: bool = False
     seconds: float = 0.0
     rollbacks: tuple[dict[str, int], ...] = ()
@@ -97,7 +97,7 @@ def starting_point(
     return StartingPoint(
         epoch,
         (arrays, content),
-        history=source / HISTORY,
+        source=source,
         rollbacks=tuple(content["rollbacks"]),
         told=f", going on behind epoch {epoch} of the baseline {source}",
     )

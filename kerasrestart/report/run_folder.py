@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import filelock
@@ -89,6 +90,11 @@ class RunFolder:
         """Where the logs of each epoch go, as CSV."""
         return self.path / HISTORY
 
+    @property
+    def scores(self) -> pathlib.Path:
+        """Where the scores of each epoch go, a line of JSON each."""
+        return self.path / SCORES
+
     def write_flags(self, settings: dict[str, Any]) -> None:
         """Writes `flags.txt`: `--flagfile` of it repeats the run, in a folder of its own.
 
@@ -108,28 +114,30 @@ class RunFolder:
         """Writes `run.json`, whole or not at all."""
         write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
 
-    def keep_history(self, epochs: int, source: pathlib.Path | None = None) -> None:
-        """Takes the epochs from `epochs` on out of the history: they will come again.
+    def keep_epochs(self, epochs: int, source: pathlib.Path | None = None) -> None:
+        """Takes the epochs from `epochs` on out of the history and the scores: they come again.
 
         Args:
             epochs: How many epochs stay.
-            source: The history to begin with. Defaults to None: the run's own.
+            source: The folder of the run to begin with. Defaults to None: this one.
         """
-        source = source or self.history
-        if not source.exists():
-            return
-        with source.open(newline="") as file:
-            lines = file.read().splitlines(keepends=True)
-        kept = lines[:1]
-        for line in lines[1:]:
-            epoch = line.partition(",")[0]
+        source = source or self.path
+        for name in (HISTORY, SCORES):
+            if not (source / name).exists():
+                continue
+            with (source / name).open(newline="") as file:
+                lines = file.read().splitlines(keepends=True)
             # The last line may have been cut short when the process was killed.
-            if line.endswith("\n") and epoch.isdigit() and int(epoch) < epochs:
-                kept.append(line)
-        write_text(self.path / HISTORY, "".join(kept) if epochs else "")
+            whole = [(line, _EPOCH.match(line)) for line in lines if line.endswith("\n")]
+            kept = [line for line, epoch in whole if epoch and int(epoch[1]) < epochs]
+            if name == HISTORY and epochs:
+                kept = [*lines[:1], *kept]
+            write_text(self.path / name, "".join(kept))
 
 
-RECORD, HISTORY, BASELINE = "run.json", "history.csv", "baseline.npz"
+RECORD, HISTORY, SCORES, BASELINE = "run.json", "history.csv", "scores.jsonl", "baseline.npz"
+_EPOCH = re.compile(r'(?:\{"epoch": )?(\d+),')
+"""How a line of an epoch begins, in CSV and in JSON."""
 _FLAGS, _LOCK = "flags.txt", ".lock"
 
 

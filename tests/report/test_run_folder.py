@@ -50,19 +50,23 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_the_history_keeps_whole_epochs_only(tmp_path):
     folder = RunFolder(tmp_path, "run")
-    folder.keep_history(2)
+    folder.keep_epochs(2)
     assert not folder.history.exists()
     lines = ["epoch,loss\r\n", "0,1.5\r\n", "1,0.25\r\n", "2,0.125\r\n", "3,0."]
     folder.history.write_bytes("".join(lines).encode())
-    folder.keep_history(9)
+    scores = ['{"epoch": 0, "scores": {}}\n', '{"epoch": 1, "scores": {}}\n', '{"epoch": 2, "sc']
+    folder.scores.write_text("".join(scores))
+    folder.keep_epochs(9)
     assert folder.history.read_bytes() == "".join(lines[:4]).encode()
-    folder.keep_history(2)
+    assert folder.scores.read_text() == "".join(scores[:2])
+    folder.keep_epochs(2)
     assert folder.history.read_bytes() == "".join(lines[:3]).encode()
     other = RunFolder(tmp_path, "other")
-    other.keep_history(1, folder.history)
+    other.keep_epochs(1, folder.path)
     assert other.history.read_bytes() == "".join(lines[:2]).encode()
-    folder.keep_history(0)
-    assert folder.history.read_bytes() == b""
+    assert other.scores.read_text() == scores[0]
+    folder.keep_epochs(0)
+    assert folder.history.read_bytes() == folder.scores.read_bytes() == b""
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"finished": null}', "7"])

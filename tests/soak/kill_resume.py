@@ -199,8 +199,9 @@ def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     found += [k for k in content if k != "seconds" and content[k] != of_other[k]]
     records = [json.loads((folder / "run.json").read_text()) for folder in (one, other)]
     found += [key for key in records[0] if key != "timing" and records[0][key] != records[1][key]]
-    if (one / "history.csv").read_bytes() != (other / "history.csv").read_bytes():
-        found.append("history.csv")
+    for name in ("history.csv", "scores.jsonl"):
+        if (one / name).read_bytes() != (other / name).read_bytes():
+            found.append(name)
     if _saved_weights(one) != _saved_weights(other):
         found.append("model.keras")
     return found
