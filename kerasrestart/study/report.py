@@ -129,9 +129,10 @@ def _question(groups: Sequence[Group]) -> str:
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
     return (
         f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
-        f"learning rate alone? Arms are compared by {outcomes}. For each seed all arms that train "
-        "alike go on from one baseline, so they are compared in pairs. All are to make as many "
-        "epochs. What is chosen is chosen by the monitored metric; the test set is only reported."
+        f"learning rate alone? Arms are compared by {outcomes}.\n\n"
+        "For each seed all arms that train alike go on from one baseline, so they are compared in "
+        "pairs. All are planned to train for the same number of epochs. Epochs are chosen by the "
+        "monitored metric; the test set is only reported."
     )
 
 

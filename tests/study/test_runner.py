@@ -136,7 +136,7 @@ def test_a_folder_with_other_settings_is_refused_before_any_run(folder):
     (folder / jobs[-1].name / "run.json").write_text(
         json.dumps({"settings": settings, "finished": "epochs used up"})
     )
-    with pytest.raises(PlanError, match="--learning_rate was 0.5, is 0.01"):
+    with pytest.raises(PlanError, match=r"--learning_rate was 0\.5, is 0\.01"):
         run_jobs(jobs, folder, workers=1, tell=lambda line: None)
     assert begun(folder) == []
 
