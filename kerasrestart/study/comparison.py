@@ -59,16 +59,11 @@ class Arm:
         seeds = f"{n} seed" if n == 1 else f"{n} seeds"
         if self.verdict == "equal":
             return f"**{self.name}** and the control are equal in each of {seeds}."
+        not_apart = f"**{self.name}** and the control are not told apart with {seeds}:"
         if n == 1:
-            return (
-                f"**{self.name}** and the control are not told apart with 1 seed: {points}, and one "
-                "seed tells nothing of the spread."
-            )
+            return f"{not_apart} {points}, and one seed tells nothing of the spread."
         if difference.p is None:
-            return (
-                f"**{self.name}** and the control are not told apart with {seeds}: the difference is "
-                f"{points} in each, so its spread is not known."
-            )
+            return f"{not_apart} {points} in each of them, so the spread is not known."
         sure = (
             f"{points} ({CONFIDENCE:.0%} confidence interval {difference.low:+.2f} to "
             f"{difference.high:+.2f}, p {p_text(self.adjusted_p)} after Holm's correction)"
@@ -83,9 +78,8 @@ class Arm:
         else:
             enough = f"{needed} seeds are enough"
         return (
-            f"**{self.name}** and the control are not told apart with {seeds}: {sure}. By the spread "
-            f"seen here, {enough} to find a true difference of one point with a power of "
-            f"{POWER:.0%}."
+            f"{not_apart} {sure}. By the spread seen here, {enough} to find a true difference of "
+            f"one point with a power of {POWER:.0%}."
         )
 
 
@@ -117,6 +111,21 @@ class Group:
     def outcome(self) -> str:
         """What the arms are compared by, in words."""
         return "; ".join(dict.fromkeys(result.outcome for result in self.results))
+
+    @property
+    def budgets(self) -> dict[tuple[int, int], list[str]]:
+        """By how many epochs and how many restarts were made: which arms have runs that made them.
+
+        A study plans one budget for all; but a run ends early where no filter is selected, and one
+        that diverges makes no more restarts.
+        """
+        found: dict[tuple[int, int], list[str]] = {}
+        for arm in self.arms:
+            for result in arm.results:
+                names = found.setdefault((result.epochs, len(result.by_round) - 1), [])
+                if arm.name not in names:
+                    names.append(arm.name)
+        return found
 
 
 def compare(results: Sequence[CellResult]) -> list[Group]:

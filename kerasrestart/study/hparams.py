@@ -92,4 +92,14 @@ def _write(folder: pathlib.Path, summaries: Sequence[Summary]) -> None:
         records = RecordWriter(file)
         records.write(Event(wall_time=0, file_version="brain.Event:2").SerializeToString())
         for one in summaries:
+            for value in one.value:
+                _put_in_order(value)
             records.write(Event(wall_time=0, step=0, summary=one).SerializeToString())
+
+
+def _put_in_order(value: Summary.Value) -> None:
+    """Gives the settings in a value one order; else the same ones are other bytes each time."""
+    plugin = value.metadata.plugin_data
+    if plugin.content:
+        content = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
+        plugin.content = content.SerializeToString(deterministic=True)

@@ -129,9 +129,10 @@ def _question(groups: Sequence[Group]) -> str:
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
     return (
         f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
-        f"learning rate alone? Arms are compared by {outcomes}. For each seed all arms that train "
-        "alike go on from one baseline, so they are compared in pairs. All make the same number of "
-        "epochs. What is chosen is chosen by the monitored metric; the test set is only reported."
+        f"learning rate alone? Arms are compared by {outcomes}.\n\n"
+        "For each seed all arms that train alike go on from one baseline, so they are compared in "
+        "pairs. All are planned to train for the same number of epochs. Epochs are chosen by the "
+        "monitored metric; the test set is only reported."
     )
 
 
@@ -144,6 +145,12 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
             sentences = ["No run of the control has ended, so nothing can be said."]
         elif not sentences:
             sentences = ["No arm but the control has ended."]
+        if len(group.budgets) > 1:
+            made = (
+                f"{epochs} epochs with {restarts} restarts ({', '.join(arms)})"
+                for (epochs, restarts), arms in sorted(group.budgets.items())
+            )
+            sentences.insert(0, f"**The budgets are not equal**: {'; '.join(made)}.")
         sections.append("\n".join(f"- {sentence}" for sentence in sentences))
     return [
         *sections,

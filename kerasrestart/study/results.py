@@ -88,6 +88,11 @@ class CellResult:
         return self.record["table"][-1]["train_accuracy_last" if random else "test_accuracy_last"]
 
     @property
+    def epochs(self) -> int:
+        """How many epochs the run has made, those of its baseline too."""
+        return sum(of_round["epochs"] for of_round in self.record["rounds"])
+
+    @property
     def measure(self) -> str:
         """What `by_round` and `last` are, in words."""
         return "training accuracy" if self._tasks == "random_labels" else "test accuracy"
