@@ -11,7 +11,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from kerasrestart.files import write_text, written_whole
+from kerasrestart.files import write_text
 from kerasrestart.report.table import align
 from kerasrestart.study import figures, tables
 from kerasrestart.study.comparison import Group, compare
@@ -82,8 +82,7 @@ def write_report(
             if f"{part}/{old.name}" not in files:
                 old.unlink()  # of an arm that the study no longer has
     for name, content in files.items():
-        with written_whole(folder / name) as file:
-            file.write(content)
+        (folder / name).write_bytes(content)
     sections = [
         f"# {_line(title)}",
         _question(groups),
