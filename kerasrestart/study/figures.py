@@ -78,10 +78,10 @@ def arms_by_epoch(group: Group) -> Figure:
         if curves.shape[1]:
             band = _draw_curve(upper, curves, first + 1, color, dashes, label, starts) or band
             shown.append(curves.mean(axis=0))
-        pairs = [] if is_control or control is None else _pairs(arm, control)
-        if pairs:
-            gaps = _stack([_curve(a)[first:] - _curve(c)[first:] for a, c in pairs])
-            _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
+        if not is_control and control is not None:
+            gaps = _gaps(arm, control, first)
+            if gaps.size:
+                _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
     before = _stack([_curve(result)[: starts[0]] for result in _one_of_each_seed(group)])
     _draw_curve(upper, before, 1, BASELINE_COLOR, "-", "baseline")
     _zoom(upper, before.mean(axis=0), shown)
@@ -221,9 +221,16 @@ def _one_of_each_seed(group: Group) -> list[CellResult]:
     return [found[seed] for seed in sorted(found)]
 
 
-def _pairs(arm: Arm, control: Arm) -> list[tuple[CellResult, CellResult]]:
+def _gaps(arm: Arm, control: Arm, first: int) -> np.ndarray:
+    """What the arm's curves have more than those of the control with the same seed, from `first`.
+
+    Returns:
+        `[pairs, epochs]`, as long as the shortest curve.
+    """
     others = {result.cell.seed: result for result in control.results}
-    return [(r, others[r.cell.seed]) for r in arm.results if r.cell.seed in others]
+    pairs = [(r, others[r.cell.seed]) for r in arm.results if r.cell.seed in others]
+    both = _stack([_curve(result)[first:] for pair in pairs for result in pair])
+    return both[::2] - both[1::2]
 
 
 def _stack(curves: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.files import write_text, written_whole
+from kerasrestart.files import write_text
 from kerasrestart.report import html_page
 from kerasrestart.report.drawing import to_bytes
 from kerasrestart.report.markdown import code, one_line, plain_table
@@ -70,8 +70,7 @@ def write_report(
             if f"{part}/{old.name}" not in files:
                 old.unlink()  # of an arm that the study no longer has
     for name, content in files.items():
-        with written_whole(folder / name) as file:
-            file.write(content)
+        (folder / name).write_bytes(content)
     sections = [
         f"# {one_line(title)}",
         _question(groups),

@@ -1,5 +1,6 @@
 """What a study runs."""
 
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from kerasrestart import settings
+from kerasrestart import names, settings
 from kerasrestart.study.plan import PlanError, make_plan, parse_seeds, parse_sweep
 from kerasrestart.study.results import Cell
 
@@ -191,6 +192,19 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path, monkeypatch)
         *("mininet-baseline-s0", "mininet-none-s0", "mininet-he-s0"),
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [("table2", 3 * 3 * 7), ("table3", 5 * 3 * 4), ("small_data", 10 * 6)]
+)
+def test_the_flagfiles_of_studies_are_plans(tmp_path, monkeypatch, name, runs):
+    flagfile = pathlib.Path(package_root()) / "flags" / f"{name}.flags"
+    if "model=alexnet" in flagfile.read_text() and "alexnet" not in names.MODELS:
+        pytest.skip("there is no AlexNet yet")
+    monkeypatch.setenv("PYTHONPATH", package_root())
+    done = study(f"--flagfile={flagfile}", "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == runs
 
 
 @pytest.mark.parametrize(
