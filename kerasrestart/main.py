@@ -11,6 +11,7 @@ from absl import app, flags, logging
 
 from kerasrestart import data, settings
 from kerasrestart.command_line import fail, parse_or_exit
+from kerasrestart.weights.locate import locate_alexnet_weights
 
 settings.define_flags()
 settings.define_place_flags()
@@ -24,6 +25,8 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
     chosen = settings.RunSettings.from_flags(flags.FLAGS)
     try:
+        if chosen.weights is not None:
+            locate_alexnet_weights(chosen.weights)
         images = data.load(
             chosen.dataset,
             chosen.data_dir,
