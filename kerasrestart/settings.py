@@ -349,6 +349,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "--freeze_features and --pretrained_learning_rate_factor are about layers with --weights",
         **into,
     )
+    flags.register_multi_flags_validator(
+        ["freeze_features", "layers"],
+        lambda v: not v["freeze_features"] or v["layers"] is not None,
+        "--freeze_features leaves dense layers alone to restart: name them, as in --layers=dense.*",
+        **into,
+    )
     flags.register_validator("label_noise", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("cap", _is_share, "must lie between 0 and 1", **into)

@@ -81,7 +81,12 @@ def test_frozen_convolutions_are_neither_trained_nor_restarted(weights, images, 
     path, tensors = weights
     frozen = ("--model=alexnet", f"--weights={path}", "--freeze_features")
     with pytest.raises(ValueError, match="no filters to restart: conv1 is not trainable"):
-        run(settings_of(*frozen), images, logdir=tmp_path / "logs", run_name="refused")
+        run(
+            settings_of(*frozen, "--layers=conv.*"),
+            images,
+            logdir=tmp_path / "logs",
+            run_name="refused",
+        )
     assert not (tmp_path / "logs").exists()
     chosen = settings_of(*frozen, "--layers=.*", "--fraction=0.3")
     record = run(chosen, images, logdir=tmp_path / "logs", run_name="frozen")
@@ -141,6 +146,7 @@ def test_resnet20_is_restarted_with_outgoing_zero(images, tmp_path):
         (["--weights=imagenet"], "--weights are for --model=alexnet"),
         (["--model=resnet20", "--weights=w.safetensors"], "--weights are for --model=alexnet"),
         (["--model=alexnet", "--freeze_features"], "layers with --weights"),
+        (["--model=alexnet", "--freeze_features", "--weights=w"], "as in --layers=dense"),
         (["--model=alexnet", "--pretrained_learning_rate_factor=0.1"], "layers with --weights"),
         (["--pretrained_learning_rate_factor=0"], "above 0 and at most 1"),
         (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),

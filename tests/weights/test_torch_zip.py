@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from kerasrestart.models.torch_zip import read_torch_zip
+from kerasrestart.weights.torch_zip import read_torch_zip
 
 NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
 
