@@ -9,13 +9,19 @@ writes those of its own filters.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import layers
 
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.kernels import DEPTHWISE, WITH_FILTERS, filters_of
+from kerasrestart.network.kernels import (
+    WITH_FILTERS,
+    filters_of,
+    filters_that_read,
+    reading_kernel,
+    reads_alone,
+)
 from kerasrestart.network.operations import MERGING, keeps_channels, kind_of
 
 NO_FILTER = -1  # of a channel that comes from no filter, such as a colour of the image
@@ -46,16 +52,23 @@ class Path:
     shared_with: tuple[str, ...]
     escapes: tuple[str, ...]
 
+    def joined(self, other: Path) -> Path:
+        """This path, and another beside it."""
+        return Path(
+            readers=_united(self.readers + other.readers),
+            norms=_united(self.norms + other.norms),
+            shared_with=tuple(sorted({*self.shared_with, *other.shared_with})),
+            escapes=tuple(sorted({*self.escapes, *other.escapes})),
+        )
+
     def obstacle(self) -> str | None:
-        """Why the outgoing weights cannot be set to zero; None if they can."""
+        """Why these readers' weights cannot be set to zero; None if they can."""
         if self.shared_with:
             return f"its channels are shared with {', '.join(self.shared_with)}"
         if self.escapes:
             return f"its channels go into {', '.join(self.escapes)}"
-        if alone := [r.layer.name for r in self.readers if isinstance(r.layer, DEPTHWISE)]:
-            # A depthwise filter has no other input: without this one it would be a constant, and
-            # behind a ReLU neither of the two might ever learn again.
-            return f"its channels are all that {', '.join(alone)} reads, one by one"
+        if fixed := [r.layer.name for r in self.readers if not _learns(r.layer)]:
+            return f"its channels are read by {', '.join(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"
 
 
@@ -106,6 +119,41 @@ class ChannelMap:
             escapes=tuple(sorted({name for name, ids in self._escapes if same[ids].any()})),
         )
 
+    def outgoing(
+        self,
+        layer: layers.Layer,
+        filters: Sequence[int] | None = None,
+        passes: Callable[[layers.Layer, np.ndarray], np.ndarray] | None = None,
+    ) -> Path:
+        """Follows channels to the weights by which a filter counts: its outgoing ones.
+
+        Each filter of a depthwise convolution reads one channel and nothing else. So that channel
+        is followed on, as the depthwise filter's own: were the depthwise weights themselves set to
+        zero, a constant would be left of both, and behind a ReLU neither might ever learn again.
+
+        Args:
+            layer: As in `path`.
+            filters: As in `path`.
+            passes: From a depthwise convolution and some of its filters, those that are to be
+                followed. Defaults to None: all of them.
+
+        Returns:
+            The path, its readers no depthwise convolutions but those that read these in turn; its
+            norms also those behind depthwise convolutions.
+        """
+        path = self.path(layer, filters)
+        if path.shared_with:
+            return path
+        mixing = [reading for reading in path.readers if not reads_alone(reading.layer)]
+        followed = dataclasses.replace(path, readers=tuple(mixing))
+        for reading in path.readers:
+            if reads_alone(reading.layer):
+                behind = filters_that_read(reading.layer, reading.channels)
+                if passes is not None:
+                    behind = passes(reading.layer, behind)
+                followed = followed.joined(self.outgoing(reading.layer, behind, passes))
+        return followed
+
     def _root(self, i: int) -> int:
         while self._parent[i] != i:
             i = self._parent[i]
@@ -123,12 +171,12 @@ class ChannelMap:
         if getattr(operation, "data_format", None) == "channels_first":
             pass  # channels are looked for on the last axis only
         elif isinstance(operation, WITH_FILTERS):
-            self._read.append((operation, inputs[0]))
+            self._note(self._read, operation, inputs[0])
             self._ids[call.outputs[0]] = self._own(operation)
             return
         elif isinstance(operation, layers.BatchNormalization):
             if operation.axis in (-1, len(self._shapes[call.inputs[0]]) - 1):
-                self._normed.append((operation, inputs[0]))
+                self._note(self._normed, operation, inputs[0])
                 written = inputs[0]
         elif len(inputs) == 1 and keeps_channels(operation):
             written = inputs[0]
@@ -153,19 +201,36 @@ class ChannelMap:
         first = self._first[id(layer)]
         return np.arange(first, first + filters_of(layer))
 
+    def _note(
+        self,
+        seen: list[tuple[layers.Layer, np.ndarray]],
+        layer: layers.Layer,
+        ids: np.ndarray,
+    ) -> None:
+        """Notes what a layer reads; what its uses read at one place is read by the same weight."""
+        for before in (other for used, other in seen if used is layer):
+            if before.size or ids.size:
+                size = max(before.size, ids.size)
+                self._unite(_padded(before, size), _padded(ids, size))
+        seen.append((layer, ids))
+
+    def _unite(self, ids: np.ndarray, others: np.ndarray) -> None:
+        """Makes ids at the same place one."""
+        both = (ids != NO_FILTER) & (others != NO_FILTER)
+        for one, other in zip(ids[both], others[both], strict=True):
+            self._parent[self._root(other)] = self._root(one)
+        alone = (ids != NO_FILTER) ^ (others != NO_FILTER)
+        self._mixed_with_input.append(np.maximum(ids, others)[alone])
+
     def _merge(self, call: Call, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
         channels = self._shapes[call.outputs[0]][-1]
         merged = np.full(channels or 0, NO_FILTER)
         for number, (tensor, ids) in enumerate(zip(call.inputs, inputs, strict=True)):
             if self._shapes[tensor][-1] != channels or channels is None:
                 return None  # broadcast over the channels
-            ids = ids if ids.size else np.full(channels, NO_FILTER)
-            both = (merged != NO_FILTER) & (ids != NO_FILTER)
-            for one, other in zip(merged[both], ids[both], strict=True):
-                self._parent[self._root(other)] = self._root(one)
+            ids = _padded(ids, channels)
             if number:
-                alone = (merged != NO_FILTER) ^ (ids != NO_FILTER)
-                self._mixed_with_input.append(np.maximum(merged, ids)[alone])
+                self._unite(merged, ids)
             merged = np.where(merged != NO_FILTER, merged, ids)
         return merged
 
@@ -173,7 +238,7 @@ class ChannelMap:
         if call.operation.axis in (-1, len(self._shapes[call.outputs[0]]) - 1):
             sizes = [self._shapes[tensor][-1] for tensor in call.inputs]
             return np.concatenate(
-                [i if i.size else np.full(n, NO_FILTER) for i, n in zip(inputs, sizes, strict=True)]
+                [_padded(ids, size) for ids, size in zip(inputs, sizes, strict=True)]
             )
         return inputs[0] if all(np.array_equal(inputs[0], ids) for ids in inputs) else None
 
@@ -186,12 +251,27 @@ class ChannelMap:
         return np.tile(ids, features // ids.size) if whole else None
 
 
+def _padded(ids: np.ndarray, channels: int) -> np.ndarray:
+    """The ids of a tensor's channels, also of one that comes from no filter at all."""
+    return ids if ids.size else np.full(channels, NO_FILTER)
+
+
 def _readings(
     read: Sequence[tuple[layers.Layer, np.ndarray]], same: np.ndarray
 ) -> tuple[Reading, ...]:
     """Who reads the marked ids, and where."""
+    found = [Reading(layer, tuple(np.flatnonzero(same[ids]).tolist())) for layer, ids in read]
+    return _united([reading for reading in found if reading.channels])
+
+
+def _united(readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Readings with each layer once."""
     found: dict[int, tuple[layers.Layer, set[int]]] = {}
-    for layer, ids in read:
-        if (places := np.flatnonzero(same[ids])).size:
-            found.setdefault(id(layer), (layer, set()))[1].update(places.tolist())
+    for reading in readings:
+        found.setdefault(id(reading.layer), (reading.layer, set()))[1].update(reading.channels)
     return tuple(Reading(layer, tuple(sorted(places))) for layer, places in found.values())
+
+
+def _learns(layer: layers.Layer) -> bool:
+    """Whether the weights by which a layer reads can grow from zero."""
+    return not getattr(layer, "lora_enabled", False) and reading_kernel(layer).trainable

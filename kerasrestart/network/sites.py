@@ -164,7 +164,7 @@ def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]
     activation = start if activated else None
     while (following := graph.only_consumer(current)) is not None:
         operation = following.operation
-        if norm is None and _normalizes(graph, following, start.operation):
+        if norm is None and normalizes(graph, following, start.operation):
             read, norm = following, operation
         elif activates(operation) and not activated:
             read, activation, activated = following, following, True
@@ -174,7 +174,7 @@ def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]
     return _cheapest(graph, read), norm, activation or read
 
 
-def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
+def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
     norm = call.operation
     if not isinstance(norm, NORMS):

@@ -14,7 +14,8 @@ from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
-from kerasrestart.restart.outgoing import outgoing_masks
+from kerasrestart.restart.compensation import compensations
+from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.seeds import derive_seed
 
 FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
@@ -28,6 +29,7 @@ def restart_filters(
     outgoing: str = "keep",
     second_moment: str = "zero",
     reset_norm: bool = True,
+    mean_inputs: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     found: Survey | None = None,
 ) -> None:
@@ -52,6 +54,10 @@ def restart_filters(
             first. Defaults to `"keep"`.
         second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
         reset_norm: Whether the channels of norms begin anew; else they stay. Defaults to True.
+        mean_inputs: What layers read on average, as `kerasrestart.mean_inputs` gives it: with
+            `outgoing="zero"` the bias of each reader takes up what the filters gave it on average,
+            or the moving mean of a batch norm behind a reader without one. Defaults to None: what
+            they gave is lost.
         seed: The new weights are a function of the seed and of which layer it is in the model: a
             second restart needs another seed to draw others. Defaults to 0.
         found: The survey of the model, where it is known already. Defaults to None: it is made.
@@ -60,10 +66,11 @@ def restart_filters(
         ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a layer
             would lose all of its filters; the optimizer's slots are not known; with
             `outgoing="zero"`: the outgoing weights are not the filters' own, or a filter's new
-            incoming weights are all zero too, so that it would never learn again.
+            incoming weights are all zero too, so that it would never learn again; with
+            `mean_inputs`: a reader has neither a bias nor a batch norm, or its means are missing.
         TypeError: The model has no graph.
     """
-    check_outgoing(outgoing)
+    check_outgoing(outgoing, compensates=mean_inputs is not None)
     slots.check_second_moment(second_moment)
     rule = initializers.get(initializer)
     found = survey(model, ".*") if found is None else found
@@ -77,20 +84,25 @@ def restart_filters(
     if rule is initializers.slots:
         check_slots_alone(outgoing)
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
-    replacements = []
+    replacements, shifts = [], []
     if outgoing == "zero":
         check_adafactor(optimizer, second_moment)
         # First, so that where a filter's outgoing weights are another's incoming ones, these are
         # new: a filter with nothing but zeros on both sides would stay so for ever.
-        channels = ChannelMap(found.graph)
-        for kernel, mask in outgoing_masks(channels, sites, chosen):
+        paths = outgoing_paths(ChannelMap(found.graph), sites, chosen)
+        for kernel, mask in outgoing_masks(paths):
             replacements.append((kernel, tf.zeros(kernel.shape), mask))
+        if mean_inputs is not None:
+            shifts = list(compensations(found.graph, paths, chosen, mean_inputs))
     for number, (name, site) in enumerate(sites.items()):
         if len(chosen.get(name, ())):
             drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number), reset_norm))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn
+    for variable, shift in shifts:
+        variable.assign_add(tf.cast(shift, variable.dtype))
+        slots.shift_copies(optimizer, variable, shift)
     for variable, new, mask in replacements:
         variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
@@ -122,10 +134,20 @@ def check_slots_alone(outgoing: str) -> None:
         )
 
 
-def check_outgoing(outgoing: str) -> None:
-    """Checks the name of an outgoing rule; raises ValueError if it is not known."""
+def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
+    """Checks the name of an outgoing rule, and that there is something to make up for; ValueError.
+
+    Args:
+        outgoing: The name.
+        compensates: Whether biases are to take up what filters gave.
+    """
     if outgoing not in OUTGOING:
         raise ValueError(f"outgoing must be one of {list(OUTGOING)}. Received: {outgoing!r}")
+    if compensates and outgoing != "zero":
+        raise ValueError(
+            "A bias makes up for outgoing weights that are set to zero: expected outgoing='zero' "
+            f"with compensate_bias or mean_inputs. Received: outgoing={outgoing!r}"
+        )
 
 
 def _checked(sites: Mapping[str, Site], name: str, filters: Sequence[int]) -> np.ndarray:

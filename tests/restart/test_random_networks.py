@@ -85,6 +85,8 @@ def silence(found, chosen, model):
         if isinstance(layer, layers.BatchNormalization):
             layer.beta.assign(layer.beta * 0)
             layer.moving_mean.assign(layer.moving_mean * 0)
+        if isinstance(layer, layers.DepthwiseConv2D):
+            layer.bias.assign(layer.bias * 0)
     for name, filters in chosen.items():
         layer = found.sites[name].layer
         kernel, mask = kernels.incoming_kernel(layer), kernels.filter_mask(layer, filters)
@@ -100,7 +102,7 @@ def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network)
     model, rng = build(network)
     found = survey(model, ".*")
     channels = ChannelMap(found.graph)
-    free = {n for n, s in found.sites.items() if channels.path(s.layer).obstacle() is None}
+    free = {n for n, s in found.sites.items() if channels.outgoing(s.layer).obstacle() is None}
     chosen = choose(found, rng, free)
     silence(found, chosen, model)
     x = rng.normal(size=(3, 8, 8, 4)).astype("float32")
