@@ -4,6 +4,9 @@ Each tensor of the graph gets, for every number along its channel axis, the id o
 comes from. Layers that keep channels to themselves pass the ids on, Flatten repeats them,
 Concatenate joins them, sums and products make two ids one. A layer with a kernel reads ids and
 writes those of its own filters.
+
+The channel axis of a tensor is the last one, or the first behind the batch where layers are made
+with `data_format="channels_first"`; a layer that takes another axis for it mixes channels.
 """
 
 from __future__ import annotations
@@ -19,57 +22,18 @@ from kerasrestart.network.kernels import (
     WITH_FILTERS,
     filters_of,
     filters_that_read,
-    reading_kernel,
     reads_alone,
 )
-from kerasrestart.network.operations import MERGING, keeps_channels, kind_of
+from kerasrestart.network.operations import (
+    LAST,
+    MERGING,
+    channels_first,
+    keeps_channels,
+    kind_of,
+)
+from kerasrestart.network.paths import Path, Reading, united
 
 NO_FILTER = -1  # of a channel that comes from no filter, such as a colour of the image
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """A layer, and the places on its input at which it reads something."""
-
-    layer: layers.Layer
-    channels: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Path:
-    """What becomes of the channels of some filters of one layer.
-
-    Attributes:
-        readers: The layers that read them by a kernel, and where on their inputs.
-        norms: The batch norms that they pass, and where.
-        shared_with: What is added to them, or multiplied with them: names of layers, "an input".
-        escapes: Where they go that is not followed: layers that mix channels in other ways, and
-            "an output" of the model.
-    """
-
-    readers: tuple[Reading, ...]
-    norms: tuple[Reading, ...]
-    shared_with: tuple[str, ...]
-    escapes: tuple[str, ...]
-
-    def joined(self, other: Path) -> Path:
-        """This path, and another beside it."""
-        return Path(
-            readers=_united(self.readers + other.readers),
-            norms=_united(self.norms + other.norms),
-            shared_with=tuple(sorted({*self.shared_with, *other.shared_with})),
-            escapes=tuple(sorted({*self.escapes, *other.escapes})),
-        )
-
-    def obstacle(self) -> str | None:
-        """Why these readers' weights cannot be set to zero; None if they can."""
-        if self.shared_with:
-            return f"its channels are shared with {', '.join(self.shared_with)}"
-        if self.escapes:
-            return f"its channels go into {', '.join(self.escapes)}"
-        if fixed := [r.layer.name for r in self.readers if not _learns(r.layer)]:
-            return f"its channels are read by {', '.join(fixed)}, of fixed weights"
-        return None if self.readers else "nothing reads its channels"
 
 
 class ChannelMap:
@@ -88,6 +52,7 @@ class ChannelMap:
         self._escapes: list[tuple[str, np.ndarray]] = []
         self._mixed_with_input: list[np.ndarray] = []
         self._ids: dict[int, np.ndarray] = {}
+        self._axis: dict[int, int] = {}  # where the ids lie: LAST, or 1
         self._shapes = graph.shapes
         for call in graph.calls:
             self._pass(call)
@@ -166,30 +131,37 @@ class ChannelMap:
     def _pass(self, call: Call) -> None:
         """Writes the ids of what a call gives, from those of what it gets."""
         operation, inputs = call.operation, [self._of(tensor) for tensor in call.inputs]
-        kind = kind_of(operation)
-        written = None
-        if getattr(operation, "data_format", None) == "channels_first":
-            pass  # channels are looked for on the last axis only
-        elif isinstance(operation, WITH_FILTERS):
-            self._note(self._read, operation, inputs[0])
-            self._ids[call.outputs[0]] = self._own(operation)
+        axes = {self._axis[t] for t, ids in zip(call.inputs, inputs, strict=True) if ids.size}
+        axis = axes.pop() if axes else LAST
+        if axes:
+            self._escapes += [(operation.name, ids) for ids in inputs]
             return
+        kind, rank = kind_of(operation), len(self._shapes[call.inputs[0]])
+        written = None
+        if isinstance(operation, WITH_FILTERS):
+            own_axis = 1 if channels_first(operation) and rank > 2 else LAST
+            if inputs[0].size and own_axis != axis:
+                self._escapes.append((operation.name, inputs[0]))
+            else:
+                self._note(self._read, operation, inputs[0])
+            written, axis = self._own(operation), own_axis
         elif isinstance(operation, layers.BatchNormalization):
-            if operation.axis in (-1, len(self._shapes[call.inputs[0]]) - 1):
+            if operation.axis % rank == axis % rank:
                 self._note(self._normed, operation, inputs[0])
                 written = inputs[0]
-        elif len(inputs) == 1 and keeps_channels(operation):
+        elif len(inputs) == 1 and keeps_channels(operation, axis):
             written = inputs[0]
         elif kind in MERGING:
-            written = self._merge(call, inputs)
+            written = self._merge(call, inputs, axis)
         elif kind == "Concatenate":
-            written = self._concatenate(call, inputs)
+            written = self._concatenate(call, inputs, axis)
         elif kind in ("Flatten", "Reshape"):
-            written = self._flatten(call, inputs[0])
+            written, axis = self._reshape(call, inputs[0], axis)
         if written is None:
             self._escapes += [(operation.name, ids) for ids in inputs]
         else:
             self._ids[call.outputs[0]] = written
+            self._axis[call.outputs[0]] = LAST if len(self._shapes[call.outputs[0]]) == 2 else axis
 
     def _own(self, layer: layers.Layer) -> np.ndarray:
         """The ids of a layer's filters; the same at each use of the layer."""
@@ -222,11 +194,15 @@ class ChannelMap:
         alone = (ids != NO_FILTER) ^ (others != NO_FILTER)
         self._mixed_with_input.append(np.maximum(ids, others)[alone])
 
-    def _merge(self, call: Call, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
-        channels = self._shapes[call.outputs[0]][-1]
+    def _merge(self, call: Call, inputs: Sequence[np.ndarray], axis: int) -> np.ndarray | None:
+        shape = self._shapes[call.outputs[0]]
+        channels = shape[axis]
         merged = np.full(channels or 0, NO_FILTER)
         for number, (tensor, ids) in enumerate(zip(call.inputs, inputs, strict=True)):
-            if self._shapes[tensor][-1] != channels or channels is None:
+            of_tensor = self._shapes[tensor]
+            if axis != LAST and len(of_tensor) != len(shape):
+                return None
+            if of_tensor[axis] != channels or channels is None:
                 return None  # broadcast over the channels
             ids = _padded(ids, channels)
             if number:
@@ -234,21 +210,34 @@ class ChannelMap:
             merged = np.where(merged != NO_FILTER, merged, ids)
         return merged
 
-    def _concatenate(self, call: Call, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
-        if call.operation.axis in (-1, len(self._shapes[call.outputs[0]]) - 1):
-            sizes = [self._shapes[tensor][-1] for tensor in call.inputs]
+    def _concatenate(
+        self, call: Call, inputs: Sequence[np.ndarray], axis: int
+    ) -> np.ndarray | None:
+        rank = len(self._shapes[call.outputs[0]])
+        if call.operation.axis % rank == axis % rank:
+            sizes = [self._shapes[tensor][axis] for tensor in call.inputs]
             return np.concatenate(
                 [_padded(ids, size) for ids, size in zip(inputs, sizes, strict=True)]
             )
         return inputs[0] if all(np.array_equal(inputs[0], ids) for ids in inputs) else None
 
-    def _flatten(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        features = self._shapes[call.outputs[0]][-1]
+    def _reshape(self, call: Call, ids: np.ndarray, axis: int) -> tuple[np.ndarray | None, int]:
+        """The ids behind a Flatten or Reshape, and the axis along which they lie."""
+        before, after = self._shapes[call.inputs[0]], self._shapes[call.outputs[0]]
         if not ids.size:
-            return ids
-        # The channels lie innermost, so they repeat as long as none is split.
-        whole = features is not None and features % ids.size == 0
-        return np.tile(ids, features // ids.size) if whole else None
+            return ids, LAST
+        if kind_of(call.operation) == "Flatten" and channels_first(call.operation):
+            if axis == LAST and len(before) > 2:
+                return None, LAST
+            axis = LAST  # it moves the channels to the end before it flattens
+        if len(after) > 2 and after[1] == ids.size and (axis == 1 or len(before) == 2):
+            return ids, 1 if after[-1] != ids.size else LAST
+        features = after[-1]
+        if features is None or features % ids.size or (axis == 1 and len(after) > 2):
+            return None, LAST
+        # Innermost, the channels repeat as long as none is split; outermost, each stands together.
+        repeated = np.tile if axis == LAST else np.repeat
+        return repeated(ids, features // ids.size), LAST
 
 
 def _padded(ids: np.ndarray, channels: int) -> np.ndarray:
@@ -261,17 +250,4 @@ def _readings(
 ) -> tuple[Reading, ...]:
     """Who reads the marked ids, and where."""
     found = [Reading(layer, tuple(np.flatnonzero(same[ids]).tolist())) for layer, ids in read]
-    return _united([reading for reading in found if reading.channels])
-
-
-def _united(readings: Sequence[Reading]) -> tuple[Reading, ...]:
-    """Readings with each layer once."""
-    found: dict[int, tuple[layers.Layer, set[int]]] = {}
-    for reading in readings:
-        found.setdefault(id(reading.layer), (reading.layer, set()))[1].update(reading.channels)
-    return tuple(Reading(layer, tuple(sorted(places))) for layer, places in found.values())
-
-
-def _learns(layer: layers.Layer) -> bool:
-    """Whether the weights by which a layer reads can grow from zero."""
-    return not getattr(layer, "lora_enabled", False) and reading_kernel(layer).trainable
+    return united([reading for reading in found if reading.channels])

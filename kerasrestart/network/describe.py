@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, survey
 
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")

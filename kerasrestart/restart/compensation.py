@@ -9,8 +9,9 @@ import numpy as np
 from keras import layers
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Graph
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Survey, normalizes
 
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from kerasrestart.names import OUTGOING
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.compensation import compensations

@@ -96,12 +96,13 @@ class ReaderInputs:
             float32 `[size]`: the means of all readers, end to end.
         """
         means = []
-        for uses in self._inputs.values():
-            of_uses = []
+        for name, uses in self._inputs.items():
+            axis, of_uses = kernels.channel_axis_of(self._readers[name]), []
             for call, which in uses:
                 output = outputs[id(call.operation)][call.occurrence]
                 tensor = tf.cast(keras.tree.flatten(output)[which], tf.float32)
-                of_uses.append(tf.reduce_mean(tensor, axis=range(tensor.shape.rank - 1)))
+                others = [a for a in range(tensor.shape.rank) if a != axis % tensor.shape.rank]
+                of_uses.append(tf.reduce_mean(tensor, others))
             means.append(tf.add_n(of_uses) / len(of_uses))
         return tf.concat(means, axis=0)
 

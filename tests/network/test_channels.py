@@ -112,9 +112,24 @@ def two_inputs():
     )
 
 
+def channels_first(flatten="channels_first"):
+    first = {"data_format": "channels_first"}
+    x = layers.Conv2D(4, 3, name="first", **first)(image_in := keras.Input((3, SIZE, SIZE)))
+    x = layers.ReLU()(layers.BatchNormalization(axis=1)(x))
+    x = layers.DepthwiseConv2D(3, name="depthwise", **first)(x)
+    y = layers.Conv2D(5, 1, activation="relu", name="second", **first)(x)
+    x = layers.AveragePooling2D(4, **first)(layers.Concatenate(axis=1)([y, x]))
+    x = layers.Conv2D(4, 2, name="third", **first)(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.Flatten(flatten)(x)))
+
+
+def flattened_as_it_stands():
+    return channels_first(flatten="channels_last")
+
+
 MODELS = [
     *(flat, reshaped, unet, depthwise, grouped, dense_block, nested, shared),
-    *(residual, two_inputs),
+    *(residual, two_inputs, channels_first, flattened_as_it_stands),
 ]
 
 
@@ -280,6 +295,10 @@ def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():
         (lambda: layers.Activation("softmax", name="mixer"), "mixer"),
         (lambda: layers.Permute((3, 1, 2), name="mixer"), "mixer"),
         (lambda: layers.Reshape((SIZE, SIZE, 2, 2), name="mixer"), "mixer"),
+        (lambda: layers.MaxPooling2D(2, data_format="channels_first", name="mixer"), "mixer"),
+        (lambda: layers.BatchNormalization(axis=1, name="mixer"), "mixer"),
+        (lambda: layers.Conv2D(4, 1, data_format="channels_first", name="mixer"), "mixer"),
+        (lambda: layers.Flatten(data_format="channels_first", name="mixer"), "mixer"),
         (lambda: layers.Lambda(lambda x: x[..., ::-1], name="mixer"), "mixer"),
     ],
 )

@@ -61,8 +61,14 @@ def shared(x):
     return layers.Concatenate()([again(x), again(layers.MaxPooling2D(1)(x))])
 
 
+def channels_first(x):
+    x = layers.Conv2D(6, 3, activation="relu", data_format="channels_first", name="first")(x)
+    return layers.Conv2D(4, (3, 1), data_format="channels_first", name="reader")(x)
+
+
 READERS = [
-    *(plain, strided, grouped, separable, transposed, flat, depthwise, normed, joined, shared)
+    *(plain, strided, grouped, separable, transposed, flat, depthwise, normed, joined, shared),
+    channels_first,
 ]
 
 
