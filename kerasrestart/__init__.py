@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.selection import select_filters
     from kerasrestart.restart.surgery import restart_filters
+    from kerasrestart.scoring.mean_inputs import mean_inputs
     from kerasrestart.scoring.score_filters import score_filters
     from kerasrestart.scoring.scorer import Scorer
     from kerasrestart.scoring.train_step import RestartModel
@@ -30,6 +31,7 @@ _HOMES = {
     "RestartTensorBoard": "kerasrestart.report.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
     "describe": "kerasrestart.network.describe",
+    "mean_inputs": "kerasrestart.scoring.mean_inputs",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
     "select_filters": "kerasrestart.restart.selection",
@@ -42,6 +44,7 @@ __all__ = [
     "RestartTensorBoard",
     "Scorer",
     "describe",
+    "mean_inputs",
     "models",
     "restart_filters",
     "score_filters",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, survey
 
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
@@ -40,7 +41,7 @@ def describe(model: keras.Model, only: str | list[str] | None = None) -> str:
         if isinstance(layer, WITH_FILTERS) and not call.occurrence:
             path = channels.path(layer)
             site, left_out = found.sites.get(layer.name), found.left_out.get(layer.name)
-            remark = f"left out: {left_out}" if left_out else path.obstacle()
+            remark = f"left out: {left_out}" if left_out else channels.outgoing(layer).obstacle()
             lines.append(_line(layer, site, path, remark or ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -27,6 +27,7 @@ from kerasrestart.network.operations import (
     NORMS,
     SHRINKING,
     activates,
+    takes_as_channels,
 )
 
 
@@ -161,20 +162,21 @@ def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]
     """Walks from a convolution to where its score is read, to its norm and to its activation."""
     activated = keras.activations.serialize(start.operation.activation) != "linear"
     read, norm, current = start, None, start
+    axis = kernels.channel_axis_of(start.operation)
     activation = start if activated else None
     while (following := graph.only_consumer(current)) is not None:
         operation = following.operation
-        if norm is None and _normalizes(graph, following, start.operation):
+        if norm is None and normalizes(graph, following, start.operation):
             read, norm = following, operation
         elif activates(operation) and not activated:
             read, activation, activated = following, following, True
-        elif not isinstance(operation, HOMOGENEOUS):
+        elif not _passes_scores(following, axis):
             break
         current = following
-    return _cheapest(graph, read), norm, activation or read
+    return _cheapest(graph, read, axis), norm, activation or read
 
 
-def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
+def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
     norm = call.operation
     if not isinstance(norm, NORMS):
@@ -184,10 +186,15 @@ def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
 
 
-def _cheapest(graph: Graph, read: Call) -> Call:
+def _passes_scores(call: Call, axis: int) -> bool:
+    """Whether sum(z * dC/dz) over each channel is the same before and behind a call."""
+    return isinstance(call.operation, HOMOGENEOUS) and takes_as_channels(call.operation, axis)
+
+
+def _cheapest(graph: Graph, read: Call, axis: int) -> Call:
     """The last place after `read` that holds fewer elements and the same sum(z * dC/dz)."""
     following = graph.only_consumer(read)
-    while following is not None and isinstance(following.operation, HOMOGENEOUS):
+    while following is not None and _passes_scores(following, axis):
         if isinstance(following.operation, SHRINKING):
             read = following
         following = graph.only_consumer(following)
