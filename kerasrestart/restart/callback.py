@@ -70,10 +70,10 @@ class PartialRestart(keras.callbacks.Callback):
         layers: Which layers are scored and restarted: their names, or a regular expression that a
             whole name matches; `".*"` takes the units of dense layers too. Defaults to None: all
             convolutions. `kerasrestart.describe(model)` shows what that is.
-        score_every: Every how many batches of an epoch, from the first on, one is scored; the scores
-            are then means over the examples of these. Which batches are scored changes nothing in
-            the training. With `steps_per_execution`, batches that run as one are scored as one.
-            Defaults to 1: all batches.
+        score_every: One batch in so many is scored, beginning with the first of an epoch; scores
+            are means over the examples of these. The others cost what they cost without scores,
+            and weights come out the same. With `steps_per_execution`, batches that run as one are
+            scored as one. Defaults to 1: all batches.
         score_window: Scores are taken only in epochs after which a restart could come within so
             many epochs, the epoch itself counted: the last of a round of `round_epochs`, or those
             in which a plateau has nearly lasted for its `patience`; and none after the last

@@ -61,7 +61,6 @@ FLAT = [1.0] * 10
         (FLAT, {"round_epochs": 4, "score_window": 2, "max_restarts": 1}, [2, 3]),
         # The first epoch is the best, and a plateau of 3 follows.
         (FLAT, {"patience": 3, "score_window": 1, "max_restarts": 1}, [3]),
-        ([4, 3, 3, 3, 2, 2, 2, 2, 2, 2], {"patience": 3, "score_window": 1}, [4, 7]),
         # One that improves in its last epoch, and goes on.
         (
             [4, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2],
