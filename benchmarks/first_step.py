@@ -30,11 +30,13 @@ def main():
 
     network, first = NETWORKS[network], []
 
-    def note(batch, logs=None):
+    def note(batch):
         if not batch:
             first[:] = [time.process_time() - START[0], time.perf_counter() - START[1]]
 
-    callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=note))
+    callbacks.append(
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: note(batch))
+    )
     network.build().fit(network.batches(3), verbose=0, callbacks=callbacks)
     # In KiB on Linux, in bytes on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10

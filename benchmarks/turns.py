@@ -32,18 +32,18 @@ class Turns:
         """The callbacks of a `fit`, between those that take its turn and its time."""
         start: list[Cost] = []
 
-        def begin(epoch, logs=None):
+        def begin(epoch):
             if epoch:
                 self._pass_on()  # only now, so that nothing of this fit runs in another's turn
             self._wait_for(number)
             start[:] = [Cost.now()]
 
-        def end(epoch, logs=None):
+        def end():
             self.costs[number].append(Cost.now() - start[0])
 
-        first = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+        first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begin(epoch))
         last = keras.callbacks.LambdaCallback(
-            on_epoch_end=end, on_train_end=lambda logs=None: self._pass_on()
+            on_epoch_end=lambda epoch, logs: end(), on_train_end=lambda logs: self._pass_on()
         )
         return [first, *callbacks, last]
 
