@@ -129,6 +129,8 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
         cap=settings.cap,
         normalize=settings.normalize,
         layers=settings.layers,
+        score_every=settings.score_every,
+        score_window=settings.score_window,
         min_survivors=settings.min_survivors,
         monitor=settings.monitor,
         patience=settings.patience,

@@ -38,6 +38,8 @@ class RunSettings:
     cap: float | None
     normalize: str
     layers: str | None
+    score_every: int
+    score_window: int | None
     min_survivors: int
     outgoing: str
     grace_restarts: int
@@ -218,6 +220,16 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "Which layers to restart: a regular expression that whole names match; '.*' takes dense "
         "layers too. Default: all convolutions.",
         **into,
+    )
+    flags.DEFINE_integer(
+        "score_every", 1, "Score one batch in so many. Changes no weight but by restarts.", **whole
+    )
+    flags.DEFINE_integer(
+        "score_window",
+        None,
+        "Score only in epochs after which a restart could come within so many epochs. Default: in "
+        "all epochs.",
+        **whole,
     )
     flags.DEFINE_integer("min_survivors", 1, "Filters that every layer keeps at least.", **whole)
     flags.DEFINE_enum(

@@ -220,7 +220,10 @@ class Scorer:
     def _sums_of_maps(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Sums of the saliencies over the batch, all filters of all layers end to end."""
         sites = list(self.sites.values())
-        sums = [tf.zeros(site.filters) for site in sites]
+        sums: list[tf.Tensor | None] = [None] * len(sites)
+        # What is the same for all layers comes once, behind the concatenation: in a network of
+        # hundreds of layers each operation of a layer counts.
+        divisors = np.ones(len(sites), np.float32)
         uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
         for number, z, positions, dz in uses:
             if dz is None and self.criterion.needs_gradient:
@@ -228,8 +231,16 @@ class Scorer:
             saliency = self.criterion.saliency(z, dz, sites[number].channel_axis)
             of_batch = tf.reduce_sum(saliency, axis=0)
             self._check_shape(of_batch.shape, sites[number])
-            sums[number] += of_batch / tf.cast(positions, tf.float32)
-        return tf.concat(sums, axis=0)
+            if maps.sites.count(number) == 1 and isinstance(positions, int):
+                divisors[number] = positions
+            else:
+                of_batch /= tf.cast(positions, tf.float32)
+            sums[number] = of_batch if sums[number] is None else sums[number] + of_batch
+        filters = [site.filters for site in sites]
+        whole = tf.concat(
+            [tf.zeros(n) if of is None else of for n, of in zip(filters, sums, strict=True)], axis=0
+        )
+        return whole / np.repeat(divisors, filters)
 
     def _saliencies_of_weights(
         self, by_weight: Mapping[int, tf.Tensor | None], factor: tf.Tensor

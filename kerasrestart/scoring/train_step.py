@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,46 +131,6 @@ class RestartModel(keras.Model):
             costs_per_loss=costs_per_loss(self, batch_size, sample_weight),
             skip_if_not_finite=_scales_loss(self.optimizer),
         )
-
-
-def attach(model: keras.Model, scorer: Scorer) -> None:
-    """Makes `fit` train with the scored step, from the next batch on, until `detach`.
-
-    Args:
-        model: A compiled model whose training step is `keras.Model`'s own or a `RestartModel`'s.
-        scorer: A scorer of this model.
-
-    Raises:
-        TypeError: The model's class has a training step of its own, or the instance has.
-    """
-    if isinstance(model, RestartModel):
-        model.scorer = scorer
-    else:
-        step = vars(model).get("train_step", type(model).train_step)
-        if step is not keras.Model.train_step and not _is_attached(step):
-            raise TypeError(
-                f"{type(model).__name__} has a train_step of its own, which scores no filters. "
-                "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
-                "the gradients by its scored_gradients method."
-            )
-        model.train_step = functools.partial(scored_train_step, model, scorer)
-    # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
-    model.make_train_function(force=True)
-
-
-def detach(model: keras.Model) -> None:
-    """Gives the model its own training step back; does nothing where none was attached."""
-    if isinstance(model, RestartModel):
-        model.scorer = None
-    elif _is_attached(vars(model).get("train_step")):
-        del model.train_step
-    else:
-        return
-    model.train_function = None
-
-
-def _is_attached(step: Any) -> bool:
-    return isinstance(step, functools.partial) and step.func is scored_train_step
 
 
 def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
