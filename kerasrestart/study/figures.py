@@ -77,14 +77,14 @@ def arms_by_epoch(group: Group) -> Figure:
         curves = _stack([_curve(result)[first:] for result in arm.results])
         if curves.shape[1]:
             band = _draw_curve(upper, curves, first + 1, color, dashes, label, starts) or band
-            shown.append(curves.mean(axis=0))
+            shown.append(curves)
         if not is_control and control is not None:
             gaps = _gaps(arm, control, first)
             if gaps.size:
                 _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
     before = _stack([_curve(result)[: starts[0]] for result in _one_of_each_seed(group)])
     _draw_curve(upper, before, 1, BASELINE_COLOR, "-", "baseline")
-    _zoom(upper, before.mean(axis=0), shown)
+    _zoom(upper, before, shown)
     lower.axhline(0, color=CONTROL_COLOR, linewidth=1)
     for axes in (upper, lower):
         for start in starts:
@@ -109,7 +109,7 @@ def arms_by_restart(group: Group) -> Figure:
     most = max(len(_starts(result)) for result in group.results)
     # From light to dark: the rounds have an order.
     shades = [BASELINE_COLOR, *mpl.colormaps["viridis_r"](np.linspace(0.15, 1, max(1, most)))]
-    before, later, band = np.array([]), [], ""
+    before, later, band = np.empty((0, 0)), [], ""
     for axes, arm in zip(grid.flat, group.arms, strict=False):
         for number in range(most + 1):
             rounds = [_round(result, number) for result in arm.results]
@@ -120,9 +120,9 @@ def arms_by_restart(group: Group) -> Figure:
             dashes = "-" if number else "--"
             band = _draw_curve(axes, curves, 1, shades[number], dashes, label) or band
             if number:
-                later.append(curves.mean(axis=0))
+                later.append(curves)
             else:
-                before = curves.mean(axis=0)
+                before = curves
         axes.set_title(f"{arm.name} (n = {len(arm.results)})", fontsize=9)
     _zoom(grid[0, 0], before, later)
     for axes in list(grid.flat)[len(group.arms) :]:
@@ -283,7 +283,8 @@ def _look(number: int) -> tuple[str, str]:
 
 def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None:
     """Cuts off the baseline's first rise, beside which differences of a point cannot be seen."""
-    values = np.concatenate([baseline[len(baseline) // 3 :], *later])
+    late = baseline[:, baseline.shape[1] // 3 :]
+    values = np.concatenate([curves.ravel() for curves in (late, *later)])
     values = values[np.isfinite(values)]
     if values.size and np.ptp(values):
         margin = 0.06 * np.ptp(values)
