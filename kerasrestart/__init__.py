@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kerasrestart.report.tensorboard import RestartTensorBoard
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
-    from kerasrestart.restart.selection import select_filters
+    from kerasrestart.restart.select_filters import select_filters
     from kerasrestart.restart.surgery import restart_filters
     from kerasrestart.scoring.mean_inputs import mean_inputs
     from kerasrestart.scoring.score_filters import score_filters
@@ -34,7 +34,7 @@ _HOMES = {
     "mean_inputs": "kerasrestart.scoring.mean_inputs",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
-    "select_filters": "kerasrestart.restart.selection",
+    "select_filters": "kerasrestart.restart.select_filters",
 }
 
 __all__ = [

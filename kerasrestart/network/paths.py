@@ -46,10 +46,10 @@ class Path:
 
     def obstacle(self) -> str | None:
         """Why these readers' weights cannot be set to zero; None if they can."""
-        if self.shared_with:
-            return f"its channels are shared with {', '.join(self.shared_with)}"
         if self.escapes:
             return f"its channels go into {', '.join(self.escapes)}"
+        if self.shared_with:
+            return f"its channels are shared with {', '.join(self.shared_with)}"
         if fixed := [r.layer.name for r in self.readers if not _learns(r.layer)]:
             return f"its channels are read by {', '.join(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"

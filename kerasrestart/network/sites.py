@@ -78,7 +78,8 @@ class Survey:
     Attributes:
         graph: The model's graph.
         sites: Those that can be restarted and are to be, by name, in execution order.
-        left_out: The others, by name: why they are left out.
+        left_out: The others, by name: why they are left out; and layers of other kinds that hold
+            convolutions inside.
     """
 
     graph: Graph
@@ -104,6 +105,8 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
     left_out: dict[str, str] = {}
     for call in graph.calls:
         layer = call.operation
+        if call.occurrence == 0 and _hides_filters(layer):
+            left_out[layer.name] = "has convolutions inside, which are not followed"
         if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
             continue
         if layer.name in sites or layer.name in left_out:
@@ -125,6 +128,14 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
     return Survey(graph, sites, left_out)
+
+
+def _hides_filters(operation: keras.Operation) -> bool:
+    """Whether an operation is a layer that holds convolutions, out of sight of the graph."""
+    return isinstance(operation, layers.Layer) and any(
+        isinstance(inner, kernels.CONVOLUTIONAL)
+        for inner in operation._flatten_layers(include_self=False)
+    )
 
 
 def _cannot(graph: Graph, layer: layers.Layer) -> str | None:

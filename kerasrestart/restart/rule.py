@@ -81,8 +81,12 @@ class RestartRule:
             shared = _obstacles(scorer.survey)
             free = [name for name in scorer.sites if name not in shared]
             if not free:
-                reasons = "; ".join(f"{name}: {why}" for name, why in shared.items())
-                raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
+                reasons = [f"{name}: {why}" for name, why in shared.items()]
+                if (more := len(reasons) - 3) > 0:
+                    reasons[3:] = [f"and {more} more (kerasrestart.describe lists them)"]
+                raise ValueError(
+                    f"No layer can be restarted with outgoing='zero'. {'; '.join(reasons)}."
+                )
             if shared:
                 scorer = self._scorer(model, free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
