@@ -80,13 +80,9 @@ def test_a_run_from_weights_records_them_and_resumes_with_the_same_only(
 def test_frozen_convolutions_are_neither_trained_nor_restarted(weights, images, tmp_path):
     path, tensors = weights
     frozen = ("--model=alexnet", f"--weights={path}", "--freeze_features")
+    refused = settings_of(*frozen, "--layers=conv.*")
     with pytest.raises(ValueError, match="no filters to restart: conv1 is not trainable"):
-        run(
-            settings_of(*frozen, "--layers=conv.*"),
-            images,
-            logdir=tmp_path / "logs",
-            run_name="refused",
-        )
+        run(refused, images, logdir=tmp_path / "logs", run_name="refused")
     assert not (tmp_path / "logs").exists()
     chosen = settings_of(*frozen, "--layers=.*", "--fraction=0.3")
     record = run(chosen, images, logdir=tmp_path / "logs", run_name="frozen")

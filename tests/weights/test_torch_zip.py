@@ -85,6 +85,9 @@ def test_reads_what_pytorch_writes(tmp_path):
     tensors = read_torch_zip(tmp_path / "views.pth")
     np.testing.assert_array_equal(tensors["part"], NUMBERS + 2)
     assert tensors["all"].shape == (12,)
+    parameters = {"own": torch.nn.Parameter(base)}
+    torch.save(parameters, tmp_path / "parameters.pth")
+    np.testing.assert_array_equal(read_torch_zip(tmp_path / "parameters.pth")["own"], base)
     torch.save({"turned": base.reshape(3, 4).T}, tmp_path / "turned.pth")
     with pytest.raises(ValueError, match="'turned' must lie contiguously"):
         read_torch_zip(tmp_path / "turned.pth")
