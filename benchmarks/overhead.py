@@ -96,6 +96,7 @@ def epoch_costs(network: Network, steps: int, pairs: int, warm_up: int = 1) -> l
         lambda number=number, model=model, own=own: model.fit(
             network.batches(steps),
             epochs=pairs + warm_up,
+            shuffle=False,
             verbose=0,
             callbacks=turns.around(number, own),
         )
@@ -160,6 +161,7 @@ def restart_costs(
     model.fit(
         network.batches(steps),
         epochs=restarts + 1,
+        shuffle=False,
         verbose=0,
         callbacks=[before, restart, after],
     )

@@ -122,7 +122,8 @@ def ours_work(pipe: Connection) -> None:
     )
     restart = kerasrestart.PartialRestart(monitor="loss", patience=10**6, verbose=0)
     callbacks = [first, restart, last]
-    model.fit(NETWORK.batches(steps), epochs=10**6, verbose=0, callbacks=callbacks)
+    batches = NETWORK.batches(steps)
+    model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=callbacks)
 
 
 def torch_work(pipe: Connection, hooks: bool) -> None:

@@ -45,8 +45,9 @@ def linear():
 
 
 def fits(turns, names, told, epochs):
+    models = [linear() for _ in names]
     return [
-        lambda n=n, model=linear(): model.fit(
+        lambda n=n: models[n].fit(
             np.ones((2, 2)),
             np.ones((2, 1)),
             epochs=epochs[n],
