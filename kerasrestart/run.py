@@ -116,6 +116,7 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
         grace_restarts=settings.grace_restarts,
         second_moment=settings.second_moment,
         reset_norm=settings.reset_norm,
+        compensate_bias=settings.compensate_bias,
         stop_on_repeat=settings.stop_on_repeat,
     )
 

@@ -41,6 +41,7 @@ class RunSettings:
     grace_restarts: int
     second_moment: str
     reset_norm: bool
+    compensate_bias: bool
     trigger: str
     monitor: str
     patience: int
@@ -224,6 +225,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.DEFINE_boolean(
         "reset_norm", True, "Whether a restarted filter's channel of its norm begins anew.", **into
+    )
+    flags.DEFINE_boolean(
+        "compensate_bias",
+        False,
+        "With --outgoing=zero: whether biases take up what restarted filters gave on average.",
+        **into,
     )
     flags.DEFINE_enum(
         "trigger",

@@ -33,13 +33,15 @@ HOMOGENEOUS = (
     layers.Dropout,
     *_of_each_rank("SpatialDropout", "ZeroPadding", "UpSampling"),
 )
-# All layers that leave each channel by itself, and in its place; batch norms apart.
-CHANNELWISE = (
-    *HOMOGENEOUS,
+# Those that treat all axes alike.
+ELEMENTWISE = (
     *ACTIVATIONS,
-    *(layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
     *(layers.Identity, layers.Rescaling, layers.ActivityRegularization),
 )
+# All layers that leave each channel by itself, and in its place; batch norms apart.
+CHANNELWISE = (*HOMOGENEOUS, *ELEMENTWISE)
+LAST = -1  # the channel axis, where it is not 1, the first behind the batch
 NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 # Layers with weights that make no new features.
 FEATURELESS_WEIGHTS = (*NORMS, layers.PReLU)
@@ -52,10 +54,26 @@ def activates(operation: keras.Operation) -> bool:
     return kind_of(operation) in ACTIVATION_OPERATIONS
 
 
-def keeps_channels(operation: keras.Operation) -> bool:
-    """Whether an operation of one tensor leaves each channel by itself, and in its place."""
+def channels_first(operation: keras.Operation) -> bool:
+    """Whether a layer takes the first axis behind the batch for that of the channels."""
+    return getattr(operation, "data_format", None) == "channels_first"
+
+
+def takes_as_channels(operation: keras.Operation, axis: int) -> bool:
+    """Whether an axis of a tensor, `LAST` or 1, is that of the channels to a layer behind it."""
+    return isinstance(operation, ELEMENTWISE) or channels_first(operation) == (axis == 1)
+
+
+def keeps_channels(operation: keras.Operation, axis: int = LAST) -> bool:
+    """Whether an operation of one tensor leaves each channel by itself, and in its place.
+
+    Args:
+        operation: A layer or operation.
+        axis: The channel axis of the tensor, `LAST` or 1. Defaults to the last.
+    """
     if isinstance(operation, layers.Layer):
-        return isinstance(operation, CHANNELWISE) and not _is_softmax(operation)
+        keeps = isinstance(operation, CHANNELWISE) and not _is_softmax(operation)
+        return keeps and takes_as_channels(operation, axis)
     # A merge of one tensor is one with a constant.
     return kind_of(operation) in ACTIVATION_OPERATIONS | MERGING
 

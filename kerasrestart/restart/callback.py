@@ -97,6 +97,10 @@ class PartialRestart(keras.callbacks.Callback):
             `"zero"` or `"survivors"`, see `restart_filters`. Defaults to `"zero"`.
         reset_norm: Whether a restarted filter's channel of its norm begins anew too. Defaults to
             True.
+        compensate_bias: With `outgoing="zero"`: whether the biases of the layers that read
+            restarted filters take up what these gave on average over the last epoch, so that only
+            the deviation from it is lost. Without a bias, the batch norm right behind takes it up.
+            Defaults to False.
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
             With `initializer="none"` they do not, so that the control trains as long. Defaults to
             True.
@@ -163,6 +167,7 @@ class PartialRestart(keras.callbacks.Callback):
         grace_restarts: int = 1,
         second_moment: str = "zero",
         reset_norm: bool = True,
+        compensate_bias: bool = False,
         stop_on_repeat: bool = True,
         stop_when_done: bool = True,
         recovery_epochs: int | None = None,
@@ -197,6 +202,7 @@ class PartialRestart(keras.callbacks.Callback):
             grace_restarts=grace_restarts,
             second_moment=second_moment,
             reset_norm=reset_norm,
+            compensate_bias=compensate_bias,
             seed=seed,
         )
         self.score_every = score_every
@@ -224,6 +230,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
         self._scoring: ScoringFunction | None = None
+        self._mean_inputs: dict[str, np.ndarray] = {}
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
 
@@ -277,10 +284,10 @@ class PartialRestart(keras.callbacks.Callback):
                 "tells why)."
             )
         self._scoring = None
-        if self.scorer.criterion.needs_step:
+        if self.scorer.needs_step:
             self._scoring = attach(self.model, self.scorer, self.score_every)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
-        self.scores = {}
+        self.scores, self._mean_inputs = {}, {}
         if self._resumed is not None:
             (self.state, self.scores), self._resumed = self._resumed, None
         for observer in self.observers:
@@ -364,7 +371,7 @@ class PartialRestart(keras.callbacks.Callback):
         if left < max(1, self.recovery_epochs):
             self._no_more_restarts(f"{left} epochs left, too few for a filter to recover in")
             return
-        if not self.scores:
+        if not self.scores or (self.rule.compensate_bias and not self._mean_inputs):
             return  # every batch so far has overflowed its loss scale: the next epoch will tell
         if not all(np.isfinite(scores).all() for scores in self.scores.values()):
             self._no_more_restarts("training has diverged, the scores are not finite")
@@ -393,7 +400,7 @@ class PartialRestart(keras.callbacks.Callback):
         )
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart)
+        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart, self._mean_inputs)
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
         self.events.append(event)
@@ -430,13 +437,14 @@ class PartialRestart(keras.callbacks.Callback):
         return value >= self.target if self.higher_is_better else value <= self.target
 
     def _take_scores(self) -> None:
-        if self.scorer.criterion.needs_step and not self.scorer.seen:
+        if self.scorer.needs_step and not self.scorer.seen:
             raise ValueError(
                 f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
                 "forward pass inside record_feature_maps and then call scored_gradients."
             )
         if self.scorer.ready:
             self.scores = self.scorer.result(draw=len(self.events))
+            self._mean_inputs = self.scorer.mean_inputs()
 
     def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

@@ -16,6 +16,7 @@ from kerasrestart.network.graph import Call
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
+from kerasrestart.scoring.mean_inputs import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
 
 
@@ -28,12 +29,14 @@ class FeatureMaps:
         tensors: The feature maps; empty until the recording context has ended.
         positions: For each, what its sum over positions is divided by: an int, or a float32 scalar
             tensor where the size of the images is not known when traced.
+        mean_inputs: Means of what readers of filters got, where these are asked for; else None.
         complete: Whether the recording context has ended.
     """
 
     sites: list[int] = dataclasses.field(default_factory=list)
     tensors: list[tf.Tensor] = dataclasses.field(default_factory=list)
     positions: list[int | tf.Tensor] = dataclasses.field(default_factory=list)
+    mean_inputs: tf.Tensor | None = None
     complete: bool = False
 
 
@@ -61,6 +64,8 @@ class Scorer:
         seed: Seed of a criterion that draws its scores. Defaults to 0.
         only: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
             all convolutions.
+        with_mean_inputs: Whether to take the means of what the readers of filters get, too.
+            Defaults to False.
 
     Attributes:
         criterion: The `Criterion`.
@@ -89,6 +94,7 @@ class Scorer:
         *,
         seed: int = 0,
         only: str | Sequence[str] | None = None,
+        with_mean_inputs: bool = False,
     ):
         self.criterion = criteria.get(criterion)
         self.seed = seed
@@ -97,17 +103,25 @@ class Scorer:
         self._weights: list[list[keras.Variable]] = []
         if self.criterion.needs is Needs.WEIGHT_GRADIENT:
             self._weights = [_gate_weights(site, self.criterion) for site in self.sites.values()]
-        filters = sum(site.filters for site in self.sites.values())
-        self._sums = tf.Variable(tf.zeros(filters), trainable=False, name="score_sums")
+        self._inputs = ReaderInputs(self.survey) if with_mean_inputs else None
+        self._filters = sum(site.filters for site in self.sites.values())
+        # The scores of all filters, and behind them the mean inputs of their readers.
+        size = self._filters + (self._inputs.size if self._inputs else 0)
+        self._sums = tf.Variable(tf.zeros(size), trainable=False, name="score_sums")
         self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
         """Records the feature maps of the one forward pass that is made inside the context."""
         uses = [use for site in self.sites.values() for use in self._uses(site)]
+        operations = [call.operation for use in uses for call in use]
         maps = FeatureMaps()
-        with record_outputs(call.operation for use in uses for call in use) as outputs:
+        if self._inputs:
+            operations += self._inputs.operations
+        with record_outputs(operations) as outputs:
             yield maps
+        if self._inputs:
+            maps.mean_inputs = self._inputs.means(outputs)
         for number, site in enumerate(self.sites.values()):
             # A shared layer's contributions add up, its activations are averaged.
             shares = 1 if self.criterion.needs is Needs.CONTRIBUTION else len(site.activations)
@@ -157,10 +171,12 @@ class Scorer:
         others = [w for of_site in self._weights for w in of_site if id(w) not in known]
         sources = (weights, maps.tensors if by_map else [], others)
         gradients, map_gradients, other_gradients = tape.gradient(loss, sources)
-        if not self.criterion.needs_step:
+        if not self.needs_step:
             return gradients
         factor = tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
-        if by_map:
+        if not self.criterion.needs_step:
+            sums = tf.zeros(self._filters)
+        elif by_map:
             sums = self._sums_of_maps(maps, map_gradients) * factor
         elif self.criterion.needs_maps:
             sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
@@ -170,7 +186,7 @@ class Scorer:
             examples = tf.cast(batch_size, tf.float32)
             # The gradient of the mean cost first: the criterion is not linear in it.
             sums = examples * self._saliencies_of_weights(by_weight, factor / examples)
-        self._add(sums, batch_size, skip_if_not_finite)
+        self._add(sums, maps, batch_size, skip_if_not_finite)
         return gradients
 
     def add(self, maps: FeatureMaps, *, batch_size: int | tf.Tensor) -> None:
@@ -190,7 +206,8 @@ class Scorer:
             )
         _check_complete(maps)
         if self.criterion.needs_step:
-            self._add(self._sums_of_maps(maps, [None] * len(maps.tensors)), batch_size, False)
+            sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
+            self._add(sums, maps, batch_size, False)
 
     def _uses(self, site: Site) -> Sequence[tuple[Call, Call]]:
         """For each use: the call whose positions are counted, and the one that is read."""
@@ -248,8 +265,16 @@ class Scorer:
             saliencies.append(saliency)
         return tf.concat(saliencies, axis=0)
 
-    def _add(self, sums: tf.Tensor, batch_size: int | tf.Tensor, skip_if_not_finite: bool) -> None:
+    def _add(
+        self,
+        sums: tf.Tensor,
+        maps: FeatureMaps,
+        batch_size: int | tf.Tensor,
+        skip_if_not_finite: bool,
+    ) -> None:
         seen = scored = tf.cast(batch_size, tf.float32)
+        if maps.mean_inputs is not None:
+            sums = tf.concat([sums, seen * maps.mean_inputs], axis=0)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
@@ -274,9 +299,25 @@ class Scorer:
         return int(self._examples[1])
 
     @property
+    def needs_step(self) -> bool:
+        """Whether anything is taken from the batches; else `result` can be had at any moment."""
+        return self.criterion.needs_step or self._inputs is not None
+
+    @property
     def ready(self) -> bool:
         """Whether `result` tells anything: examples were scored, or none are needed."""
-        return not self.criterion.needs_step or self.examples > 0
+        return not self.needs_step or self.examples > 0
+
+    def mean_inputs(self) -> dict[str, np.ndarray]:
+        """Means of what the readers of filters got, where `with_mean_inputs` asked for them.
+
+        Returns:
+            As `kerasrestart.mean_inputs`, over the examples scored since the last reset; empty
+            where the means were not asked for.
+        """
+        if self._inputs is None:
+            return {}
+        return self._inputs.by_layer(self._sums.numpy()[self._filters :] / max(self.examples, 1))
 
     def result(self, draw: int = 0) -> dict[str, np.ndarray]:
         """Returns the scores.
@@ -298,7 +339,7 @@ class Scorer:
         """Mean saliencies, layer by layer."""
         sites = list(self.sites.values())
         if self.criterion.needs_step:
-            means = self._sums.numpy() / np.float32(max(self.examples, 1))
+            means = self._sums.numpy()[: self._filters] / np.float32(max(self.examples, 1))
             return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
         saliencies = []
         for number, site in enumerate(sites):
