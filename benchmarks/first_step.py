@@ -37,7 +37,7 @@ def main():
     callbacks.append(
         keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: note(batch))
     )
-    network.build().fit(network.batches(3), verbose=0, callbacks=callbacks)
+    network.build().fit(network.batches(3), shuffle=False, verbose=0, callbacks=callbacks)
     # In KiB on Linux, in bytes on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -26,38 +26,45 @@ from benchmarks.networks import NETWORKS, Network
 from benchmarks.timing import Cost, Row, ratios, report
 from benchmarks.turns import Turns
 
-MODELS = flags.DEFINE_list("models", list(NETWORKS), "Networks to measure.")
-PAIRS = flags.DEFINE_integer("pairs", 7, "Epochs of each kind, warm-up apart.", lower_bound=1)
-STEPS = flags.DEFINE_integer(
-    "steps", None, "Steps of an epoch, a multiple of 8. Default: by the network.", lower_bound=8
-)
-PROCESSES = flags.DEFINE_integer(
-    "processes", 3, "Processes of each kind, for memory and the first step.", lower_bound=0
-)
-OUTPUT = flags.DEFINE_string("output", "tf_logs/overhead.md", "Where the table is written.")
 EVERY = 8
+
+
+def define_flags():
+    flags.DEFINE_list("models", list(NETWORKS), "Networks to measure.")
+    flags.DEFINE_integer("pairs", 7, "Epochs of each kind, warm-up apart.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps",
+        None,
+        f"Steps of an epoch, best a multiple of {EVERY}. Default: by the network.",
+        lower_bound=EVERY,
+    )
+    flags.DEFINE_integer(
+        "processes", 3, "Processes of each kind, for memory and the first step.", lower_bound=0
+    )
+    flags.DEFINE_string("output", "tf_logs/overhead.md", "Where the table is written.")
 
 
 def main(argv):
     if argv[1:]:
         raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
-    if unknown := [name for name in MODELS.value if name not in NETWORKS]:
+    values = flags.FLAGS
+    if unknown := [name for name in values.models if name not in NETWORKS]:
         raise app.UsageError(f"--models: expected some of {list(NETWORKS)}. Received: {unknown}")
     rows, notes = [], [f"TensorFlow {tf.__version__}, Keras {keras.__version__}, float32."]
-    for name in MODELS.value:
+    for name in values.models:
         network = NETWORKS[name]
         if (why := network.missing()) is not None:
             notes.append(f"{name} is left out: {why}.")
             print(notes[-1], flush=True)
             continue
-        steps = STEPS.value or network.steps
+        steps = values.steps or network.steps
         print(f"{name}: epochs of {steps} steps of {network.batch} images", flush=True)
         label = f"{name}, {network.side} px, {network.batch}"
-        rows += epoch_rows(network, label, steps, PAIRS.value)
+        rows += epoch_rows(network, label, steps, values.pairs)
         rows += restart_rows(network, label)
-        if PROCESSES.value:
-            rows += process_rows(name, label, PROCESSES.value)
-    report("python -m benchmarks.overhead", rows, notes, OUTPUT.value)
+        if values.processes:
+            rows += process_rows(name, label, values.processes)
+    report("python -m benchmarks.overhead", rows, notes, values.output)
 
 
 def epoch_rows(network: Network, label: str, steps: int, pairs: int) -> list[Row]:
@@ -89,6 +96,7 @@ def epoch_costs(network: Network, steps: int, pairs: int, warm_up: int = 1) -> l
         lambda number=number, model=model, own=own: model.fit(
             network.batches(steps),
             epochs=pairs + warm_up,
+            shuffle=False,
             verbose=0,
             callbacks=turns.around(number, own),
         )
@@ -153,6 +161,7 @@ def restart_costs(
     model.fit(
         network.batches(steps),
         epochs=restarts + 1,
+        shuffle=False,
         verbose=0,
         callbacks=[before, restart, after],
     )
@@ -191,4 +200,5 @@ def first_step(name: str, kind: str) -> dict:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -23,19 +23,22 @@ from absl import app, flags
 from benchmarks.networks import NETWORKS
 from benchmarks.timing import Cost, Row, cores, ratios, report
 
-PAIRS = flags.DEFINE_integer("pairs", 7, "Epochs of each kind, warm-up apart.", lower_bound=1)
-STEPS = flags.DEFINE_integer("steps", 64, "Steps of an epoch.", lower_bound=1)
-OUTPUT = flags.DEFINE_string("output", "tf_logs/peers.md", "Where the table is written.")
 NETWORK = NETWORKS["mininet"]
+
+
+def define_flags():
+    flags.DEFINE_integer("pairs", 7, "Epochs of each kind, warm-up apart.", lower_bound=1)
+    flags.DEFINE_integer("steps", 64, "Steps of an epoch.", lower_bound=1)
+    flags.DEFINE_string("output", "tf_logs/peers.md", "Where the table is written.")
 
 
 def main(argv):
     if argv[1:]:
         raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
     if importlib.util.find_spec("torch") is None:
-        print("benchmarks.peers needs PyTorch: pip install torch", flush=True)
+        print('benchmarks.peers needs PyTorch: pip install ".[bench]"', flush=True)
         return
-    ours, hooks, plain = measure(STEPS.value, PAIRS.value)
+    ours, hooks, plain = measure(flags.FLAGS.steps, flags.FLAGS.pairs)
     label, target = f"mininet, {NETWORK.side} px, {NETWORK.batch}", "2.00 or more"
     rows = [
         Row("PyTorch with hooks / ours, CPU time of an epoch", label, ratios(hooks, ours)),
@@ -49,7 +52,7 @@ def main(argv):
         Row("PyTorch with hooks / without, wall time", label, ratios(hooks, plain, "wall")),
     ]
     notes = [f"{cores()} threads each; both gave the same scores from the same weights and batch."]
-    report("python -m benchmarks.peers", rows, notes, OUTPUT.value)
+    report("python -m benchmarks.peers", rows, notes, flags.FLAGS.output)
 
 
 def measure(steps: int, pairs: int, warm_up: int = 1) -> list[list[Cost]]:
@@ -119,7 +122,8 @@ def ours_work(pipe: Connection) -> None:
     )
     restart = kerasrestart.PartialRestart(monitor="loss", patience=10**6, verbose=0)
     callbacks = [first, restart, last]
-    model.fit(NETWORK.batches(steps), epochs=10**6, verbose=0, callbacks=callbacks)
+    batches = NETWORK.batches(steps)
+    model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=callbacks)
 
 
 def torch_work(pipe: Connection, hooks: bool) -> None:
@@ -183,8 +187,13 @@ def torch_mininet():
     return model
 
 
+def weights_of(model) -> dict[str, np.ndarray]:
+    """The weights of a Keras model, by the names `layer/kernel`."""
+    return {"/".join(weight.path.split("/")[-2:]): weight.numpy() for weight in model.weights}
+
+
 def load_weights(model, weights: dict[str, np.ndarray]) -> None:
-    """Gives a PyTorch MiniNet the weights of a Keras one, by the names `layer/kernel`."""
+    """Gives a PyTorch MiniNet the weights of a Keras one, as `weights_of` names them."""
     import torch
 
     for name, layer in model.named_children():
@@ -236,4 +245,5 @@ class HookedScores:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

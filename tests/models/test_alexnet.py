@@ -15,7 +15,7 @@ PUBLISHED = SHARED / "weights" / "alexnet_imagenet_features.safetensors"
 
 @pytest.fixture(scope="module")
 def in_torch():
-    pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
+    pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'bench')")
     import torch_alexnet
 
     return torch_alexnet

@@ -225,21 +225,5 @@ def test_wrong_flags_end_the_command_with_one_line(tmp_path, monkeypatch, wrong,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_study_without_its_packages_says_how_to_install_them_before_any_run(
-    tmp_path, monkeypatch
-):
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "matplotlib.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'matplotlib'\", name='matplotlib')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{package_root()}")
-    done = study(*BASE, "--seeds=0", f"--logdir={tmp_path / 'logs'}", cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "needs matplotlib" in done.stderr
-    assert 'pip install "kerasrestart[study]"' in done.stderr
-    assert not (tmp_path / "logs").exists()
-
-
 def package_root():
     return settings.__file__.removesuffix("/kerasrestart/settings.py")

@@ -73,7 +73,7 @@ def written(path, content, storages=None, **members):
 
 
 def test_reads_what_pytorch_writes(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'bench')")
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.Linear(6, 7))
     torch.save(model.state_dict(), tmp_path / "model.pth")
     tensors = read_torch_zip(tmp_path / "model.pth")
