@@ -26,7 +26,7 @@ from kerasrestart.restart.trigger import (
 )
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_step import attach, detach
+from kerasrestart.scoring.train_step import attach, detach, trains_as_keras
 
 
 class PartialRestart(keras.callbacks.Callback):
@@ -259,7 +259,9 @@ class PartialRestart(keras.callbacks.Callback):
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
                 "tells why)."
             )
-        if self.scorer.criterion.needs_step:
+        several = self.model.distribute_strategy.num_replicas_in_sync > 1
+        # The scored step also weighs the replicas' parts of a batch: not only where it scores.
+        if self.scorer.criterion.needs_step or (several and trains_as_keras(self.model)):
             attach(self.model, self.scorer)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
         self.scores = {}

@@ -17,6 +17,7 @@ from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.recorder import record_outputs
+from kerasrestart.scoring.replicas import sum_variable
 
 
 @dataclasses.dataclass
@@ -54,6 +55,9 @@ class Scorer:
     layers end to end, and how many examples came and how many of them were scored. A criterion that
     needs nothing of the batches leaves the training step as it is: no layer is recorded, nothing is
     added up, and `result` can be had at any moment.
+
+    Of a model that was built in the scope of a `tf.distribute.Strategy`, batches are added in the
+    replicas' steps, and `result`, `seen`, `examples` are over all replicas.
 
     Args:
         model: A built Functional or Sequential model.
@@ -98,8 +102,9 @@ class Scorer:
         if self.criterion.needs is Needs.WEIGHT_GRADIENT:
             self._weights = [_gate_weights(site, self.criterion) for site in self.sites.values()]
         filters = sum(site.filters for site in self.sites.values())
-        self._sums = tf.Variable(tf.zeros(filters), trainable=False, name="score_sums")
-        self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
+        with model.distribute_strategy.scope():
+            self._sums = sum_variable(tf.zeros(filters), "score_sums")
+            self._examples = sum_variable(tf.zeros(2), "seen_and_scored_examples")
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
@@ -169,7 +174,8 @@ class Scorer:
             by_weight = {id(weight): gradient for weight, gradient in found}
             examples = tf.cast(batch_size, tf.float32)
             # The gradient of the mean cost first: the criterion is not linear in it.
-            sums = examples * self._saliencies_of_weights(by_weight, factor / examples)
+            of_mean = tf.math.divide_no_nan(factor, examples)  # a replica's part may be empty
+            sums = examples * self._saliencies_of_weights(by_weight, of_mean)
         self._add(sums, batch_size, skip_if_not_finite)
         return gradients
 
@@ -255,12 +261,12 @@ class Scorer:
     @property
     def seen(self) -> int:
         """Number of examples that came since the last reset."""
-        return int(self._examples[0])
+        return int(self._examples.read_value()[0])
 
     @property
     def examples(self) -> int:
         """Number of examples scored since the last reset: without batches that overflowed."""
-        return int(self._examples[1])
+        return int(self._examples.read_value()[1])
 
     @property
     def ready(self) -> bool:
@@ -287,7 +293,7 @@ class Scorer:
         """Mean saliencies, layer by layer."""
         sites = list(self.sites.values())
         if self.criterion.needs_step:
-            means = self._sums.numpy() / np.float32(max(self.examples, 1))
+            means = self._sums.read_value().numpy() / np.float32(max(self.examples, 1))
             return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
         saliencies = []
         for number, site in enumerate(sites):
@@ -303,8 +309,8 @@ class Scorer:
 
     def reset(self) -> None:
         """Forgets all examples seen."""
-        self._sums.assign(tf.zeros_like(self._sums))
-        self._examples.assign([0.0, 0.0])
+        self._sums.assign(tf.zeros(self._sums.shape))
+        self._examples.assign(tf.zeros(2))
 
 
 def _check_complete(maps: FeatureMaps) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.scoring.reduction import costs_per_loss, over_replicas
+from kerasrestart.scoring.reduction import costs_per_loss, share_of_loss
+from kerasrestart.scoring.replicas import over_replicas
 from kerasrestart.scoring.scorer import FeatureMaps, Scorer
 
 
@@ -18,7 +19,9 @@ def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str
     """One step of training that does all that `keras.Model.train_step` does, and scores.
 
     The weights come out as they do without scoring: the gradients by feature maps are taken by the
-    same tape in the same pass, and nothing else is changed.
+    same tape in the same pass, and nothing else is changed. But where a strategy has several
+    replicas, the loss is that of the whole batch, see `share_of_loss`, so that weights and scores
+    come out as on one device, also where the replicas' parts of a batch are not equal.
 
     Args:
         model: A compiled model.
@@ -36,7 +39,8 @@ def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
         model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
-        loss = model.optimizer.scale_loss(loss)
+        share = share_of_loss(model, batch_size, sample_weight)
+        loss = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
     weights = model.trainable_weights
     gradients = scorer.gradients(
         tape,
@@ -44,7 +48,9 @@ def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str
         weights,
         maps,
         batch_size=batch_size,
-        costs_per_loss=costs_per_loss(model, batch_size, sample_weight),
+        costs_per_loss=tf.math.divide_no_nan(
+            costs_per_loss(model, batch_size, sample_weight), share
+        ),
         skip_if_not_finite=_scales_loss(model.optimizer),
     )
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -147,8 +153,7 @@ def attach(model: keras.Model, scorer: Scorer) -> None:
     if isinstance(model, RestartModel):
         model.scorer = scorer
     else:
-        step = vars(model).get("train_step", type(model).train_step)
-        if step is not keras.Model.train_step and not _is_attached(step):
+        if not trains_as_keras(model):
             raise TypeError(
                 f"{type(model).__name__} has a train_step of its own, which scores no filters. "
                 "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
@@ -157,6 +162,12 @@ def attach(model: keras.Model, scorer: Scorer) -> None:
         model.train_step = functools.partial(scored_train_step, model, scorer)
     # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
     model.make_train_function(force=True)
+
+
+def trains_as_keras(model: keras.Model) -> bool:
+    """Whether a model has no training step of its own, but Keras's, or the scored one."""
+    step = vars(model).get("train_step", type(model).train_step)
+    return step is keras.Model.train_step or _is_attached(step)
 
 
 def detach(model: keras.Model) -> None:
