@@ -24,6 +24,11 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
     chosen = settings.RunSettings.from_flags(flags.FLAGS)
     try:
+        strategy = None
+        if chosen.strategy == "multiworker":
+            from kerasrestart.strategies import make_strategy
+
+            strategy = make_strategy(chosen.strategy)  # before TensorFlow decodes any image
         images = data.load(
             chosen.dataset,
             chosen.data_dir,
@@ -36,7 +41,7 @@ def main(argv: list[str]) -> None:
         from kerasrestart.run import run
 
         place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
-        run(chosen, images, **place)
+        run(chosen, images, strategy=strategy, **place)
     except (ValueError, OSError) as error:
         logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
         fail(str(error))

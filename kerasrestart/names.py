@@ -16,6 +16,7 @@ SELECTION_NORMALIZATIONS = ("none", "l2", "mean")
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
 TASKS = ("none", "random_labels", "shuffled_classes")
+STRATEGIES = ("none", "mirrored", "multiworker")
 TRIGGERS = ("plateau", "epochs")
 
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution", "none")

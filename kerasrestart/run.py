@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasrestart import data, models
+from kerasrestart import data, models, strategies
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
 from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
-from kerasrestart.report.run_folder import RunFolder, read_record
+from kerasrestart.report.run_folder import RESUMED_FROM, RunFolder, read_record
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.settings import RunSettings
 
 
@@ -28,6 +31,7 @@ def run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, Any]:
     """Makes one run, or goes on with it where it was killed, and prints its table.
 
@@ -38,6 +42,7 @@ def run(
         run_name: Folder of this run in it. Defaults to None: a name is made.
         resume: Whether to go on with a run that is in that folder already. It ends with the
             numbers of a run that was never killed. Defaults to True.
+        strategy: What `make_strategy` made for these settings. Defaults to None: it is made here.
 
     Returns:
         The record, as `run.json` holds it.
@@ -47,21 +52,37 @@ def run(
             with other settings, or cannot be written.
     """
     keras.utils.set_random_seed(settings.seed)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    if strategy is None:
+        strategy = strategies.make_strategy(settings.strategy)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
     try:
-        model, restart = build_model(settings, images), restart_callback(settings)
+        many = _evaluation_batch(settings)
+        for split, size in (
+            (images.train, settings.batch_size), (images.validation, many), (images.test, many)
+        ):  # fmt: skip
+            strategies.check_batches(strategy, len(split), size)
+        with strategy.scope():
+            model, restart = build_model(settings, images), restart_callback(settings)
         restart.check(model)  # before there is a folder
-        prefix = f"{settings.model}-{settings.init}-{images.name}"
-        folder = RunFolder(logdir, run_name, prefix, resume=resume)
-        try:
-            return _train(model, restart, settings, images, folder)
-        finally:
-            folder.release()
+        with _folder(strategy, logdir) as own_logdir:
+            prefix = f"{settings.model}-{settings.init}-{images.name}"
+            folder = RunFolder(own_logdir, run_name, prefix, resume=resume)
+            try:
+                strategies.agree(strategy, identity_of(settings, images))
+                strategies.take_files_of_chief(strategy, folder.path, RESUMED_FROM)
+                return _train(model, restart, settings, images, folder)
+            finally:
+                folder.release()
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _folder(strategy: tf.distribute.Strategy, logdir: str) -> contextlib.AbstractContextManager:
+    """Where this process writes: only the chief's records are kept."""
+    if strategies.is_chief(strategy):
+        return contextlib.nullcontext(logdir)
+    return tempfile.TemporaryDirectory(prefix="kerasrestart-worker-")
 
 
 def build_model(settings: RunSettings, images: data.ImageData) -> keras.Model:
@@ -74,6 +95,8 @@ def build_model(settings: RunSettings, images: data.ImageData) -> keras.Model:
         metrics=["accuracy"],
         jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
     )
+    if settings.strategy != "none":
+        strategies.synchronize_norms(model)
     return model
 
 
@@ -125,7 +148,9 @@ def _train(
     images: data.ImageData,
     folder: RunFolder,
 ) -> dict[str, Any]:
-    begin = starting_point(folder, settings, images)
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    begin = starting_point(folder, settings, images, replicas)
     if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
@@ -136,23 +161,31 @@ def _train(
     if regime is not None:
         clock = RegimeClock(regime)
     names = None if clock is None else clock.class_order
-    validation, test = (
-        data.evaluation_batches(split, max(batch_size, 500), class_order=names, **scale)
+    many = _evaluation_batch(settings)
+    (validation, validation_steps), (test, test_steps) = (
+        (
+            split_batches(
+                data.evaluation_batches(split, many, class_order=names, **scale), strategy
+            ),
+            data.steps_per_epoch(split, many),
+        )
         for split in (images.validation, images.test)
     )
-    evaluator = RoundEvaluator(test)
+    evaluator = RoundEvaluator(test, test_steps)
     if clock and begin.epoch:
         clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
     if begin.state is not None:
         take_up(*begin.state, model, restart, evaluator)
     print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
+    if settings.strategy != "none":
+        print(f"Replicas: {replicas}", flush=True)
     folder.write_flags(settings.to_dict())
     folder.keep_history(begin.epoch, begin.history)
     checkpoint = RunCheckpoint(
         folder.state,
         restart,
         evaluator,
-        identity_of(settings, images),
+        identity_of(settings, images, replicas),
         baseline=None if settings.baseline else folder.baseline,
         seconds_before=begin.seconds,
     )
@@ -163,17 +196,21 @@ def _train(
         recorder,
     ]
     model.fit(
-        data.train_batches(
-            images.train,
-            batch_size,
-            seed=settings.seed,
-            augment=settings.augment,
-            first_epoch=begin.epoch,
-            regime=regime,
-            **scale,
+        split_batches(
+            data.train_batches(
+                images.train,
+                batch_size,
+                seed=settings.seed,
+                augment=settings.augment,
+                first_epoch=begin.epoch,
+                regime=regime,
+                **scale,
+            ),
+            strategy,
         ),
         steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
         validation_data=validation,
+        validation_steps=validation_steps,
         initial_epoch=settings.epochs if begin.done else begin.epoch,
         epochs=settings.epochs,
         verbose="auto" if sys.stdout.isatty() else 2,
@@ -193,6 +230,10 @@ def _train(
     print(to_markdown(record["table"]))
     print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
     return record
+
+
+def _evaluation_batch(settings: RunSettings) -> int:
+    return max(settings.batch_size, 500)
 
 
 def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:

@@ -38,24 +38,27 @@ class StartingPoint:
     told: str = ""
 
 
-def identity_of(settings: RunSettings, images: ImageData) -> dict[str, Any]:
+def identity_of(settings: RunSettings, images: ImageData, replicas: int = 1) -> dict[str, Any]:
     """What a run and the one that goes on with it must have in common."""
-    return {"settings": settings.to_dict(), "data": images.fingerprint}
+    return {"settings": settings.to_dict(), "data": images.fingerprint, "replicas": replicas}
 
 
-def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) -> StartingPoint:
+def starting_point(
+    folder: RunFolder, settings: RunSettings, images: ImageData, replicas: int = 1
+) -> StartingPoint:
     """Looks where a run is to begin; writes nothing.
 
     Args:
         folder: Its folder.
         settings: Its settings.
         images: Its data.
+        replicas: How many replicas each batch is split over. Defaults to 1.
 
     Raises:
         ValueError: The folder's run, or that of the baseline, had other settings or data; there is
             no baseline; or a state is damaged, and so is the one before it.
     """
-    mine = settings, images.fingerprint
+    mine = settings, images.fingerprint, replicas
     if (found := read_last_good(folder.state)) is not None:
         arrays, content, wrong = found
         _check_same(*mine, content["identity"], frozenset(), folder.path)
@@ -87,6 +90,7 @@ def starting_point(folder: RunFolder, settings: RunSettings, images: ImageData) 
 def _check_same(
     mine: RunSettings,
     images: str,
+    replicas: int,
     theirs: Mapping[str, Any],
     free: frozenset[str],
     folder: pathlib.Path,
@@ -95,6 +99,8 @@ def _check_same(
         differ = mine.differences(theirs["settings"], free | PLACES)
         if images != theirs["data"]:
             differ.append("the images are others")
+        if replicas != (was := theirs.get("replicas", 1)):
+            differ.append(f"there were {was} replicas, and are {replicas}")
     except (KeyError, AttributeError, TypeError) as error:
         raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error
     if differ:

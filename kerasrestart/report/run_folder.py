@@ -131,6 +131,8 @@ class RunFolder:
 
 RECORD, HISTORY, BASELINE = "run.json", "history.csv", "baseline.npz"
 _FLAGS, _LOCK = "flags.txt", ".lock"
+RESUMED_FROM = ("state.npz", "state.previous.npz", RECORD, HISTORY)
+"""The files by which a run goes on, or knows that it has ended."""
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:

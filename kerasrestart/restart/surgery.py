@@ -92,7 +92,9 @@ def restart_filters(
                 _check_alive(name, *drawn[0])
             replacements += drawn
     for variable, new, mask in replacements:
-        variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
+        # Replica by replica: the statistics of a batch norm may be each replica's own.
+        for own in model.distribute_strategy.experimental_local_results(variable.value):
+            own.assign(tf.where(mask, tf.cast(new, own.dtype), own))
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 
