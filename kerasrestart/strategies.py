@@ -169,24 +169,18 @@ def take_files_of_chief(
         return
     chief = is_chief(strategy)
     for name in names:
-        path, own = folder / name, np.zeros(0, np.int32)
+        path, data = folder / name, b""
         if chief and path.exists():
             data = path.read_bytes()
-            padded = data + bytes(-len(data) % 4)
-            own = np.frombuffer(len(data).to_bytes(8, "little") + padded, np.int32)
-        words = _gather(strategy, own)
-        if not chief and len(words):
-            data = words.tobytes()
-            path.write_bytes(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        words = np.frombuffer(len(data).to_bytes(8, "little") + data + bytes(-len(data) % 4), "i4")
+        # Those of the chief come first; none at all would crash TensorFlow.
+        found = _gather(strategy, words if chief else words[:1]).tobytes()
+        size = int.from_bytes(found[:8], "little")
+        if size and not chief:
+            path.write_bytes(found[8 : 8 + size])
 
 
-def _gather(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
-    """The int32 words of all workers, end to end."""
-    of_worker = len(strategy.extended.worker_devices)
-
-    def words() -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        first = context.replica_id_in_sync_group % of_worker == 0
-        return context.all_gather(tf.constant(own if first else own[:0]), axis=0)
-
-    return strategy.experimental_local_results(strategy.run(tf.function(words)))[0].numpy()
+def _gather(strategy: tf.distribute.Strategy, words: np.ndarray) -> np.ndarray:
+    """The int32 words of all replicas, end to end."""
+    held = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(words))
+    return strategy.gather(held, axis=0).numpy()
