@@ -176,9 +176,9 @@ def _train(
         clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
     if begin.state is not None:
         take_up(*begin.state, model, restart, evaluator)
-    print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
-    if settings.strategy != "none":
-        print(f"Replicas: {replicas}", flush=True)
+    records = folder.path if strategies.is_chief(strategy) else "kept by the first worker"
+    devices = "" if settings.strategy == "none" else f" Replicas: {replicas}."
+    print(f"Data: {describe(images)}.{devices} Records: {records}{begin.told}", flush=True)
     folder.write_flags(settings.to_dict())
     folder.keep_history(begin.epoch, begin.history)
     checkpoint = RunCheckpoint(
@@ -228,7 +228,8 @@ def _train(
     record = recorder.write(restart, ended=True)
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print(to_markdown(record["table"]))
-    print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
+    if records == folder.path:
+        print(f"Records: {records}; tensorboard --logdir={folder.path.parent}", flush=True)
     return record
 
 

@@ -52,6 +52,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     """
     if name == "multiworker":
         cluster, task = read_cluster(os.environ)
+        tf.get_logger().setLevel("WARNING")  # else each collective is a line
         print(f"Worker {task + 1} of {len(cluster)}: waiting for the others.", flush=True)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -167,17 +168,18 @@ def take_files_of_chief(
     """
     if not isinstance(strategy, WorkersStrategy):
         return
-    chief = is_chief(strategy)
-    for name in names:
-        path, data = folder / name, b""
-        if chief and path.exists():
-            data = path.read_bytes()
-        words = np.frombuffer(len(data).to_bytes(8, "little") + data + bytes(-len(data) % 4), "i4")
-        # Those of the chief come first; none at all would crash TensorFlow.
-        found = _gather(strategy, words if chief else words[:1]).tobytes()
-        size = int.from_bytes(found[:8], "little")
-        if size and not chief:
-            path.write_bytes(found[8 : 8 + size])
+    chief, packed = is_chief(strategy), b""
+    for path in [folder / name for name in names] if chief else []:
+        data = path.read_bytes() if path.exists() else b""
+        packed += len(data).to_bytes(8, "little") + data
+    words = np.frombuffer(packed + bytes(-len(packed) % 4), np.int32)
+    # The chief's come first. From the others a zero: TensorFlow crashes where there is nothing.
+    found = _gather(strategy, words if chief else np.zeros(1, np.int32)).tobytes()
+    for name in () if chief else names:
+        end = 8 + int.from_bytes(found[:8], "little")
+        if end > 8:
+            (folder / name).write_bytes(found[8:end])
+        found = found[end:]
 
 
 def _gather(strategy: tf.distribute.Strategy, words: np.ndarray) -> np.ndarray:

@@ -111,7 +111,8 @@ def take_up(
         StateError: The state is that of another model or optimizer.
     """
     if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     try:
         if len(content["variables"]) != len(variables):
