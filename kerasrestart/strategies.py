@@ -52,8 +52,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     """
     if name == "multiworker":
         cluster, task = read_cluster(os.environ)
-        tf.get_logger().setLevel("WARNING")  # else each collective is a line
         print(f"Worker {task + 1} of {len(cluster)}: waiting for the others.", flush=True)
+    if name != "none":
+        tf.get_logger().setLevel("WARNING")  # else each collective is a line
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     if name == "multiworker":
