@@ -37,6 +37,11 @@ def main(argv: list[str]) -> None:
 def _run(chosen: settings.RunSettings) -> None:
     if chosen.weights is not None:
         locate_alexnet_weights(chosen.weights)
+    strategy = None
+    if chosen.strategy == "multiworker":
+        from kerasrestart.strategies import make_strategy
+
+        strategy = make_strategy(chosen.strategy)  # before TensorFlow decodes any image
     images = data.load(
         chosen.dataset,
         chosen.data_dir,
@@ -49,7 +54,7 @@ def _run(chosen: settings.RunSettings) -> None:
     from kerasrestart.run import run
 
     place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
-    run(chosen, images, **place)
+    run(chosen, images, strategy=strategy, **place)
 
 
 def entry_point() -> None:

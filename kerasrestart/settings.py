@@ -65,6 +65,7 @@ class RunSettings:
     seed: int
     mixed_precision: bool
     jit_compile: bool | None
+    strategy: str
     baseline: str | None
     on_nan: str
 
@@ -317,6 +318,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_boolean(
         "jit_compile", None, "Compile by XLA. Default: Keras decides: on GPUs, not on CPUs.", **into
     )
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        names.STRATEGIES,
+        "Devices: none: one; mirrored: all GPUs of this machine; multiworker: those of several "
+        "machines, named by TF_CONFIG. Each batch is split over them.",
+        **into,
+    )
     flags.DEFINE_string(
         "baseline",
         None,
@@ -388,6 +397,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "monitor",
         lambda v: v.removeprefix("val_") in ("loss", "accuracy"),
         "must be one of loss, accuracy, val_loss, val_accuracy",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["jit_compile", "strategy"],
+        lambda v: not v["jit_compile"] or v["strategy"] == "none",
+        "--jit_compile compiles for one device: expected --strategy=none",
         **into,
     )
     flags.register_multi_flags_validator(

@@ -26,7 +26,7 @@ from kerasrestart.restart.trigger import (
 )
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import ScoringFunction, attach, detach
+from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
 
 
 class PartialRestart(keras.callbacks.Callback):
@@ -284,7 +284,9 @@ class PartialRestart(keras.callbacks.Callback):
                 "tells why)."
             )
         self._scoring = None
-        if self.scorer.needs_step:
+        several = self.model.distribute_strategy.num_replicas_in_sync > 1
+        # The scored step also weighs the replicas' parts of a batch: not only where it scores.
+        if self.scorer.needs_step or (several and trains_as_keras(self.model)):
             self._scoring = attach(self.model, self.scorer, self.score_every)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
         self.scores, self._mean_inputs = {}, {}

@@ -114,7 +114,9 @@ def restart_filters(
         variable.assign_add(tf.cast(shift, variable.dtype))
         slots.shift_copies(optimizer, variable, shift)
     for variable, new, mask in replacements:
-        variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
+        # Replica by replica: the statistics of a batch norm may be each replica's own.
+        for own in model.distribute_strategy.experimental_local_results(variable.value):
+            own.assign(tf.where(mask, tf.cast(new, own.dtype), own))
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 

@@ -18,6 +18,7 @@ from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.mean_inputs import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
+from kerasrestart.scoring.replicas import sum_variable
 
 
 @dataclasses.dataclass
@@ -57,6 +58,9 @@ class Scorer:
     layers end to end, and how many examples came and how many of them were scored. A criterion that
     needs nothing of the batches leaves the training step as it is: no layer is recorded, nothing is
     added up, and `result` can be had at any moment.
+
+    Of a model that was built in the scope of a `tf.distribute.Strategy`, batches are added in the
+    replicas' steps, and `result`, `seen`, `examples` are over all replicas.
 
     Args:
         model: A built Functional or Sequential model.
@@ -107,8 +111,9 @@ class Scorer:
         self._filters = sum(site.filters for site in self.sites.values())
         # The scores of all filters, and behind them the mean inputs of their readers.
         size = self._filters + (self._inputs.size if self._inputs else 0)
-        self._sums = tf.Variable(tf.zeros(size), trainable=False, name="score_sums")
-        self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
+        with model.distribute_strategy.scope():
+            self._sums = sum_variable(tf.zeros(size), "score_sums")
+            self._examples = sum_variable(tf.zeros(2), "seen_and_scored_examples")
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
@@ -185,7 +190,8 @@ class Scorer:
             by_weight = {id(weight): gradient for weight, gradient in found}
             examples = tf.cast(batch_size, tf.float32)
             # The gradient of the mean cost first: the criterion is not linear in it.
-            sums = examples * self._saliencies_of_weights(by_weight, factor / examples)
+            of_mean = tf.math.divide_no_nan(factor, examples)  # a replica's part may be empty
+            sums = examples * self._saliencies_of_weights(by_weight, of_mean)
         self._add(sums, maps, batch_size, skip_if_not_finite)
         return gradients
 
@@ -291,12 +297,12 @@ class Scorer:
     @property
     def seen(self) -> int:
         """Number of examples that came since the last reset."""
-        return int(self._examples[0])
+        return int(self._examples.read_value()[0])
 
     @property
     def examples(self) -> int:
         """Number of examples scored since the last reset: without batches that overflowed."""
-        return int(self._examples[1])
+        return int(self._examples.read_value()[1])
 
     @property
     def needs_step(self) -> bool:
@@ -317,7 +323,8 @@ class Scorer:
         """
         if self._inputs is None:
             return {}
-        return self._inputs.by_layer(self._sums.numpy()[self._filters :] / max(self.examples, 1))
+        sums = self._sums.read_value().numpy()[self._filters :]
+        return self._inputs.by_layer(sums / max(self.examples, 1))
 
     def result(self, draw: int = 0) -> dict[str, np.ndarray]:
         """Returns the scores.
@@ -339,7 +346,8 @@ class Scorer:
         """Mean saliencies, layer by layer."""
         sites = list(self.sites.values())
         if self.criterion.needs_step:
-            means = self._sums.numpy()[: self._filters] / np.float32(max(self.examples, 1))
+            sums = self._sums.read_value().numpy()[: self._filters]
+            means = sums / np.float32(max(self.examples, 1))
             return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
         saliencies = []
         for number, site in enumerate(sites):
@@ -355,8 +363,8 @@ class Scorer:
 
     def reset(self) -> None:
         """Forgets all examples seen."""
-        self._sums.assign(tf.zeros_like(self._sums))
-        self._examples.assign([0.0, 0.0])
+        self._sums.assign(tf.zeros(self._sums.shape))
+        self._examples.assign(tf.zeros(2))
 
 
 def _check_complete(maps: FeatureMaps) -> None:

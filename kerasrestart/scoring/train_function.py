@@ -77,15 +77,17 @@ def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunctio
         TypeError: The model's class has a training step of its own, or the instance has.
     """
     detach(model)
-    step = vars(model).get("train_step", type(model).train_step)
     is_own = isinstance(model, RestartModel)
-    if not is_own and step is not keras.Model.train_step:
+    if not is_own and not trains_as_keras(model):
         raise TypeError(
             f"{type(model).__name__} has a train_step of its own, which scores no filters. "
             "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
             "the gradients by its scored_gradients method."
         )
     # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
+    if not is_own and model.distribute_strategy.num_replicas_in_sync > 1:
+        # Weights are to come out the same whether or not a batch is scored.
+        model.train_step = functools.partial(scored_train_step, model, None)
     plain = _train_function(model)
     if is_own:
         model.scorer = scorer
@@ -94,6 +96,12 @@ def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunctio
     scored = _train_function(model)
     model.train_function = ScoringFunction(model, scorer, plain, scored, every)
     return model.train_function
+
+
+def trains_as_keras(model: keras.Model) -> bool:
+    """Whether a model has no training step of its own, but Keras's, or the scored one."""
+    step = vars(model).get("train_step", type(model).train_step)
+    return step is keras.Model.train_step or _is_attached(step)
 
 
 def detach(model: keras.Model) -> None:

@@ -9,19 +9,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.scoring.reduction import costs_per_loss, over_replicas
+from kerasrestart.scoring.reduction import costs_per_loss, share_of_loss
+from kerasrestart.scoring.replicas import over_replicas
 from kerasrestart.scoring.scorer import FeatureMaps, Scorer
 
 
-def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str, Any]:
+def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> dict[str, Any]:
     """One step of training that does all that `keras.Model.train_step` does, and scores.
 
     The weights come out as they do without scoring: the gradients by feature maps are taken by the
-    same tape in the same pass, and nothing else is changed.
+    same tape in the same pass, and nothing else is changed. But where a strategy has several
+    replicas, the loss is that of the whole batch, see `share_of_loss`, so that weights and scores
+    come out as on one device, also where the replicas' parts of a batch are not equal.
 
     Args:
         model: A compiled model.
-        scorer: A scorer of this model; the batch is added to it.
+        scorer: A scorer of this model; the batch is added to it. None: it is not scored.
         data: A batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Returns:
@@ -29,23 +32,30 @@ def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-    with tf.GradientTape() as tape, scorer.record() as maps:
+    recording = contextlib.nullcontext() if scorer is None else scorer.record()
+    with tf.GradientTape() as tape, recording as maps:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
         model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
-        loss = model.optimizer.scale_loss(loss)
+        share = share_of_loss(model, batch_size, sample_weight)
+        loss = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
     weights = model.trainable_weights
-    gradients = scorer.gradients(
-        tape,
-        loss,
-        weights,
-        maps,
-        batch_size=batch_size,
-        costs_per_loss=costs_per_loss(model, batch_size, sample_weight),
-        skip_if_not_finite=_scales_loss(model.optimizer),
-    )
+    if scorer is None:
+        gradients = tape.gradient(loss, weights)
+    else:
+        gradients = scorer.gradients(
+            tape,
+            loss,
+            weights,
+            maps,
+            batch_size=batch_size,
+            costs_per_loss=tf.math.divide_no_nan(
+                costs_per_loss(model, batch_size, sample_weight), share
+            ),
+            skip_if_not_finite=_scales_loss(model.optimizer),
+        )
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 

@@ -10,9 +10,10 @@ import safetensors.numpy
 from absl import flags
 
 from kerasrestart import data, models, settings
+from kerasrestart.build import build_model
 from kerasrestart.data import pipeline
 from kerasrestart.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
-from kerasrestart.run import build_model, run
+from kerasrestart.run import run
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")
