@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.scoring.feature_maps import FeatureMaps
 from kerasrestart.scoring.reduction import costs_per_loss, over_replicas
-from kerasrestart.scoring.scorer import FeatureMaps, Scorer
+from kerasrestart.scoring.scorer import Scorer
 
 
 def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str, Any]:
