@@ -57,6 +57,16 @@ def activates(operation: keras.Operation) -> bool:
     return kind_of(operation) in ACTIVATION_OPERATIONS
 
 
+def is_linear_by_channel(operation: keras.Operation) -> bool:
+    """Whether a layer is a depthwise convolution that adds nothing: homogeneous, with weights."""
+    return (
+        isinstance(operation, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+        and operation.depth_multiplier == 1
+        and not operation.use_bias
+        and operation.activation is keras.activations.linear
+    )
+
+
 def channels_first(operation: keras.Operation) -> bool:
     """Whether a layer takes the first axis behind the batch for that of the channels."""
     return getattr(operation, "data_format", None) == "channels_first"

@@ -6,8 +6,9 @@ the sum of z * dC/dz vanishes.
 
 From there the reading place moves on down the graph for as long as sum(z * dC/dz) over each channel
 stays what it is. It does through every map that acts on each channel alone and is positively
-homogeneous of degree one (Euler's theorem): pooling, dropout, padding, cropping, up-sampling. A
-score read after a 2x2 pooling costs a quarter of the one before it.
+homogeneous of degree one (Euler's theorem): pooling, dropout, padding, cropping, up-sampling, and a
+depthwise convolution that adds nothing. A score read after a 2x2 pooling costs a quarter of the
+one before it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kerasrestart.network.operations import (
     NORMS,
     SHRINKING,
     activates,
+    is_linear_by_channel,
     takes_as_channels,
 )
 
@@ -197,16 +199,25 @@ def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
 
 
-def _passes_scores(call: Call, axis: int) -> bool:
-    """Whether sum(z * dC/dz) over each channel is the same before and behind a call."""
-    return isinstance(call.operation, HOMOGENEOUS) and takes_as_channels(call.operation, axis)
+def _passes_scores(call: Call, axis: int, linear: bool = False) -> bool:
+    """Whether sum(z * dC/dz) over each channel is the same before and behind a call.
+
+    Args:
+        call: The call.
+        axis: The channel axis of what it takes.
+        linear: Whether layers with filters of their own count too. Defaults to False.
+    """
+    operation = call.operation
+    passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))
+    return passes and takes_as_channels(operation, axis)
 
 
 def _cheapest(graph: Graph, read: Call, axis: int) -> Call:
     """The last place after `read` that holds fewer elements and the same sum(z * dC/dz)."""
     following = graph.only_consumer(read)
-    while following is not None and _passes_scores(following, axis):
-        if isinstance(following.operation, SHRINKING):
+    while following is not None and _passes_scores(following, axis, linear=True):
+        operation = following.operation
+        if isinstance(operation, SHRINKING) or max(getattr(operation, "strides", (1,))) > 1:
             read = following
         following = graph.only_consumer(following)
     return read

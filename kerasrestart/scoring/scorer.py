@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,33 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.graph import Call
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
+from kerasrestart.scoring.feature_maps import FeatureMaps, positions_of, sums_of_maps, uses_of
+from kerasrestart.scoring.gate_weights import by_filter, gate_weights, saliencies_of_weights
 from kerasrestart.scoring.mean_inputs import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
 from kerasrestart.scoring.replicas import sum_variable
-
-
-@dataclasses.dataclass
-class FeatureMaps:
-    """What one forward pass leaves at the reading places, use by use in the order of the sites.
-
-    Attributes:
-        sites: The number of the site that each belongs to.
-        tensors: The feature maps; empty until the recording context has ended.
-        positions: For each, what its sum over positions is divided by: an int, or a float32 scalar
-            tensor where the size of the images is not known when traced.
-        mean_inputs: Means of what readers of filters got, where these are asked for; else None.
-        complete: Whether the recording context has ended.
-    """
-
-    sites: list[int] = dataclasses.field(default_factory=list)
-    tensors: list[tf.Tensor] = dataclasses.field(default_factory=list)
-    positions: list[int | tf.Tensor] = dataclasses.field(default_factory=list)
-    mean_inputs: tf.Tensor | None = None
-    complete: bool = False
 
 
 class Scorer:
@@ -104,11 +84,12 @@ class Scorer:
         self.seed = seed
         self.survey: Survey = survey(model, only)
         self.sites: dict[str, Site] = self.survey.sites
+        self._sites = list(self.sites.values())
         self._weights: list[list[keras.Variable]] = []
         if self.criterion.needs is Needs.WEIGHT_GRADIENT:
-            self._weights = [_gate_weights(site, self.criterion) for site in self.sites.values()]
+            self._weights = [gate_weights(site, self.criterion) for site in self._sites]
         self._inputs = ReaderInputs(self.survey) if with_mean_inputs else None
-        self._filters = sum(site.filters for site in self.sites.values())
+        self._filters = sum(site.filters for site in self._sites)
         # The scores of all filters, and behind them the mean inputs of their readers.
         size = self._filters + (self._inputs.size if self._inputs else 0)
         with model.distribute_strategy.scope():
@@ -118,7 +99,7 @@ class Scorer:
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
         """Records the feature maps of the one forward pass that is made inside the context."""
-        uses = [use for site in self.sites.values() for use in self._uses(site)]
+        uses = [use for site in self._sites for use in uses_of(site, self.criterion)]
         operations = [call.operation for use in uses for call in use]
         maps = FeatureMaps()
         if self._inputs:
@@ -127,14 +108,14 @@ class Scorer:
             yield maps
         if self._inputs:
             maps.mean_inputs = self._inputs.means(outputs)
-        for number, site in enumerate(self.sites.values()):
+        for number, site in enumerate(self._sites):
             # A shared layer's contributions add up, its activations are averaged.
             shares = 1 if self.criterion.needs is Needs.CONTRIBUTION else len(site.activations)
-            for own, read in self._uses(site):
+            for own, read in uses_of(site, self.criterion):
                 maps.sites.append(number)
                 maps.tensors.append(outputs[id(read.operation)][read.occurrence])
                 own_output = outputs[id(own.operation)][own.occurrence]
-                maps.positions.append(shares * _positions(own_output, site.channel_axis))
+                maps.positions.append(shares * positions_of(own_output, site.channel_axis))
         maps.complete = True
 
     def gradients(
@@ -169,7 +150,7 @@ class Scorer:
         Raises:
             ValueError: The recording context has not ended yet, or no forward pass was made in it.
         """
-        _check_complete(maps)
+        maps.check_complete()
         weights = list(weights)
         by_map = self.criterion.needs_maps and self.criterion.needs_gradient
         known = {id(weight) for weight in weights}
@@ -182,16 +163,18 @@ class Scorer:
         if not self.criterion.needs_step:
             sums = tf.zeros(self._filters)
         elif by_map:
-            sums = self._sums_of_maps(maps, map_gradients) * factor
+            sums = sums_of_maps(self.criterion, self._sites, maps, map_gradients) * factor
         elif self.criterion.needs_maps:
-            sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
+            sums = sums_of_maps(self.criterion, self._sites, maps)
         else:
             found = zip([*weights, *others], [*gradients, *other_gradients], strict=True)
             by_weight = {id(weight): gradient for weight, gradient in found}
             examples = tf.cast(batch_size, tf.float32)
             # The gradient of the mean cost first: the criterion is not linear in it.
             of_mean = tf.math.divide_no_nan(factor, examples)  # a replica's part may be empty
-            sums = examples * self._saliencies_of_weights(by_weight, of_mean)
+            sums = examples * saliencies_of_weights(
+                self.criterion, self._sites, self._weights, by_weight, of_mean
+            )
         self._add(sums, maps, batch_size, skip_if_not_finite)
         return gradients
 
@@ -210,66 +193,10 @@ class Scorer:
                 f"Criterion '{self.criterion.name}' needs a backward pass: call gradients instead "
                 "of add."
             )
-        _check_complete(maps)
+        maps.check_complete()
         if self.criterion.needs_step:
-            sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
+            sums = sums_of_maps(self.criterion, self._sites, maps)
             self._add(sums, maps, batch_size, False)
-
-    def _uses(self, site: Site) -> Sequence[tuple[Call, Call]]:
-        """For each use: the call whose positions are counted, and the one that is read."""
-        if not self.criterion.needs_maps:
-            return ()
-        if self.criterion.needs is Needs.CONTRIBUTION:
-            return site.reads
-        return [(call, call) for call in site.activations]
-
-    def _sums_of_maps(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """Sums of the saliencies over the batch, all filters of all layers end to end."""
-        sites = list(self.sites.values())
-        sums: list[tf.Tensor | None] = [None] * len(sites)
-        # What is the same for all layers comes once, behind the concatenation: in a network of
-        # hundreds of layers each operation of a layer counts.
-        divisors = np.ones(len(sites), np.float32)
-        uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
-        for number, z, positions, dz in uses:
-            if dz is None and self.criterion.needs_gradient:
-                continue  # the loss does not depend on z
-            saliency = self.criterion.saliency(z, dz, sites[number].channel_axis)
-            of_batch = tf.reduce_sum(saliency, axis=0)
-            self._check_shape(of_batch.shape, sites[number])
-            if maps.sites.count(number) == 1 and isinstance(positions, int):
-                divisors[number] = positions
-            else:
-                of_batch /= tf.cast(positions, tf.float32)
-            sums[number] = of_batch if sums[number] is None else sums[number] + of_batch
-        filters = [site.filters for site in sites]
-        whole = tf.concat(
-            [tf.zeros(n) if of is None else of for n, of in zip(filters, sums, strict=True)], axis=0
-        )
-        return whole / np.repeat(divisors, filters)
-
-    def _saliencies_of_weights(
-        self, by_weight: Mapping[int, tf.Tensor | None], factor: tf.Tensor
-    ) -> tf.Tensor:
-        """Saliencies of one batch, all filters of all layers end to end.
-
-        Args:
-            by_weight: By the `id` of a variable, the gradient of the loss by it.
-            factor: What turns that into the gradient of the mean cost.
-        """
-        saliencies = []
-        for site, variables in zip(self.sites.values(), self._weights, strict=True):
-            rows = []
-            for variable in variables:
-                weight = tf.cast(variable.value, tf.float32)
-                gradient = by_weight[id(variable)]
-                gradient = tf.zeros_like(weight) if gradient is None else gradient
-                rows.append([_by_filter(tensor, site) for tensor in (weight, gradient)])
-            weights, gradients = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
-            saliency = self.criterion.saliency(weights, tf.cast(gradients, tf.float32) * factor)
-            self._check_shape(saliency.shape, site)
-            saliencies.append(saliency)
-        return tf.concat(saliencies, axis=0)
 
     def _add(
         self,
@@ -286,13 +213,6 @@ class Scorer:
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
         self._sums.assign_add(sums)
         self._examples.assign_add(tf.stack([seen, scored]))
-
-    def _check_shape(self, shape: Sequence[int | None], site: Site) -> None:
-        if tuple(shape) != (site.filters,):
-            raise ValueError(
-                f"Criterion '{self.criterion.name}' must give one number for each of the "
-                f"{site.filters} filters of layer '{site.name}'. Received shape: {tuple(shape)}"
-            )
 
     @property
     def seen(self) -> int:
@@ -344,20 +264,19 @@ class Scorer:
 
     def _means(self, draw: int) -> list[np.ndarray]:
         """Mean saliencies, layer by layer."""
-        sites = list(self.sites.values())
         if self.criterion.needs_step:
             sums = self._sums.read_value().numpy()[: self._filters]
             means = sums / np.float32(max(self.examples, 1))
-            return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
+            return np.split(means, np.cumsum([site.filters for site in self._sites])[:-1])
         saliencies = []
-        for number, site in enumerate(sites):
+        for number, site in enumerate(self._sites):
             if self.criterion.needs is Needs.WEIGHTS:
-                kernel = _by_filter(kernels.incoming_kernel(site.layer).value, site)
+                kernel = by_filter(kernels.incoming_kernel(site.layer).value, site)
                 saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
             else:
                 generator = np.random.default_rng([self.seed, draw, number])
                 saliency = self.criterion.saliency(generator, site.filters)
-            self._check_shape(np.shape(saliency), site)
+            self.criterion.check(np.shape(saliency), site.name, site.filters)
             saliencies.append(saliency)
         return saliencies
 
@@ -365,44 +284,3 @@ class Scorer:
         """Forgets all examples seen."""
         self._sums.assign(tf.zeros(self._sums.shape))
         self._examples.assign(tf.zeros(2))
-
-
-def _check_complete(maps: FeatureMaps) -> None:
-    if not maps.complete:
-        raise ValueError(
-            "There are no feature maps yet: make the forward pass inside the recording "
-            "context, and take the gradients when that has ended."
-        )
-
-
-def _gate_weights(site: Site, criterion: criteria.Criterion) -> list[keras.Variable]:
-    """The weights that scale a filter's feature map as one: those of the last affine map."""
-    norm = site.norm
-    if norm is not None and norm.trainable:
-        gamma, beta = getattr(norm, "gamma", None), getattr(norm, "beta", None)
-        if gamma is None:
-            raise ValueError(
-                f"Criterion '{criterion.name}' needs the scale of norm '{norm.name}' behind "
-                f"layer '{site.name}', which has none: make it with scale=True, or score by "
-                "'taylor'."
-            )
-        variables = [gamma, beta]
-    else:
-        variables = [kernels.incoming_kernel(site.layer), site.layer.bias]
-    return [variable for variable in variables if variable is not None]
-
-
-def _by_filter(values: tf.Tensor, site: Site) -> tf.Tensor:
-    """Brings a kernel, or one number a filter, into the form `[weights, filters]`."""
-    if len(values.shape) > 1 and site.filter_axis == -2:
-        values = tf.linalg.matrix_transpose(values)
-    return tf.reshape(values, [-1, site.filters])
-
-
-def _positions(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
-    """Number of positions of a feature map, known when traced wherever the shape is."""
-    static, channel_axis = output.shape, channel_axis % output.shape.rank
-    axes = [axis for axis in range(1, static.rank) if axis != channel_axis]
-    if all(static[axis] is not None for axis in axes):
-        return int(np.prod([static[axis] for axis in axes]))
-    return tf.cast(tf.reduce_prod(tf.gather(tf.shape(output), axes)), tf.float32)

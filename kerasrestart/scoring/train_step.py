@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.scoring.feature_maps import FeatureMaps
 from kerasrestart.scoring.reduction import costs_per_loss, share_of_loss
 from kerasrestart.scoring.replicas import over_replicas
-from kerasrestart.scoring.scorer import FeatureMaps, Scorer
+from kerasrestart.scoring.scorer import Scorer
 
 
 def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> dict[str, Any]:
