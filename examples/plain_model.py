@@ -1,0 +1,69 @@
+"""One callback on a model of your own: restarts, and the control that trains as long without.
+
+python examples/plain_model.py
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import keras
+from keras import layers
+
+import kerasrestart
+from kerasrestart import data
+
+
+def build(classes: int) -> keras.Model:
+    """A small convolutional network; nothing about it is made for restarts."""
+    keras.utils.set_random_seed(0)  # both runs begin with the same weights
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Rescaling(1 / 127.5, offset=-1),
+            layers.Conv2D(16, 3, activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(32, 3, activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(classes, name="logits"),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
+    """Trains twice; returns the best validation accuracy of each round, by initializer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=4000, help="images to draw")
+    parser.add_argument("--round_epochs", type=int, default=4, help="epochs of a round")
+    chosen = parser.parse_args(arguments)
+
+    images = data.load("shapes", shapes_examples=chosen.examples)
+    accuracies = {}
+    for initializer in ("uniform", "none"):
+        model = build(len(images.classes))
+        restart = kerasrestart.PartialRestart(
+            initializer, monitor="val_loss", round_epochs=chosen.round_epochs, max_restarts=2
+        )
+        model.fit(
+            images.train.images,
+            images.train.labels,
+            batch_size=128,
+            epochs=3 * chosen.round_epochs,
+            validation_data=(images.validation.images, images.validation.labels),
+            verbose=0,
+            callbacks=[restart],
+        )
+        accuracies[initializer] = [r.best_metrics["val_accuracy"] for r in restart.rounds]
+        print(initializer, [f"{accuracy:.3f}" for accuracy in accuracies[initializer]])
+    return accuracies
+
+
+if __name__ == "__main__":
+    main()

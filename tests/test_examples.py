@@ -1,0 +1,63 @@
+"""The examples run, at small sizes, and do what their first lines say."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(request):
+    """The module of the example that the test is named after."""
+    name = request.node.name.removeprefix("test_")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def restarted(restart, times):
+    """Filters of each layer, by restart."""
+    assert len(restart.events) == times
+    return [{n: layer.filters for n, layer in e.layers.items()} for e in restart.events]
+
+
+def test_every_example_is_tested():
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} <= tests
+
+
+def test_plain_model(example):
+    accuracies = example.main(["--examples=200", "--round_epochs=1"])
+    assert [len(rounds) for rounds in accuracies.values()] == [3, 3]
+    # Up to the first restart the two are one run.
+    assert accuracies["uniform"][0] == accuracies["none"][0]
+
+
+def test_applications_network(example):
+    restart = example.main(["--examples=100", "--epochs=3", "--layers=block_1[0-2]_project"])
+    assert restarted(restart, 1)[0].keys() <= {f"block_{n}_project" for n in (10, 11, 12)}
+
+
+def test_own_training_step(example):
+    restart = example.main(["--examples=200", "--epochs=6"])
+    restarted(restart, 1)
+    assert "train_step" not in vars(restart.model)
+
+
+def test_own_criterion(example):
+    choices = example.main(["--examples=200", "--epochs=3"])
+    assert list(choices) == ["taylor", "signed_taylor", "twins", "reversed_twins"]
+    counts = [{name: len(k) for name, k in chosen.items()} for chosen in choices.values()]
+    assert counts == [{"conv1": 3, "conv2": 3, "conv3": 6}] * 4
+    kernel = np.random.default_rng(0).normal(size=(20, 5)).astype("float32")
+    kernel[:, 3] = 2 * kernel[:, 1]
+    assert np.argsort(example.distance_to_nearest(kernel))[:2].tolist() in ([1, 3], [3, 1])
+
+
+def test_own_images(example):
+    restart = example.main(["--examples=200", "--epochs=6"])
+    assert restarted(restart, 1)[0].keys() == {"conv1", "conv2"}

@@ -1,0 +1,53 @@
+"""The public names and their signatures are those that are written down.
+
+python -m tests.test_public_api writes them down anew.
+"""
+
+import inspect
+import pathlib
+
+import kerasrestart
+
+WRITTEN = pathlib.Path(__file__).with_name("public_api.txt")
+
+
+def public_api():
+    """A line for each public name, and for each public method of a class its own definition."""
+    lines = []
+    for name in sorted(kerasrestart.__all__):
+        value = getattr(kerasrestart, name)
+        if inspect.ismodule(value):
+            lines.append(f"{name}: module")
+            lines += [f"{name}.{n}{_signature(getattr(value, n))}" for n in sorted(value.__all__)]
+        elif inspect.isclass(value):
+            bases = ", ".join(base.__name__ for base in value.__bases__)
+            lines.append(f"{name}{_signature(value)} of {bases}")
+            for method, defined in sorted(vars(value).items()):
+                if method.startswith("_"):
+                    continue
+                if isinstance(defined, property):
+                    lines.append(f"{name}.{method}: property")
+                elif callable(defined):
+                    lines.append(f"{name}.{method}{_signature(defined)}")
+        else:
+            lines.append(f"{name}{_signature(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _signature(value):
+    # Hints are left out: they may get better without a change for callers.
+    signature = inspect.signature(value)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def test_public_names_and_signatures_are_those_written_down():
+    written = WRITTEN.read_text()
+    assert public_api() == written, (
+        "The public API has changed. If that is meant: python -m tests.test_public_api, and an "
+        "entry in CHANGELOG.md."
+    )
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text(public_api())
