@@ -64,23 +64,19 @@ images = random.normal(size=(37, 6, 6, 2)).astype("float32")
 labels = random.integers(0, 3, 37).astype("int32")
 
 
-def trained(model, criterion="taylor", batches=None, epochs=3, **arguments):
+def trained(model, criterion="taylor", epochs=3, **arguments):
     restart = kr.PartialRestart(
         criterion=criterion, fraction=0.3, round_epochs=1, max_restarts=2, stop_on_repeat=False,
         recovery_epochs=0, verbose=0, monitor="loss", **arguments,
     )  # fmt: skip
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    steps = None
-    if batches is not None:
-        data, steps = batches(data.repeat()), 3
-    model.fit(data, epochs=epochs, steps_per_epoch=steps, verbose=0, callbacks=[restart])
+    model.fit(data, epochs=epochs, verbose=0, callbacks=[restart])
     return restart
 
 
 def compare(
     strategy,
     criterion="taylor",
-    split=False,
     optimizer=None,
     norm=False,
     reduction="sum_over_batch_size",
@@ -90,10 +86,7 @@ def compare(
     ways = {}
     for name, of in (("one", None), ("several", strategy)):
         model = on(of, optimizer=optimizer, norm=norm, reduction=reduction)
-        batches = None
-        if split and of is not None:
-            batches = lambda data: split_batches(data, strategy)  # noqa: E731
-        restart = trained(model, criterion, batches, **arguments)
+        restart = trained(model, criterion, **arguments)
         ways[name] = model, restart
     (one, first), (several, second) = ways.values()
     assert len(first.events) == 2
@@ -120,16 +113,8 @@ def check_alike(model, but=None):
             np.testing.assert_array_equal(held[0].numpy(), other.numpy(), err_msg=variable.path)
 
 
-def two_devices_as_one():
-    compare(devices(2))
-
-
 def four_devices_as_one_with_an_empty_part():
     compare(devices(4))
-
-
-def four_devices_as_one_with_batches_split_evenly():
-    compare(devices(4), split=True)
 
 
 def slots_and_outgoing_weights_as_one():
@@ -182,9 +167,7 @@ def filters_scored_after_training():
 
 
 CHECKS = [
-    two_devices_as_one,
     four_devices_as_one_with_an_empty_part,
-    four_devices_as_one_with_batches_split_evenly,
     slots_and_outgoing_weights_as_one,
     criterion_of_gradients_with_an_empty_part,
     batch_norm_as_one,
