@@ -155,13 +155,13 @@ def _train(
     folder: RunFolder,
     weights: LoadedWeights | None,
 ) -> dict[str, Any]:
-    digest = weights and weights.sha256
+    digest = weights.sha256 if weights else None
     begin = starting_point(folder, settings, images, digest)
     if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record
-    scale = {"mean": images.mean, "deviation": images.deviation}
+    scale: dict[str, Any] = {"mean": images.mean, "deviation": images.deviation}
     if weights:
         scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
     scale["image_size"] = settings.image_size
@@ -194,7 +194,7 @@ def _train(
         baseline=None if settings.baseline else folder.baseline,
         begin=begin,
     )
-    told = weights and weights.to_dict()
+    told = weights.to_dict() if weights else None
     recorder = Recorder(settings, images, folder, evaluator, checkpoint, told)
     restart.observers += [
         evaluator,
@@ -264,7 +264,7 @@ def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
     """What each epoch is trained on; None where that is all images, as they are."""
     if settings.tasks == "none" and settings.warm_start_fraction is None:
         return None
-    common = {
+    common: dict[str, Any] = {
         "split": images.train,
         "classes": len(images.classes),
         "epochs": settings.round_epochs,

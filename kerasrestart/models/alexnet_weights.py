@@ -82,7 +82,8 @@ def load_alexnet_weights(model: keras.Model, weights: str | os.PathLike) -> Load
     path = fetch_weights(_URL, _SHA256) if weights == IMAGENET else pathlib.Path(weights)
     tensors = read_tensors(path)
     _check_names(tensors, path)
-    values, kept = {}, {}
+    values: dict[keras.Variable, np.ndarray] = {}
+    kept: dict[str, str] = {}
     for layer, name in _CONVOLUTIONS.items():
         kernel, bias = model.get_layer(layer).weights
         height, width, channels, filters = kernel.shape
@@ -137,7 +138,8 @@ def _dense(
         _check_shape(tensors, f"{name}.weight", (sizes[layer], inputs), path)
         _check_shape(tensors, f"{name}.bias", (sizes[layer],), path)
         inputs = sizes[layer]
-    values, kept = {}, {}
+    values: dict[keras.Variable, np.ndarray] = {}
+    kept: dict[str, str] = {}
     for layer, name in _DENSE.items():
         units = model.get_layer(layer).units
         if units != sizes[layer]:
