@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from kerasrestart.report.tensorboard import RestartTensorBoard
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
-    from kerasrestart.restart.selection import select_filters
+    from kerasrestart.restart.select_filters import select_filters
     from kerasrestart.restart.surgery import restart_filters
+    from kerasrestart.scoring.mean_inputs import mean_inputs
     from kerasrestart.scoring.score_filters import score_filters
     from kerasrestart.scoring.scorer import Scorer
     from kerasrestart.scoring.train_step import RestartModel
@@ -30,9 +31,10 @@ _HOMES = {
     "RestartTensorBoard": "kerasrestart.report.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
     "describe": "kerasrestart.network.describe",
+    "mean_inputs": "kerasrestart.scoring.mean_inputs",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
-    "select_filters": "kerasrestart.restart.selection",
+    "select_filters": "kerasrestart.restart.select_filters",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "RestartTensorBoard",
     "Scorer",
     "describe",
+    "mean_inputs",
     "models",
     "restart_filters",
     "score_filters",

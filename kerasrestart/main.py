@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from kerasrestart import data, settings
 from kerasrestart.command_line import fail, parse_or_exit
 from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
+from kerasrestart.weights.locate import locate_alexnet_weights
 
 settings.define_flags()
 settings.define_place_flags()
@@ -34,6 +35,13 @@ def main(argv: list[str]) -> None:
 
 
 def _run(chosen: settings.RunSettings) -> None:
+    if chosen.weights is not None:
+        locate_alexnet_weights(chosen.weights)
+    strategy = None
+    if chosen.strategy == "multiworker":
+        from kerasrestart.strategies import make_strategy
+
+        strategy = make_strategy(chosen.strategy)  # before TensorFlow decodes any image
     images = data.load(
         chosen.dataset,
         chosen.data_dir,
@@ -46,7 +54,7 @@ def _run(chosen: settings.RunSettings) -> None:
     from kerasrestart.run import run
 
     place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
-    run(chosen, images, **place)
+    run(chosen, images, strategy=strategy, **place)
 
 
 def entry_point() -> None:

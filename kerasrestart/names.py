@@ -17,6 +17,7 @@ ON_NAN = ("stop", "rollback")
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
 TASKS = ("none", "random_labels", "shuffled_classes")
+STRATEGIES = ("none", "mirrored", "multiworker")
 TRIGGERS = ("plateau", "epochs")
 
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution", "none")

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasrestart import data, models
+from kerasrestart import data, strategies
+from kerasrestart.build import build_model, regime_of, restart_callback
 from kerasrestart.checkpoint.divergence import DivergenceCheck
 from kerasrestart.checkpoint.guarded_fit import fit_to_end, saying_how_to_go_on
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
-from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
-from kerasrestart.models.alexnet_weights import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    LoadedWeights,
-    load_alexnet_weights,
-)
+from kerasrestart.data.regime_clock import RegimeClock
+from kerasrestart.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN, LoadedWeights
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
-from kerasrestart.report.run_folder import RunFolder, read_record
+from kerasrestart.report.run_folder import RESUMED_FROM, RunFolder, read_record
 from kerasrestart.report.score_log import ScoreLog
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
 from kerasrestart.restart.callback import PartialRestart
-from kerasrestart.restart.learning_rate import scale_learning_rate
+from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.settings import RunSettings
 
 
@@ -38,6 +36,7 @@ def run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, Any]:
     """Makes one run, or goes on with it where it was killed, and prints its table.
 
@@ -48,6 +47,9 @@ def run(
         run_name: Folder of this run in it. Defaults to None: a name is made.
         resume: Whether to go on with a run that is in that folder already. It ends with the
             numbers of a run that was never killed. Defaults to True.
+        strategy: The strategy that the settings name, where it is made already. Defaults to None:
+            it is made here, which several workers can do only before TensorFlow has computed
+            anything.
 
     Returns:
         The record, as `run.json` holds it.
@@ -58,93 +60,41 @@ def run(
         RunStoppedError: The run has been interrupted, could write no more, or its loss diverged.
     """
     keras.utils.set_random_seed(settings.seed)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    if strategy is None:
+        strategy = strategies.make_strategy(settings.strategy)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
     try:
-        model, weights = build_model(settings, images)
+        many = _evaluation_batch(settings)
+        sizes = (images.train, settings.batch_size), (images.validation, many), (images.test, many)
+        for split, size in sizes:
+            strategies.check_batches(strategy, len(split), size)
+        with strategy.scope():
+            model, weights = build_model(settings, images)
         restart = restart_callback(settings)
         restart.check(model)  # before there is a folder
+        replicas = strategy.num_replicas_in_sync
+        identity = identity_of(settings, images, weights and weights.sha256, replicas)
         prefix = f"{settings.model}-{settings.init}-{images.name}"
-        folder = RunFolder(logdir, run_name, prefix, resume=resume)
-        try:
-            return _train(model, restart, settings, images, folder, weights)
-        finally:
-            folder.release()
+        with _own_logdir(strategy, logdir) as own:
+            folder = RunFolder(own, run_name, prefix, resume=resume)
+            try:
+                strategies.agree(strategy, identity)
+                strategies.take_files_of_chief(strategy, folder.path, RESUMED_FROM)
+                return _train(model, restart, settings, images, folder, weights, identity)
+            finally:
+                folder.release()
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-def build_model(
-    settings: RunSettings, images: data.ImageData
-) -> tuple[keras.Model, LoadedWeights | None]:
-    """Builds and compiles the model that the settings name, for these images.
-
-    Returns:
-        The model, and what weights of a file it has; None where it has none.
-    """
-    build = getattr(models, settings.model)
-    height, width, channels = images.train.images.shape[1:]
-    side = settings.image_size
-    model = build((side or height, side or width, channels), len(images.classes))
-    optimizer, weights = _optimizer(settings), None
-    if settings.weights is not None:
-        weights = load_alexnet_weights(model, settings.weights)
-        if settings.freeze_features:
-            for layer in model.layers:
-                layer.trainable = not isinstance(layer, keras.layers.Conv2D)
-        if (factor := settings.pretrained_learning_rate_factor) != 1:
-            loaded = [v for name in weights.layers for v in model.get_layer(name).variables]
-            scale_learning_rate(optimizer, loaded, factor)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
-    )
-    return model, weights
-
-
-def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay or None
-    optimizers = keras.optimizers
-    if settings.optimizer == "sgd":
-        return optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay)
-    if settings.optimizer == "rmsprop":
-        return optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay)
-    kind = {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[settings.optimizer]
-    return kind(rate, weight_decay=decay)
-
-
-def restart_callback(settings: RunSettings) -> PartialRestart:
-    """Makes the callback that the settings describe."""
-    by_epochs = settings.trigger == "epochs"
-    return PartialRestart(
-        initializer=settings.init,
-        criterion=settings.criterion,
-        fraction=settings.fraction,
-        threshold=settings.threshold,
-        scope=settings.scope,
-        cap=settings.cap,
-        normalize=settings.normalize,
-        layers=settings.layers,
-        min_survivors=settings.min_survivors,
-        monitor=settings.monitor,
-        patience=settings.patience,
-        max_restarts=settings.max_restarts,
-        seed=settings.seed,
-        min_delta=settings.min_delta,
-        target=settings.target,
-        round_epochs=settings.round_epochs if by_epochs else None,
-        learning_rate_drops=settings.learning_rate_drops,
-        learning_rate_factor=settings.learning_rate_factor,
-        outgoing=settings.outgoing,
-        grace_restarts=settings.grace_restarts,
-        second_moment=settings.second_moment,
-        reset_norm=settings.reset_norm,
-        stop_on_repeat=settings.stop_on_repeat,
-    )
+def _own_logdir(
+    strategy: tf.distribute.Strategy, logdir: str
+) -> contextlib.AbstractContextManager[str]:
+    """Where this process writes: only the chief's records are kept."""
+    if strategies.is_chief(strategy):
+        return contextlib.nullcontext(logdir)
+    return tempfile.TemporaryDirectory(prefix="kerasrestart-worker-")
 
 
 def _train(
@@ -154,34 +104,36 @@ def _train(
     images: data.ImageData,
     folder: RunFolder,
     weights: LoadedWeights | None,
+    identity: dict[str, Any],
 ) -> dict[str, Any]:
-    digest = weights.sha256 if weights else None
-    begin = starting_point(folder, settings, images, digest)
+    strategy = model.distribute_strategy
+    begin = starting_point(folder, settings, identity)
     if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record
-    scale: dict[str, Any] = {"mean": images.mean, "deviation": images.deviation}
+    scale = {"mean": images.mean, "deviation": images.deviation}
     if weights:
         scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
     scale["image_size"] = settings.image_size
-    batch_size = settings.batch_size
-    # Several batches are held at once: only as stored are images small enough for 500.
-    evaluated = batch_size if settings.image_size else max(batch_size, 500)
+    batch_size, many = settings.batch_size, _evaluation_batch(settings)
     regime, clock = regime_of(settings, images), None
     if regime is not None:
         clock = RegimeClock(regime)
     names = None if clock is None else clock.class_order
     validation, test = (
-        data.evaluation_batches(split, evaluated, class_order=names, **scale)
+        split_batches(data.evaluation_batches(split, many, class_order=names, **scale), strategy)
         for split in (images.validation, images.test)
     )
-    evaluator = RoundEvaluator(test)
+    evaluator = RoundEvaluator(test, data.steps_per_epoch(images.test, many))
     if clock and begin.epoch:
         clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
     if begin.state is not None:
         take_up(*begin.state, model, restart, evaluator)
-    print(f"Data: {describe(images)}. Records: {folder.path}{begin.told}", flush=True)
+    records = folder.path if strategies.is_chief(strategy) else "kept by the first worker"
+    replicas = strategy.num_replicas_in_sync
+    devices = "" if settings.strategy == "none" else f" Replicas: {replicas}."
+    print(f"Data: {describe(images)}.{devices} Records: {records}{begin.told}", flush=True)
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
@@ -190,11 +142,11 @@ def _train(
         folder.state,
         restart,
         evaluator,
-        identity_of(settings, images, digest),
+        identity,
         baseline=None if settings.baseline else folder.baseline,
         begin=begin,
     )
-    told = weights.to_dict() if weights else None
+    told = weights and weights.to_dict()
     recorder = Recorder(settings, images, folder, evaluator, checkpoint, told)
     restart.observers += [
         evaluator,
@@ -204,18 +156,20 @@ def _train(
     ]
 
     def fit(first_epoch: int) -> None:
+        batches = data.train_batches(
+            images.train,
+            batch_size,
+            seed=settings.seed,
+            augment=settings.augment,
+            first_epoch=first_epoch,
+            regime=regime,
+            **scale,
+        )
         model.fit(
-            data.train_batches(
-                images.train,
-                batch_size,
-                seed=settings.seed,
-                augment=settings.augment,
-                first_epoch=first_epoch,
-                regime=regime,
-                **scale,
-            ),
+            split_batches(batches, strategy),
             steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
             validation_data=validation,
+            validation_steps=data.steps_per_epoch(images.validation, many),
             initial_epoch=settings.epochs if begin.done else first_epoch,
             epochs=settings.epochs,
             verbose="auto" if sys.stdout.isatty() else 2,
@@ -239,60 +193,19 @@ def _train(
             on_nan=settings.on_nan,
             learning_rate_factor=settings.learning_rate_factor,
         )
-        return _finish(model, restart, images, folder, evaluator, recorder)
-
-
-def _finish(
-    model: keras.Model,
-    restart: PartialRestart,
-    images: data.ImageData,
-    folder: RunFolder,
-    evaluator: RoundEvaluator,
-    recorder: Recorder,
-) -> dict[str, Any]:
-    """Saves the best weights, writes the record and prints the table."""
-    model.set_weights(evaluator.best_weights)
-    folder.save_model(model)
-    record = recorder.write(restart, ended=True)
+        model.set_weights(evaluator.best_weights)
+        folder.save_model(model)
+        record = recorder.write(restart, ended=True)
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print(to_markdown(record["table"]))
-    print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
+    if strategies.is_chief(strategy):
+        print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
     return record
 
 
-def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
-    """What each epoch is trained on; None where that is all images, as they are."""
-    if settings.tasks == "none" and settings.warm_start_fraction is None:
-        return None
-    common: dict[str, Any] = {
-        "split": images.train,
-        "classes": len(images.classes),
-        "epochs": settings.round_epochs,
-        "seed": settings.seed,
-    }
-    if settings.tasks != "none":
-        return TaskSequence(kind=settings.tasks, **common)
-    return WarmStart(fraction=settings.warm_start_fraction, **common)
-
-
-class RegimeClock(keras.callbacks.Callback):
-    """Lets validation and test call the classes as training does.
-
-    Args:
-        regime: What each epoch is trained on.
-
-    Attributes:
-        class_order: Variable with the names of the present epoch.
-    """
-
-    def __init__(self, regime: Regime):
-        super().__init__()
-        self.regime = regime
-        self.class_order = tf.Variable(regime.class_order(0), trainable=False)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Takes the names of this epoch."""
-        self.class_order.assign(self.regime.class_order(epoch))
+def _evaluation_batch(settings: RunSettings) -> int:
+    # Several batches are held at once: only as stored are images small enough for 500.
+    return settings.batch_size if settings.image_size else max(settings.batch_size, 500)
 
 
 def describe(images: data.ImageData) -> str:

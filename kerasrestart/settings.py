@@ -38,11 +38,14 @@ class RunSettings:
     cap: float | None
     normalize: str
     layers: str | None
+    score_every: int
+    score_window: int | None
     min_survivors: int
     outgoing: str
     grace_restarts: int
     second_moment: str
     reset_norm: bool
+    compensate_bias: bool
     trigger: str
     monitor: str
     patience: int
@@ -62,6 +65,7 @@ class RunSettings:
     seed: int
     mixed_precision: bool
     jit_compile: bool | None
+    strategy: str
     baseline: str | None
     on_nan: str
 
@@ -218,6 +222,16 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "layers too. Default: all convolutions.",
         **into,
     )
+    flags.DEFINE_integer(
+        "score_every", 1, "Score one batch in so many. Changes no weight but by restarts.", **whole
+    )
+    flags.DEFINE_integer(
+        "score_window",
+        None,
+        "Score only in epochs after which a restart could come within so many epochs. Default: in "
+        "all epochs.",
+        **whole,
+    )
     flags.DEFINE_integer("min_survivors", 1, "Filters that every layer keeps at least.", **whole)
     flags.DEFINE_enum(
         "outgoing",
@@ -244,6 +258,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.DEFINE_boolean(
         "reset_norm", True, "Whether a restarted filter's channel of its norm begins anew.", **into
+    )
+    flags.DEFINE_boolean(
+        "compensate_bias",
+        False,
+        "With --outgoing=zero: whether biases take up what restarted filters gave on average.",
+        **into,
     )
     flags.DEFINE_enum(
         "trigger",
@@ -298,6 +318,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_boolean(
         "jit_compile", None, "Compile by XLA. Default: Keras decides: on GPUs, not on CPUs.", **into
     )
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        names.STRATEGIES,
+        "Devices: none: one; mirrored: all GPUs of this machine; multiworker: those of several "
+        "machines, named by TF_CONFIG. Each batch is split over them.",
+        **into,
+    )
     flags.DEFINE_string(
         "baseline",
         None,
@@ -349,6 +377,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "--freeze_features and --pretrained_learning_rate_factor are about layers with --weights",
         **into,
     )
+    flags.register_multi_flags_validator(
+        ["freeze_features", "layers"],
+        lambda v: not v["freeze_features"] or v["layers"] is not None,
+        "--freeze_features leaves dense layers alone to restart: name them, as in --layers=dense.*",
+        **into,
+    )
     flags.register_validator("label_noise", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("cap", _is_share, "must lie between 0 and 1", **into)
@@ -363,6 +397,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "monitor",
         lambda v: v.removeprefix("val_") in ("loss", "accuracy"),
         "must be one of loss, accuracy, val_loss, val_accuracy",
+        **into,
+    )
+    flags.register_multi_flags_validator(
+        ["jit_compile", "strategy"],
+        lambda v: not v["jit_compile"] or v["strategy"] == "none",
+        "--jit_compile compiles for one device: expected --strategy=none",
         **into,
     )
     flags.register_multi_flags_validator(

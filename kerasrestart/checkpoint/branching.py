@@ -6,6 +6,7 @@ AFTER_BASELINE = frozenset(
     (
         *("init", "criterion", "fraction", "threshold", "scope", "cap", "normalize", "layers"),
         *("min_survivors", "outgoing", "grace_restarts", "second_moment", "reset_norm"),
+        *("compensate_bias", "score_every", "score_window"),
         *("max_restarts", "stop_on_repeat", "epochs", "baseline"),
     )
 )

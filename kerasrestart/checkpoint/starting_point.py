@@ -41,7 +41,7 @@ class StartingPoint:
 
 
 def identity_of(
-    settings: RunSettings, images: ImageData, weights: str | None = None
+    settings: RunSettings, images: ImageData, weights: str | None = None, replicas: int = 1
 ) -> dict[str, Any]:
     """What a run and the one that goes on with it must have in common.
 
@@ -49,29 +49,33 @@ def identity_of(
         settings: Its settings.
         images: Its data.
         weights: SHA-256 of the file of weights that it begins with. Defaults to None: of none.
+        replicas: How many replicas each batch is split over. Defaults to 1.
     """
-    return {"settings": settings.to_dict(), "data": images.fingerprint, "weights": weights}
+    return {
+        "settings": settings.to_dict(),
+        "data": images.fingerprint,
+        "weights": weights,
+        "replicas": replicas,
+    }
 
 
 def starting_point(
-    folder: RunFolder, settings: RunSettings, images: ImageData, weights: str | None = None
+    folder: RunFolder, settings: RunSettings, identity: Mapping[str, Any]
 ) -> StartingPoint:
     """Looks where a run is to begin; writes nothing.
 
     Args:
         folder: Its folder.
         settings: Its settings.
-        images: Its data.
-        weights: SHA-256 of the file of weights that it begins with. Defaults to None: of none.
+        identity: What `identity_of` tells of it.
 
     Raises:
         ValueError: The folder's run, or that of the baseline, had other settings, data or weights;
             there is no baseline; or a state is damaged, and so is the one before it.
     """
-    mine = settings, images.fingerprint, weights
     if (found := read_last_good(folder.state)) is not None:
         arrays, content, wrong = found
-        _check_same(*mine, content["identity"], frozenset(), folder.path)
+        _check_same(settings, identity, content["identity"], frozenset(), folder.path)
         note = f" ({wrong} Took the state before it.)" if wrong else ""
         epoch, done = content["next_epoch"], content["done"]
         told = f", going on behind epoch {epoch}{note}" if epoch else note
@@ -92,7 +96,7 @@ def starting_point(
             f"it. Received: {source}"
         )
     arrays, content = read_state(source / BASELINE)
-    _check_same(*mine, content["identity"], AFTER_BASELINE, source)
+    _check_same(settings, identity, content["identity"], AFTER_BASELINE, source)
     epoch = content["next_epoch"]
     return StartingPoint(
         epoch,
@@ -104,19 +108,20 @@ def starting_point(
 
 
 def _check_same(
-    mine: RunSettings,
-    images: str,
-    weights: str | None,
+    settings: RunSettings,
+    mine: Mapping[str, Any],
     theirs: Mapping[str, Any],
     free: frozenset[str],
     folder: pathlib.Path,
 ) -> None:
     try:
-        differ = mine.differences(theirs["settings"], free | FREE)
-        if images != theirs["data"]:
+        differ = settings.differences(theirs["settings"], free | FREE)
+        if mine["data"] != theirs["data"]:
             differ.append("the images are others")
-        if weights != theirs.get("weights"):
+        if mine["weights"] != theirs["weights"]:
             differ.append("the weights that it begins with are others")
+        if mine["replicas"] != theirs["replicas"]:
+            differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
     except (KeyError, AttributeError, TypeError) as error:
         raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error
     if differ:

@@ -12,13 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrestart.models.download import fetch_weights
-from kerasrestart.models.tensor_files import read_tensors
+from kerasrestart.weights.locate import locate_alexnet_weights
+from kerasrestart.weights.tensor_files import read_tensors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-IMAGENET = "imagenet"
-_URL, _SHA256 = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "7be5be79"
 
 POOLED_SIDE = 6
 """Height and width of the map that torchvision's dense layers read."""
@@ -79,7 +77,7 @@ def load_alexnet_weights(model: keras.Model, weights: str | os.PathLike) -> Load
             another type than float32: the line names the tensor, and the model is as it was.
         OSError: The file cannot be read or downloaded.
     """
-    path = fetch_weights(_URL, _SHA256) if weights == IMAGENET else pathlib.Path(weights)
+    path = locate_alexnet_weights(weights)
     tensors = read_tensors(path)
     _check_names(tensors, path)
     values: dict[keras.Variable, np.ndarray] = {}

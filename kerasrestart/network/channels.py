@@ -4,59 +4,36 @@ Each tensor of the graph gets, for every number along its channel axis, the id o
 comes from. Layers that keep channels to themselves pass the ids on, Flatten repeats them,
 Concatenate joins them, sums and products make two ids one. A layer with a kernel reads ids and
 writes those of its own filters.
+
+The channel axis of a tensor is the last one, or the first behind the batch where layers are made
+with `data_format="channels_first"`; a layer that takes another axis for it mixes channels.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import layers
 
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.kernels import DEPTHWISE, WITH_FILTERS, filters_of
-from kerasrestart.network.operations import MERGING, keeps_channels, kind_of
+from kerasrestart.network.kernels import (
+    WITH_FILTERS,
+    filters_of,
+    filters_that_read,
+    reads_alone,
+)
+from kerasrestart.network.operations import (
+    LAST,
+    MERGING,
+    channels_first,
+    keeps_channels,
+    kind_of,
+)
+from kerasrestart.network.paths import Path, Reading, united
 
 NO_FILTER = -1  # of a channel that comes from no filter, such as a colour of the image
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """A layer, and the places on its input at which it reads something."""
-
-    layer: layers.Layer
-    channels: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Path:
-    """What becomes of the channels of some filters of one layer.
-
-    Attributes:
-        readers: The layers that read them by a kernel, and where on their inputs.
-        norms: The batch norms that they pass, and where.
-        shared_with: What is added to them, or multiplied with them: names of layers, "an input".
-        escapes: Where they go that is not followed: layers that mix channels in other ways, and
-            "an output" of the model.
-    """
-
-    readers: tuple[Reading, ...]
-    norms: tuple[Reading, ...]
-    shared_with: tuple[str, ...]
-    escapes: tuple[str, ...]
-
-    def obstacle(self) -> str | None:
-        """Why the outgoing weights cannot be set to zero; None if they can."""
-        if self.shared_with:
-            return f"its channels are shared with {', '.join(self.shared_with)}"
-        if self.escapes:
-            return f"its channels go into {', '.join(self.escapes)}"
-        if alone := [r.layer.name for r in self.readers if isinstance(r.layer, DEPTHWISE)]:
-            # A depthwise filter has no other input: without this one it would be a constant, and
-            # behind a ReLU neither of the two might ever learn again.
-            return f"its channels are all that {', '.join(alone)} reads, one by one"
-        return None if self.readers else "nothing reads its channels"
 
 
 class ChannelMap:
@@ -75,6 +52,7 @@ class ChannelMap:
         self._escapes: list[tuple[str, np.ndarray]] = []
         self._mixed_with_input: list[np.ndarray] = []
         self._ids: dict[int, np.ndarray] = {}
+        self._axis: dict[int, int] = {}  # where the ids lie: LAST, or 1
         self._shapes = graph.shapes
         for call in graph.calls:
             self._pass(call)
@@ -106,6 +84,41 @@ class ChannelMap:
             escapes=tuple(sorted({name for name, ids in self._escapes if same[ids].any()})),
         )
 
+    def outgoing(
+        self,
+        layer: layers.Layer,
+        filters: Sequence[int] | None = None,
+        passes: Callable[[layers.Layer, np.ndarray], np.ndarray] | None = None,
+    ) -> Path:
+        """Follows channels to the weights by which a filter counts: its outgoing ones.
+
+        Each filter of a depthwise convolution reads one channel and nothing else. So that channel
+        is followed on, as the depthwise filter's own: were the depthwise weights themselves set to
+        zero, a constant would be left of both, and behind a ReLU neither might ever learn again.
+
+        Args:
+            layer: As in `path`.
+            filters: As in `path`.
+            passes: From a depthwise convolution and some of its filters, those that are to be
+                followed. Defaults to None: all of them.
+
+        Returns:
+            The path, its readers no depthwise convolutions but those that read these in turn; its
+            norms also those behind depthwise convolutions.
+        """
+        path = self.path(layer, filters)
+        if path.shared_with:
+            return path
+        mixing = [reading for reading in path.readers if not reads_alone(reading.layer)]
+        followed = dataclasses.replace(path, readers=tuple(mixing))
+        for reading in path.readers:
+            if reads_alone(reading.layer):
+                behind = filters_that_read(reading.layer, reading.channels)
+                if passes is not None:
+                    behind = passes(reading.layer, behind)
+                followed = followed.joined(self.outgoing(reading.layer, behind, passes))
+        return followed
+
     def _root(self, i: int) -> int:
         while self._parent[i] != i:
             i = self._parent[i]
@@ -118,30 +131,37 @@ class ChannelMap:
     def _pass(self, call: Call) -> None:
         """Writes the ids of what a call gives, from those of what it gets."""
         operation, inputs = call.operation, [self._of(tensor) for tensor in call.inputs]
-        kind = kind_of(operation)
-        written = None
-        if getattr(operation, "data_format", None) == "channels_first":
-            pass  # channels are looked for on the last axis only
-        elif isinstance(operation, WITH_FILTERS):
-            self._read.append((operation, inputs[0]))
-            self._ids[call.outputs[0]] = self._own(operation)
+        axes = {self._axis[t] for t, ids in zip(call.inputs, inputs, strict=True) if ids.size}
+        axis = axes.pop() if axes else LAST
+        if axes:
+            self._escapes += [(operation.name, ids) for ids in inputs]
             return
+        kind, rank = kind_of(operation), len(self._shapes[call.inputs[0]])
+        written = None
+        if isinstance(operation, WITH_FILTERS):
+            own_axis = 1 if channels_first(operation) and rank > 2 else LAST
+            if inputs[0].size and own_axis != axis:
+                self._escapes.append((operation.name, inputs[0]))
+            else:
+                self._note(self._read, operation, inputs[0])
+            written, axis = self._own(operation), own_axis
         elif isinstance(operation, layers.BatchNormalization):
-            if operation.axis in (-1, len(self._shapes[call.inputs[0]]) - 1):
-                self._normed.append((operation, inputs[0]))
+            if operation.axis % rank == axis % rank:
+                self._note(self._normed, operation, inputs[0])
                 written = inputs[0]
-        elif len(inputs) == 1 and keeps_channels(operation):
+        elif len(inputs) == 1 and keeps_channels(operation, axis):
             written = inputs[0]
         elif kind in MERGING:
-            written = self._merge(call, inputs)
+            written = self._merge(call, inputs, axis)
         elif kind == "Concatenate":
-            written = self._concatenate(call, inputs)
+            written = self._concatenate(call, inputs, axis)
         elif kind in ("Flatten", "Reshape"):
-            written = self._flatten(call, inputs[0])
+            written, axis = self._reshape(call, inputs[0], axis)
         if written is None:
             self._escapes += [(operation.name, ids) for ids in inputs]
         else:
             self._ids[call.outputs[0]] = written
+            self._axis[call.outputs[0]] = LAST if len(self._shapes[call.outputs[0]]) == 2 else axis
 
     def _own(self, layer: layers.Layer) -> np.ndarray:
         """The ids of a layer's filters; the same at each use of the layer."""
@@ -153,45 +173,81 @@ class ChannelMap:
         first = self._first[id(layer)]
         return np.arange(first, first + filters_of(layer))
 
-    def _merge(self, call: Call, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
-        channels = self._shapes[call.outputs[0]][-1]
+    def _note(
+        self,
+        seen: list[tuple[layers.Layer, np.ndarray]],
+        layer: layers.Layer,
+        ids: np.ndarray,
+    ) -> None:
+        """Notes what a layer reads; what its uses read at one place is read by the same weight."""
+        for before in (other for used, other in seen if used is layer):
+            if before.size or ids.size:
+                size = max(before.size, ids.size)
+                self._unite(_padded(before, size), _padded(ids, size))
+        seen.append((layer, ids))
+
+    def _unite(self, ids: np.ndarray, others: np.ndarray) -> None:
+        """Makes ids at the same place one."""
+        both = (ids != NO_FILTER) & (others != NO_FILTER)
+        for one, other in zip(ids[both], others[both], strict=True):
+            self._parent[self._root(other)] = self._root(one)
+        alone = (ids != NO_FILTER) ^ (others != NO_FILTER)
+        self._mixed_with_input.append(np.maximum(ids, others)[alone])
+
+    def _merge(self, call: Call, inputs: Sequence[np.ndarray], axis: int) -> np.ndarray | None:
+        shape = self._shapes[call.outputs[0]]
+        channels = shape[axis]
         merged = np.full(channels or 0, NO_FILTER)
         for number, (tensor, ids) in enumerate(zip(call.inputs, inputs, strict=True)):
-            if self._shapes[tensor][-1] != channels or channels is None:
+            of_tensor = self._shapes[tensor]
+            if axis != LAST and len(of_tensor) != len(shape):
+                return None
+            if of_tensor[axis] != channels or channels is None:
                 return None  # broadcast over the channels
-            ids = ids if ids.size else np.full(channels, NO_FILTER)
-            both = (merged != NO_FILTER) & (ids != NO_FILTER)
-            for one, other in zip(merged[both], ids[both], strict=True):
-                self._parent[self._root(other)] = self._root(one)
+            ids = _padded(ids, channels)
             if number:
-                alone = (merged != NO_FILTER) ^ (ids != NO_FILTER)
-                self._mixed_with_input.append(np.maximum(merged, ids)[alone])
+                self._unite(merged, ids)
             merged = np.where(merged != NO_FILTER, merged, ids)
         return merged
 
-    def _concatenate(self, call: Call, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
-        if call.operation.axis in (-1, len(self._shapes[call.outputs[0]]) - 1):
-            sizes = [self._shapes[tensor][-1] for tensor in call.inputs]
+    def _concatenate(
+        self, call: Call, inputs: Sequence[np.ndarray], axis: int
+    ) -> np.ndarray | None:
+        rank = len(self._shapes[call.outputs[0]])
+        if call.operation.axis % rank == axis % rank:
+            sizes = [self._shapes[tensor][axis] for tensor in call.inputs]
             return np.concatenate(
-                [i if i.size else np.full(n, NO_FILTER) for i, n in zip(inputs, sizes, strict=True)]
+                [_padded(ids, size) for ids, size in zip(inputs, sizes, strict=True)]
             )
         return inputs[0] if all(np.array_equal(inputs[0], ids) for ids in inputs) else None
 
-    def _flatten(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        features = self._shapes[call.outputs[0]][-1]
+    def _reshape(self, call: Call, ids: np.ndarray, axis: int) -> tuple[np.ndarray | None, int]:
+        """The ids behind a Flatten or Reshape, and the axis along which they lie."""
+        before, after = self._shapes[call.inputs[0]], self._shapes[call.outputs[0]]
         if not ids.size:
-            return ids
-        # The channels lie innermost, so they repeat as long as none is split.
-        whole = features is not None and features % ids.size == 0
-        return np.tile(ids, features // ids.size) if whole else None
+            return ids, LAST
+        if kind_of(call.operation) == "Flatten" and channels_first(call.operation):
+            if axis == LAST and len(before) > 2:
+                return None, LAST
+            axis = LAST  # it moves the channels to the end before it flattens
+        if len(after) > 2 and after[1] == ids.size and (axis == 1 or len(before) == 2):
+            return ids, 1 if after[-1] != ids.size else LAST
+        features = after[-1]
+        if features is None or features % ids.size or (axis == 1 and len(after) > 2):
+            return None, LAST
+        # Innermost, the channels repeat as long as none is split; outermost, each stands together.
+        repeated = np.tile if axis == LAST else np.repeat
+        return repeated(ids, features // ids.size), LAST
+
+
+def _padded(ids: np.ndarray, channels: int) -> np.ndarray:
+    """The ids of a tensor's channels, also of one that comes from no filter at all."""
+    return ids if ids.size else np.full(channels, NO_FILTER)
 
 
 def _readings(
     read: Sequence[tuple[layers.Layer, np.ndarray]], same: np.ndarray
 ) -> tuple[Reading, ...]:
     """Who reads the marked ids, and where."""
-    found: dict[int, tuple[layers.Layer, set[int]]] = {}
-    for layer, ids in read:
-        if (places := np.flatnonzero(same[ids])).size:
-            found.setdefault(id(layer), (layer, set()))[1].update(places.tolist())
-    return tuple(Reading(layer, tuple(sorted(places))) for layer, places in found.values())
+    found = [Reading(layer, tuple(np.flatnonzero(same[ids]).tolist())) for layer, ids in read]
+    return united([reading for reading in found if reading.channels])

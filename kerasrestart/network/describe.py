@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasrestart.network.channels import ChannelMap, Path
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, survey
 
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
@@ -19,10 +20,11 @@ def describe(model: keras.Model, only: str | list[str] | None = None) -> str:
         only: See `survey`. Defaults to None: all convolutions.
 
     Returns:
-        A table in text: a line for each layer with filters, in execution order: its name and kind,
-        its number of filters, the layer after which its score is read, the batch norm that belongs
-        to it, the layers that read its channels; and as a remark why it is left out, or why its
-        filters' outgoing weights are not their own.
+        A table in text: a line for each layer with filters, or with convolutions inside that are
+        out of reach, in execution order: its name and kind, its number of filters, the layer after
+        which its score is read, the batch norm that belongs to it, the layers that read its
+        channels; and as a remark why it is left out, or why its filters' outgoing weights are not
+        their own.
 
     Raises:
         TypeError, ValueError: As `survey` does.
@@ -37,11 +39,16 @@ def describe(model: keras.Model, only: str | list[str] | None = None) -> str:
     lines: list[tuple[str, ...]] = [HEADER]
     for call in found.graph.calls:
         layer = call.operation
-        if isinstance(layer, WITH_FILTERS) and not call.occurrence:
+        if call.occurrence:
+            continue
+        if isinstance(layer, WITH_FILTERS):
             path = channels.path(layer)
             site, left_out = found.sites.get(layer.name), found.left_out.get(layer.name)
-            remark = f"left out: {left_out}" if left_out else path.obstacle()
+            remark = f"left out: {left_out}" if left_out else channels.outgoing(layer).obstacle()
             lines.append(_line(layer, site, path, remark or ""))
+        elif layer.name in found.left_out:
+            remark = f"left out: {found.left_out[layer.name]}"
+            lines.append((layer.name, type(layer).__name__, *[""] * 4, remark))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -6,6 +6,8 @@ of other layers' kernels that read its channel. Masks say which numbers of a ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -25,6 +27,21 @@ def filters_of(layer: layers.Layer) -> int:
     if isinstance(layer, DEPTHWISE):
         return layer.kernel.shape[-2] * layer.kernel.shape[-1]
     return layer.units if isinstance(layer, layers.Dense) else layer.filters
+
+
+def reads_alone(layer: layers.Layer) -> bool:
+    """Whether each filter of a built layer reads one channel: a depthwise convolution, by any name.
+
+    A convolution with as many groups as channels is one, too.
+    """
+    grouped = getattr(layer, "groups", 1) > 1 and layer.kernel.shape[-2] == 1
+    return isinstance(layer, DEPTHWISE) or grouped
+
+
+def filters_that_read(layer: layers.Layer, channels: Sequence[int]) -> np.ndarray:
+    """The filters of a layer whose filters read one channel each, that read some channels."""
+    of_each = filters_of(layer) // channels_of(layer)
+    return (np.asarray(channels, int)[:, None] * of_each + np.arange(of_each)).ravel()
 
 
 def channel_axis_of(layer: layers.Layer) -> int:
@@ -91,18 +108,59 @@ def reading_mask(layer: layers.Layer, channels: np.ndarray) -> np.ndarray:
     Returns:
         bool, to be broadcast against `reading_kernel(layer)`.
     """
+    chosen = np.zeros(channels_of(layer), bool)
+    chosen[channels] = True
+    return by_channel(layer, chosen)
+
+
+def channels_of(layer: layers.Layer) -> int:
+    """Number of channels that a built layer reads; of features, for a dense layer."""
+    axis = -1 if isinstance(layer, TRANSPOSED) else -2
+    return reading_kernel(layer).shape[axis] * getattr(layer, "groups", 1)
+
+
+def by_channel(layer: layers.Layer, values: np.ndarray) -> np.ndarray:
+    """Lays out one number for each channel of a layer's input as the weights that read it lie.
+
+    Args:
+        layer: A built layer of `WITH_FILTERS`.
+        values: `[channels]`, of any dtype.
+
+    Returns:
+        The numbers, to be broadcast against `reading_kernel(layer)`.
+    """
     kernel = reading_kernel(layer)
     groups = getattr(layer, "groups", 1)
-    axis = -1 if isinstance(layer, TRANSPOSED) else -2
+    shape = [1] * len(kernel.shape)
     if groups == 1:
-        chosen = np.zeros(kernel.shape[axis], bool)
-        chosen[channels] = True
-        shape = [1] * len(kernel.shape)
-        shape[axis] = -1
-        return chosen.reshape(shape)
+        shape[-1 if isinstance(layer, TRANSPOSED) else -2] = -1
+        return values.reshape(shape)
     # A grouped kernel is [..., channels of a group, filters]; a group reads its own channels only.
-    of_group, filters = kernel.shape[-2:]
-    chosen = np.zeros((groups, of_group), bool)
-    chosen.reshape(-1)[channels] = True
-    by_filter = np.repeat(chosen, filters // groups, axis=0).T
-    return by_filter.reshape([1] * (len(kernel.shape) - 2) + [of_group, filters])
+    shape[-2:] = kernel.shape[-2:]
+    return np.repeat(values.reshape(groups, -1), shape[-1] // groups, axis=0).T.reshape(shape)
+
+
+def response_to_means(layer: layers.Layer, means: np.ndarray) -> np.ndarray:
+    """What a layer adds to each of its filters for an input that is constant in each channel.
+
+    Exact where the whole kernel lies on the input: not at the border of a padded one. A transposed
+    convolution spreads its kernel over as many positions as it has strides, and this is their mean.
+
+    Args:
+        layer: A built layer of `WITH_FILTERS`.
+        means: `[channels]`: the input.
+
+    Returns:
+        float64 `[filters]`, without the bias.
+    """
+    kernel = np.asarray(reading_kernel(layer).value, np.float64)
+    weighted = kernel * by_channel(layer, np.asarray(means, np.float64))
+    summed = weighted.sum(axis=tuple(range(kernel.ndim - 2)))  # over the positions
+    if isinstance(layer, DEPTHWISE):
+        return summed.reshape(-1)
+    if isinstance(layer, SEPARABLE):
+        pointwise = np.asarray(layer.pointwise_kernel.value, np.float64)
+        return summed.reshape(-1) @ pointwise.reshape(-1, pointwise.shape[-1])
+    if isinstance(layer, TRANSPOSED):
+        return summed.sum(axis=-1) / np.prod(layer.strides)
+    return summed.sum(axis=-2)

@@ -36,13 +36,15 @@ HOMOGENEOUS = (
     # Of newer Keras; may leave fewer elements or more.
     *_of_each_rank("AdaptiveAveragePooling", "AdaptiveMaxPooling"),
 )
-# All layers that leave each channel by itself, and in its place; batch norms apart.
-CHANNELWISE = (
-    *HOMOGENEOUS,
+# Those that treat all axes alike.
+ELEMENTWISE = (
     *ACTIVATIONS,
-    *(layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
     *(layers.Identity, layers.Rescaling, layers.ActivityRegularization),
 )
+# All layers that leave each channel by itself, and in its place; batch norms apart.
+CHANNELWISE = (*HOMOGENEOUS, *ELEMENTWISE)
+LAST = -1  # the channel axis, where it is not 1, the first behind the batch
 NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 # Layers with weights that make no new features.
 FEATURELESS_WEIGHTS = (*NORMS, layers.PReLU)
@@ -55,10 +57,36 @@ def activates(operation: keras.Operation) -> bool:
     return kind_of(operation) in ACTIVATION_OPERATIONS
 
 
-def keeps_channels(operation: keras.Operation) -> bool:
-    """Whether an operation of one tensor leaves each channel by itself, and in its place."""
+def is_linear_by_channel(operation: keras.Operation) -> bool:
+    """Whether a layer is a depthwise convolution that adds nothing: homogeneous, with weights."""
+    return (
+        isinstance(operation, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+        and operation.depth_multiplier == 1
+        and not operation.use_bias
+        and operation.activation is keras.activations.linear
+    )
+
+
+def channels_first(operation: keras.Operation) -> bool:
+    """Whether a layer takes the first axis behind the batch for that of the channels."""
+    return getattr(operation, "data_format", None) == "channels_first"
+
+
+def takes_as_channels(operation: keras.Operation, axis: int) -> bool:
+    """Whether an axis of a tensor, `LAST` or 1, is that of the channels to a layer behind it."""
+    return isinstance(operation, ELEMENTWISE) or channels_first(operation) == (axis == 1)
+
+
+def keeps_channels(operation: keras.Operation, axis: int = LAST) -> bool:
+    """Whether an operation of one tensor leaves each channel by itself, and in its place.
+
+    Args:
+        operation: A layer or operation.
+        axis: The channel axis of the tensor, `LAST` or 1. Defaults to the last.
+    """
     if isinstance(operation, layers.Layer):
-        return isinstance(operation, CHANNELWISE) and not _is_softmax(operation)
+        keeps = isinstance(operation, CHANNELWISE) and not _is_softmax(operation)
+        return keeps and takes_as_channels(operation, axis)
     # A merge of one tensor is one with a constant.
     return kind_of(operation) in ACTIVATION_OPERATIONS | MERGING
 

@@ -6,8 +6,9 @@ the sum of z * dC/dz vanishes.
 
 From there the reading place moves on down the graph for as long as sum(z * dC/dz) over each channel
 stays what it is. It does through every map that acts on each channel alone and is positively
-homogeneous of degree one (Euler's theorem): pooling, dropout, padding, cropping, up-sampling. A
-score read after a 2x2 pooling costs a quarter of the one before it.
+homogeneous of degree one (Euler's theorem): pooling, dropout, padding, cropping, up-sampling, and a
+depthwise convolution that adds nothing. A score read after a 2x2 pooling costs a quarter of the
+one before it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from kerasrestart.network.operations import (
     NORMS,
     SHRINKING,
     activates,
+    is_linear_by_channel,
+    takes_as_channels,
 )
 
 
@@ -77,7 +80,8 @@ class Survey:
     Attributes:
         graph: The model's graph.
         sites: Those that can be restarted and are to be, by name, in execution order.
-        left_out: The others, by name: why they are left out.
+        left_out: The others, by name: why they are left out; and layers of other kinds that hold
+            convolutions inside.
     """
 
     graph: Graph
@@ -103,6 +107,8 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
     left_out: dict[str, str] = {}
     for call in graph.calls:
         layer = call.operation
+        if call.occurrence == 0 and _hides_filters(layer):
+            left_out[layer.name] = "has convolutions inside, which are not followed"
         if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
             continue
         if layer.name in sites or layer.name in left_out:
@@ -124,6 +130,14 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
     return Survey(graph, sites, left_out)
+
+
+def _hides_filters(operation: keras.Operation) -> bool:
+    """Whether an operation is a layer that holds convolutions, out of sight of the graph."""
+    return isinstance(operation, layers.Layer) and any(
+        isinstance(inner, kernels.CONVOLUTIONAL)
+        for inner in operation._flatten_layers(include_self=False)
+    )
 
 
 def _cannot(graph: Graph, layer: layers.Layer) -> str | None:
@@ -161,20 +175,21 @@ def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]
     """Walks from a convolution to where its score is read, to its norm and to its activation."""
     activated = keras.activations.serialize(start.operation.activation) != "linear"
     read, norm, current = start, None, start
+    axis = kernels.channel_axis_of(start.operation)
     activation = start if activated else None
     while (following := graph.only_consumer(current)) is not None:
         operation = following.operation
-        if norm is None and _normalizes(graph, following, start.operation):
+        if norm is None and normalizes(graph, following, start.operation):
             read, norm = following, operation
         elif activates(operation) and not activated:
             read, activation, activated = following, following, True
-        elif not isinstance(operation, HOMOGENEOUS):
+        elif not _passes_scores(following, axis):
             break
         current = following
-    return _cheapest(graph, read), norm, activation or read
+    return _cheapest(graph, read, axis), norm, activation or read
 
 
-def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
+def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
     norm = call.operation
     if not isinstance(norm, NORMS):
@@ -184,11 +199,25 @@ def _normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
 
 
-def _cheapest(graph: Graph, read: Call) -> Call:
+def _passes_scores(call: Call, axis: int, linear: bool = False) -> bool:
+    """Whether sum(z * dC/dz) over each channel is the same before and behind a call.
+
+    Args:
+        call: The call.
+        axis: The channel axis of what it takes.
+        linear: Whether layers with filters of their own count too. Defaults to False.
+    """
+    operation = call.operation
+    passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))
+    return passes and takes_as_channels(operation, axis)
+
+
+def _cheapest(graph: Graph, read: Call, axis: int) -> Call:
     """The last place after `read` that holds fewer elements and the same sum(z * dC/dz)."""
     following = graph.only_consumer(read)
-    while following is not None and isinstance(following.operation, HOMOGENEOUS):
-        if isinstance(following.operation, SHRINKING):
+    while following is not None and _passes_scores(following, axis, linear=True):
+        operation = following.operation
+        if isinstance(operation, SHRINKING) or max(getattr(operation, "strides", (1,))) > 1:
             read = following
         following = graph.only_consumer(following)
     return read

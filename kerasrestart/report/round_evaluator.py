@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasrestart.restart.observer import RestartObserver
@@ -17,6 +18,7 @@ class RoundEvaluator(RestartObserver):
 
     Args:
         test: A `tf.data.Dataset` of batches `(images, labels)`.
+        steps: How many batches it has. Defaults to None: as many as come.
 
     Attributes:
         evaluations: For each round that is over, by its number, test accuracy at its best and at
@@ -24,8 +26,8 @@ class RoundEvaluator(RestartObserver):
         best_weights: The weights of the best epoch of the run so far, as `model.get_weights`.
     """
 
-    def __init__(self, test: Any):
-        self.test = test
+    def __init__(self, test: Any, steps: int | None = None):
+        self.test, self.steps = test, steps
         self.evaluations: dict[int, dict[str, float]] = {}
         self.best_weights: list[np.ndarray] = []
         self._of_round: list[np.ndarray] = []
@@ -44,11 +46,14 @@ class RoundEvaluator(RestartObserver):
     def on_round_end(self, ended, restart):
         """Evaluates the last epoch and the best, and leaves the weights as they were."""
         model, last_weights = restart.model, restart.model.get_weights()
-        last = model.evaluate(self.test, verbose=0, return_dict=True)
+        last = self._evaluate(model)
         model.set_weights(self._of_round)
-        best = model.evaluate(self.test, verbose=0, return_dict=True)
+        best = self._evaluate(model)
         model.set_weights(last_weights)
         self.evaluations[ended.round] = {"best": best["accuracy"], "last": last["accuracy"]}
+
+    def _evaluate(self, model: keras.Model) -> dict[str, float]:
+        return model.evaluate(self.test, steps=self.steps, verbose=0, return_dict=True)
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that it holds: arrays by name, and plain data."""

@@ -139,6 +139,8 @@ RECORD, HISTORY, SCORES, BASELINE = "run.json", "history.csv", "scores.jsonl", "
 _EPOCH = re.compile(r'(?:\{"epoch": )?(\d+),')
 """How a line of an epoch begins, in CSV and in JSON."""
 _FLAGS, _LOCK = "flags.txt", ".lock"
+RESUMED_FROM = ("state.npz", "state.previous.npz", RECORD, HISTORY, SCORES)
+"""The files by which a run goes on, or knows that it has ended."""
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:

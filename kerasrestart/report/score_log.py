@@ -22,7 +22,9 @@ class ScoreLog(RestartObserver):
         self.path = pathlib.Path(path)
 
     def on_epoch_end(self, epoch, restart):
-        """Appends a line."""
+        """Appends a line, where the epoch was scored."""
+        if restart.state.scored_epoch != epoch:
+            return
         # Six digits are more than a mean over a sample is worth, and keep the file small.
         scores = {
             name: [float(f"{score:.6g}") for score in of_layer]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kerasrestart.report.markdown import align
 from kerasrestart.restart.records import RestartEvent, Round
 
 
@@ -80,24 +81,6 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     # The columns from the third to the last but one hold numbers: to the right.
     return align(header, lines, right=[2 <= n < len(header) - 1 for n in range(len(header))])
-
-
-def align(header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Makes a Markdown table of columns that stand below each other in a terminal too.
-
-    Args:
-        header: The names of the columns.
-        lines: The rows, a text for each column.
-        right: For each column whether it is set to the right, as numbers are.
-    """
-    # Three, for a rule of a colon alone is none.
-    widths = [max(3, *map(len, column)) for column in zip(header, *lines, strict=True)]
-    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
-    cells = (
-        [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
-        for line in (header, rule, *lines)
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _percent(share: float | None) -> str:

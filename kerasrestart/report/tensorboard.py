@@ -91,12 +91,15 @@ class RestartTensorBoard(RestartObserver):
     def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
         """Writes how unequal the filters of each layer are, and what became of the metric."""
         with self._recording():
-            _write_scalars(score_scalars(restart.scores), epoch)
+            if restart.state.scored_epoch == epoch:
+                _write_scalars(score_scalars(restart.scores), epoch)
             _write_scalars(recovery_scalars(restart.events, epoch), epoch)
 
     def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
         """Writes the scores of all filters."""
         last_epoch = ended.first_epoch + ended.epochs - 1
+        if restart.state.scored_epoch != last_epoch:
+            return  # with a score_window: these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
                 tf.summary.histogram(f"scores/{name}", scores, last_epoch)

@@ -26,7 +26,7 @@ from kerasrestart.restart.trigger import (
 )
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_step import attach, detach
+from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
 
 
 class PartialRestart(keras.callbacks.Callback):
@@ -70,6 +70,14 @@ class PartialRestart(keras.callbacks.Callback):
         layers: Which layers are scored and restarted: their names, or a regular expression that a
             whole name matches; `".*"` takes the units of dense layers too. Defaults to None: all
             convolutions. `kerasrestart.describe(model)` shows what that is.
+        score_every: One batch in so many is scored, beginning with the first of an epoch; scores
+            are means over the examples of these. The others cost what they cost without scores,
+            and weights come out the same. With `steps_per_execution`, batches that run as one are
+            scored as one. Defaults to 1: all batches.
+        score_window: Scores are taken only in epochs after which a restart could come within so
+            many epochs, the epoch itself counted: the last of a round of `round_epochs`, or those
+            in which a plateau has nearly lasted for its `patience`; and none after the last
+            restart. Defaults to None: in all epochs, for the records.
         threshold: Takes the filters whose score is at most this share of the layer's mean, instead
             of a fraction. Defaults to None.
         scope: `"layer"`, or `"global"`: the fraction is one of all layers together. Defaults to
@@ -89,6 +97,10 @@ class PartialRestart(keras.callbacks.Callback):
             `"zero"` or `"survivors"`, see `restart_filters`. Defaults to `"zero"`.
         reset_norm: Whether a restarted filter's channel of its norm begins anew too. Defaults to
             True.
+        compensate_bias: With `outgoing="zero"`: whether the biases of the layers that read
+            restarted filters take up what these gave on average over the last epoch, so that only
+            the deviation from it is lost. Without a bias, the batch norm right behind takes it up.
+            Defaults to False.
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
             With `initializer="none"` they do not, so that the control trains as long. Defaults to
             True.
@@ -108,7 +120,8 @@ class PartialRestart(keras.callbacks.Callback):
         state: A `RestartState`: all that changes while training goes on.
         events: The restarts made, one `RestartEvent` each.
         rounds: The rounds, one `Round` each; the first is the baseline.
-        scores: Scores of the last whole epoch: by layer name, float32 `[filters]`.
+        scores: Scores of the last whole epoch in which they were taken: by layer name, float32
+            `[filters]`.
 
     Raises:
         ValueError: An argument is out of range; at the start of `fit`: the model has no filters, or
@@ -143,6 +156,8 @@ class PartialRestart(keras.callbacks.Callback):
         learning_rate_drops: int = 0,
         learning_rate_factor: float = 0.1,
         layers: str | Sequence[str] | None = None,
+        score_every: int = 1,
+        score_window: int | None = None,
         threshold: float | None = None,
         scope: str = "layer",
         cap: float | None = None,
@@ -152,6 +167,7 @@ class PartialRestart(keras.callbacks.Callback):
         grace_restarts: int = 1,
         second_moment: str = "zero",
         reset_norm: bool = True,
+        compensate_bias: bool = False,
         stop_on_repeat: bool = True,
         stop_when_done: bool = True,
         recovery_epochs: int | None = None,
@@ -169,6 +185,9 @@ class PartialRestart(keras.callbacks.Callback):
         if round_epochs is not None:
             least = learning_rate_drops + 1
             _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
+        _check("score_every", score_every, score_every >= 1, "1 or more")
+        if score_window is not None:
+            _check("score_window", score_window, score_window >= 1, "1 or more")
         if recovery_epochs is not None:
             _check("recovery_epochs", recovery_epochs, recovery_epochs >= 0, "0 or more")
 
@@ -183,8 +202,11 @@ class PartialRestart(keras.callbacks.Callback):
             grace_restarts=grace_restarts,
             second_moment=second_moment,
             reset_norm=reset_norm,
+            compensate_bias=compensate_bias,
             seed=seed,
         )
+        self.score_every = score_every
+        self.score_window = score_window
         self.monitor = monitor
         self.max_restarts = max_restarts
         self.target = target
@@ -207,6 +229,8 @@ class PartialRestart(keras.callbacks.Callback):
         self.state = RestartState()
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
+        self._mean_inputs: dict[str, np.ndarray] = {}
+        self._scoring: ScoringFunction | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
 
@@ -259,10 +283,13 @@ class PartialRestart(keras.callbacks.Callback):
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
                 "tells why)."
             )
-        if self.scorer.criterion.needs_step:
-            attach(self.model, self.scorer)
+        self._scoring = None
+        several = self.model.distribute_strategy.num_replicas_in_sync > 1
+        # The scored step also weighs the replicas' parts of a batch: not only where it scores.
+        if self.scorer.needs_step or (several and trains_as_keras(self.model)):
+            self._scoring = attach(self.model, self.scorer, self.score_every)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
-        self.scores = {}
+        self.scores, self._mean_inputs = {}, {}
         if self._resumed is not None:
             (self.state, self.scores), self._resumed = self._resumed, None
         for observer in self.observers:
@@ -275,6 +302,11 @@ class PartialRestart(keras.callbacks.Callback):
             self.state, self.scores = self.backup.read(epoch - 1, self.model) or (self.state, {})
         self._print_messages()
         self.scorer.reset()
+        scored = self._is_scored()
+        if scored:
+            self.state.scored_epoch = epoch
+        if self._scoring is not None:
+            self._scoring.begin_epoch(scored)
         if not self.rounds or self.rounds[-1].ended:
             self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
 
@@ -299,12 +331,21 @@ class PartialRestart(keras.callbacks.Callback):
             observer.on_train_end(self)
         self._print_messages()
 
+    def _is_scored(self) -> bool:
+        """Whether the scores of the epoch that begins may be needed."""
+        if self.score_window is None:
+            return True
+        if self.state.finished is not None or len(self.events) >= self.max_restarts:
+            return False
+        return self.trigger.soonest(self.state.trigger) <= self.score_window
+
     def _follow(self, epoch: int, logs: dict[str, Any]) -> None:
         metrics = self._metrics(logs)
         if (rate := learning_rate_of(self.model.optimizer)) is not None:
             # As keras.callbacks.ReduceLROnPlateau does, which may have lowered it already.
             logs.setdefault("learning_rate", rate)
-        self._take_scores()
+        if self.state.scored_epoch == epoch:
+            self._take_scores()
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
         self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
@@ -332,7 +373,7 @@ class PartialRestart(keras.callbacks.Callback):
         if left < max(1, self.recovery_epochs):
             self._no_more_restarts(f"{left} epochs left, too few for a filter to recover in")
             return
-        if not self.scores:
+        if not self.scores or (self.rule.compensate_bias and not self._mean_inputs):
             return  # every batch so far has overflowed its loss scale: the next epoch will tell
         if not all(np.isfinite(scores).all() for scores in self.scores.values()):
             self._no_more_restarts("training has diverged, the scores are not finite")
@@ -361,7 +402,7 @@ class PartialRestart(keras.callbacks.Callback):
         )
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart)
+        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart, self._mean_inputs)
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
         self.events.append(event)
@@ -398,13 +439,14 @@ class PartialRestart(keras.callbacks.Callback):
         return value >= self.target if self.higher_is_better else value <= self.target
 
     def _take_scores(self) -> None:
-        if self.scorer.criterion.needs_step and not self.scorer.seen:
+        if self.scorer.needs_step and not self.scorer.seen:
             raise ValueError(
                 f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
                 "forward pass inside record_feature_maps and then call scored_gradients."
             )
         if self.scorer.ready:
             self.scores = self.scorer.result(draw=len(self.events))
+            self._mean_inputs = self.scorer.mean_inputs()
 
     def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

@@ -6,16 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site
 
 
-def outgoing_masks(
+def outgoing_paths(
     channels: ChannelMap, sites: Mapping[str, Site], chosen: Mapping[str, Sequence[int]]
-) -> list[tuple[keras.Variable, np.ndarray]]:
-    """Finds the outgoing weights of some filters.
+) -> dict[str, Path]:
+    """Finds who reads some filters, whose weights could be set to zero.
+
+    A depthwise filter of weights that are all zero already stands between the filter that it reads
+    and all others. It is not followed, unless it is chosen itself: it would have zeros on both
+    sides, and never learn again.
 
     Args:
         channels: The paths of the model's channels.
@@ -23,23 +29,41 @@ def outgoing_masks(
         chosen: By layer name, indices of filters.
 
     Returns:
-        Kernels, each once, with a mask of the weights that read the filters' channels: bool, to be
-        broadcast against the kernel.
+        By layer name, the path to the readers, see `ChannelMap.outgoing`.
 
     Raises:
         ValueError: A channel is shared with another layer's (as in a residual sum), or goes where
             it is not followed: its readers read more than this filter.
     """
-    masks: dict[int, tuple[keras.Variable, np.ndarray]] = {}
+
+    def passes(layer: layers.Layer, filters: np.ndarray) -> np.ndarray:
+        weights = np.asarray(kernels.by_filter(layer, kernels.incoming_kernel(layer).value))
+        lives = weights.any(axis=tuple(range(weights.ndim - 1)))
+        lives[np.asarray(chosen.get(layer.name, ()), int)] = True
+        return filters[lives[filters]]
+
+    paths = {}
     for name, filters in chosen.items():
-        if not len(filters):
-            continue
-        path = channels.path(sites[name].layer, filters)
-        if obstacle := path.obstacle():
-            raise ValueError(
-                f"The outgoing weights of '{name}' cannot be set to zero: {obstacle}. Leave the "
-                "layer out, or use outgoing='keep'."
-            )
+        if len(filters):
+            layer = sites[name].layer
+            if obstacle := channels.outgoing(layer, filters).obstacle():
+                raise ValueError(
+                    f"The outgoing weights of '{name}' cannot be set to zero: {obstacle}. Leave "
+                    "the layer out, or use outgoing='keep'."
+                )
+            paths[name] = channels.outgoing(layer, filters, passes)
+    return paths
+
+
+def outgoing_masks(paths: Mapping[str, Path]) -> list[tuple[keras.Variable, np.ndarray]]:
+    """The outgoing weights at the end of some paths.
+
+    Returns:
+        Kernels, each once, with a mask of the weights that read the filters' channels: bool, to be
+        broadcast against the kernel.
+    """
+    masks: dict[int, tuple[keras.Variable, np.ndarray]] = {}
+    for path in paths.values():
         for reader in path.readers:
             kernel = kernels.reading_kernel(reader.layer)
             mask = kernels.reading_mask(reader.layer, np.array(reader.channels))

@@ -152,6 +152,7 @@ class RestartState:
         events: All restarts.
         learning_rate: The rate that each round begins with; None where a schedule rules it.
         finished: Why no more restarts will come; None while they may.
+        scored_epoch: The last epoch whose batches were scored; None before there is one.
     """
 
     trigger: TriggerState = dataclasses.field(default_factory=TriggerState)
@@ -159,6 +160,7 @@ class RestartState:
     events: list[RestartEvent] = dataclasses.field(default_factory=list)
     learning_rate: float | None = None
     finished: str | None = None
+    scored_epoch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON knows it."""
@@ -186,4 +188,5 @@ class RestartState:
             events=events,
             learning_rate=written["learning_rate"],
             finished=written["finished"],
+            scored_epoch=written.get("scored_epoch"),  # not in states of older versions
         )

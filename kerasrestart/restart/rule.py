@@ -12,6 +12,7 @@ import numpy as np
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.sites import Survey
 from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
@@ -36,12 +37,13 @@ class RestartRule:
     grace_restarts: int
     second_moment: str
     reset_norm: bool
+    compensate_bias: bool
     seed: int
 
     def __post_init__(self):
         initializers.get(self.initializer)
         criteria.get(self.criterion)
-        surgery.check_outgoing(self.outgoing)
+        surgery.check_outgoing(self.outgoing, compensates=self.compensate_bias)
         if initializers.get(self.initializer) is initializers.slots:
             surgery.check_slots_alone(self.outgoing)
         check_second_moment(self.second_moment)
@@ -73,16 +75,20 @@ class RestartRule:
             ValueError: It has no filters, `selection` selects none or too many, the optimizer's
                 slots are not known, or as `restart_filters` does.
         """
-        scorer = Scorer(model, self.criterion, seed=self.seed, only=self.layers)
+        scorer = self._scorer(model, self.layers)
         shared: dict[str, str] = {}
         if self.outgoing == "zero":
             shared = _obstacles(scorer.survey)
             free = [name for name in scorer.sites if name not in shared]
             if not free:
-                reasons = "; ".join(f"{name}: {why}" for name, why in shared.items())
-                raise ValueError(f"No layer can be restarted with outgoing='zero'. {reasons}.")
+                reasons = [f"{name}: {why}" for name, why in shared.items()]
+                if (more := len(reasons) - 3) > 0:
+                    reasons[3:] = [f"and {more} more (kerasrestart.describe lists them)"]
+                raise ValueError(
+                    f"No layer can be restarted with outgoing='zero'. {'; '.join(reasons)}."
+                )
             if shared:
-                scorer = Scorer(model, self.criterion, seed=self.seed, only=free)
+                scorer = self._scorer(model, free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
         check_slots(model.optimizer)
         if not self.is_control:
@@ -91,7 +97,18 @@ class RestartRule:
             )
         if self.outgoing == "zero":
             surgery.check_adafactor(model.optimizer, self.second_moment)
+        if self.compensate_bias:
+            check_compensation(scorer.survey)
         return scorer, list(shared)
+
+    def _scorer(self, model: keras.Model, only: str | Sequence[str] | None) -> Scorer:
+        return Scorer(
+            model,
+            self.criterion,
+            seed=self.seed,
+            only=only,
+            with_mean_inputs=self.compensate_bias,
+        )
 
     def select(
         self, scores: Mapping[str, np.ndarray], events: Sequence[RestartEvent]
@@ -129,7 +146,12 @@ class RestartRule:
         return self.grace_restarts if self.outgoing == "zero" else 0
 
     def apply(
-        self, model: keras.Model, survey: Survey, chosen: Mapping[str, np.ndarray], number: int
+        self,
+        model: keras.Model,
+        survey: Survey,
+        chosen: Mapping[str, np.ndarray],
+        number: int,
+        mean_inputs: Mapping[str, np.ndarray],
     ) -> None:
         """Restarts filters in place.
 
@@ -138,6 +160,7 @@ class RestartRule:
             survey: Its survey.
             chosen: By layer name, the filters.
             number: Which restart of the run it is: each draws other weights.
+            mean_inputs: What layers read on average; not looked at without `compensate_bias`.
         """
         surgery.restart_filters(
             model,
@@ -146,6 +169,7 @@ class RestartRule:
             outgoing=self.outgoing,
             second_moment=self.second_moment,
             reset_norm=self.reset_norm,
+            mean_inputs=mean_inputs if self.compensate_bias else None,
             seed=derive_seed(self.seed, number),
             found=survey,
         )
@@ -154,5 +178,5 @@ class RestartRule:
 def _obstacles(survey: Survey) -> dict[str, str]:
     """The sites whose outgoing weights cannot be set to zero: by name, why."""
     channels = ChannelMap(survey.graph)
-    obstacles = {name: channels.path(s.layer).obstacle() for name, s in survey.sites.items()}
+    obstacles = {name: channels.outgoing(s.layer).obstacle() for name, s in survey.sites.items()}
     return {name: obstacle for name, obstacle in obstacles.items() if obstacle}

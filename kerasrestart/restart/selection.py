@@ -1,4 +1,4 @@
-"""Which filters are restarted."""
+"""The rule by which filters are selected for a restart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.names import SELECTION_NORMALIZATIONS, SELECTION_SCOPES
+from kerasrestart.restart.ranking import (
+    check_finite,
+    count_low,
+    filters_in,
+    least_fraction,
+    lowest,
+    lowest_of_all,
+    normalized,
+)
 
 DEFAULT_FRACTION = 0.1
 DEFAULT_CAP = 0.5
@@ -138,58 +147,29 @@ class Selection:
         self.check({name: len(of_layer) for name, of_layer in scores.items()})
         scores = {name: scores[name] for name in self._taking_part(scores)}
         for name, of_layer in scores.items():
-            _check_finite(name, of_layer)
+            check_finite(name, of_layer)
         eligible = {name: np.ones(len(of_layer), bool) for name, of_layer in scores.items()}
         for name, filters in (spared or {}).items():
             if name in eligible:
                 eligible[name][list(filters)] = False
         if self.scope == "global":
-            chosen = self._select_globally(scores, eligible)
+            limits = {name: self._limit(len(of_layer)) for name, of_layer in scores.items()}
+            comparable = {name: normalized(of, self.normalize) for name, of in scores.items()}
+            count = filters_in(self.fraction, sum(map(len, scores.values())))
+            chosen = lowest_of_all(comparable, eligible, limits, count)
         else:
-            chosen = {}
-            for name, of_layer in scores.items():
-                order = np.argsort(of_layer, kind="stable")
-                order = order[eligible[name][order]]
-                chosen[name] = order[: self._count(name, of_layer, eligible[name])]
+            chosen = {
+                name: lowest(of, eligible[name], self._count(name, of, eligible[name]))
+                for name, of in scores.items()
+            }
         return {name: np.sort(filters) for name, filters in chosen.items() if len(filters)}
 
     def _count(self, name: str, scores: np.ndarray, eligible: np.ndarray) -> int:
         """How many filters of a layer are selected, where each is judged by itself."""
         if self.threshold is None:
             return filters_in(self.fraction, len(scores))
-        if scores.min() < 0:
-            raise ValueError(
-                f"threshold is a share of the mean score, and needs scores of 0 or more: layer "
-                f"'{name}' has {scores.min()}; use fraction instead, as for reversed criteria."
-            )
-        scores = scores.astype(np.float64)
-        mean = scores.mean()
-        low = scores / mean <= self.threshold if mean else np.ones(len(scores), bool)
-        below = np.count_nonzero(low & eligible)
-        return min(below, self._limit(len(scores)))
-
-    def _select_globally(
-        self, scores: Mapping[str, np.ndarray], eligible: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        names = list(scores)
-        values = np.concatenate([self._normalized(of_layer) for of_layer in scores.values()])
-        places = [(name, k) for name in names for k in range(len(scores[name]))]
-        left = {name: self._limit(len(of_layer)) for name, of_layer in scores.items()}
-        missing = filters_in(self.fraction, len(places))
-        chosen: dict[str, list[int]] = {name: [] for name in names}
-        for place in np.argsort(values, kind="stable"):
-            name, index = places[place]
-            if missing and left[name] and eligible[name][index]:
-                chosen[name].append(index)
-                left[name] -= 1
-                missing -= 1
-        return {name: np.array(filters, np.int64) for name, filters in chosen.items()}
-
-    def _normalized(self, scores: np.ndarray) -> np.ndarray:
-        scores = scores.astype(np.float64)
-        divisor = {"l2": np.linalg.norm(scores), "mean": np.abs(scores).mean()}
-        # Where it is zero, so are all scores.
-        return scores / (divisor.get(self.normalize, 1.0) or 1.0)
+        low = count_low(name, scores, eligible, self.threshold)
+        return min(low, self._limit(len(scores)))
 
     def _limit(self, filters: int) -> int:
         """Number of filters of a layer that may be selected at most."""
@@ -230,10 +210,10 @@ class Selection:
                 )
         if not any(filters_in(self.fraction, count) for count in filters.values()):
             largest = max(filters, key=filters.__getitem__)
+            count = filters[largest]
             raise ValueError(
                 f"fraction={self.fraction} selects no filter of any layer (the largest, "
-                f"'{largest}', has {filters[largest]}): raise it to {_least(filters[largest])} or "
-                "more."
+                f"'{largest}', has {count}): raise it to {least_fraction(count)} or more."
             )
 
     def _check_global(self, filters: Mapping[str, int]) -> None:
@@ -243,7 +223,7 @@ class Selection:
         if not count:
             raise ValueError(
                 f"fraction={self.fraction} selects none of the {total} filters of all layers: "
-                f"raise it to {_least(total)} or more."
+                f"raise it to {least_fraction(total)} or more."
             )
         if count > most:
             raise ValueError(
@@ -289,63 +269,6 @@ class Selection:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # frozen for all others
-
-
-def select_filters(
-    scores: Mapping[str, np.ndarray],
-    *,
-    fraction: float | None = None,
-    threshold: float | None = None,
-    scope: str = "layer",
-    cap: float | None = None,
-    normalize: str | None = None,
-    layers: str | Sequence[str] | None = None,
-    min_survivors: int = 1,
-) -> dict[str, np.ndarray]:
-    """Selects the filters of lowest score: a tenth of every layer, unless other rules are given.
-
-    Args:
-        scores: By layer name, `[filters]`.
-        fraction: Share of the filters of a layer. This and all that follow: see `Selection`.
-            Defaults to 0.1, where there is no threshold.
-        threshold: Largest share of the layer's mean score, instead. Defaults to None.
-        scope: `"layer"`, or `"global"`: the fraction is one of all layers together. Defaults to
-            `"layer"`.
-        cap: Largest share of one layer's filters, with a threshold or `scope="global"`. Defaults to
-            0.5 with the latter.
-        normalize: `"l2"`, `"mean"` or None: what makes layers comparable, with `scope="global"`.
-            Defaults to None.
-        layers: Names of the layers that take part, or a regular expression. Defaults to all.
-        min_survivors: How many filters every layer keeps at least. Defaults to 1.
-
-    Returns:
-        By layer name, int64 `[k]`: indices in ascending order. Layers with none are left out.
-
-    Raises:
-        ValueError: As `Selection` and its methods `check` and `select` do.
-    """
-    return Selection(fraction, threshold, scope, cap, normalize, layers, min_survivors).select(
-        scores
-    )
-
-
-def filters_in(fraction: float, filters: int) -> int:
-    """The number of filters that `fraction` means in a layer of `filters`."""
-    return math.floor(fraction * filters + 0.5)
-
-
-def _least(filters: int) -> float:
-    """A fraction that selects one of so many filters, to three digits."""
-    return math.ceil(500 / filters) / 1000
-
-
-def _check_finite(name: str, scores: np.ndarray) -> None:
-    not_finite = np.flatnonzero(~np.isfinite(scores))
-    if not_finite.size:
-        raise ValueError(
-            f"{not_finite.size} of {len(scores)} scores of layer '{name}' are not finite "
-            f"(filter {not_finite[0]}: {scores[not_finite[0]]}): training has diverged."
-        )
 
 
 def _check_number(

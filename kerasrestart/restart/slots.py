@@ -156,6 +156,22 @@ def reset_slots(
         slot.assign(tf.where(touched, tf.cast(fresh, slot.dtype), slot.value))
 
 
+def shift_copies(
+    optimizer: keras.optimizers.Optimizer | None, variable: keras.Variable, shift: np.ndarray
+) -> None:
+    """Adds to the copies of a weight that an optimizer keeps what was added to the weight.
+
+    Args:
+        optimizer: As in `reset_slots`.
+        variable: A weight of the model.
+        shift: Of the variable's shape.
+    """
+    if optimizer is not None and optimizer.built:
+        for slot, rule, _ in _slots(optimizer, variable):
+            if rule is WEIGHT:
+                slot.assign_add(tf.cast(shift, slot.dtype))
+
+
 def survivors_mean(values: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
     """The mean of the numbers outside of a mask, position by position.
 

@@ -12,9 +12,11 @@ import tensorflow as tf
 from kerasrestart.names import OUTGOING
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
-from kerasrestart.restart.outgoing import outgoing_masks
+from kerasrestart.restart.compensation import compensations
+from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.seeds import derive_seed
 
 FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
@@ -28,16 +30,18 @@ def restart_filters(
     outgoing: str = "keep",
     second_moment: str = "zero",
     reset_norm: bool = True,
+    mean_inputs: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     found: Survey | None = None,
 ) -> None:
     """Re-initialises the chosen filters of a model in place.
 
     For each chosen filter: its incoming weights are drawn anew, its bias by the layer's own
-    `bias_initializer`; its channel of the norm that belongs to it, if that is trainable, becomes
-    that of a new layer (gamma 1, beta 0, moving mean 0, moving variance 1); the optimizer's slots
-    for just these numbers become those of a new weight. All else stays bit for bit. Nothing is
-    changed if an argument is refused.
+    `bias_initializer`; its channel of the norm that belongs to it, and of the batch norms that it
+    passes by itself further on (behind a concatenation; with `outgoing="zero"` also behind a
+    depthwise convolution), where these are trainable, becomes that of a new layer (gamma 1, beta 0,
+    moving mean 0, moving variance 1); the optimizer's slots for just these numbers become those of
+    a new weight. All else stays bit for bit. Nothing is changed if an argument is refused.
 
     Args:
         model: A built Functional or Sequential model. Its optimizer is looked after if it has one.
@@ -49,9 +53,14 @@ def restart_filters(
             zero, so that new filters change nothing until they have learned, and where the filters
             gave nothing the network computes the same function as before. Of two new filters in
             layers that follow each other, the second is drawn whole, with what it reads of the
-            first. Defaults to `"keep"`.
+            first. A depthwise filter that reads a new one stays, and the weights that read the
+            depthwise filter count as outgoing. Defaults to `"keep"`.
         second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
         reset_norm: Whether the channels of norms begin anew; else they stay. Defaults to True.
+        mean_inputs: What layers read on average, as `kerasrestart.mean_inputs` gives it: with
+            `outgoing="zero"` the bias of each reader takes up what the filters gave it on average,
+            or the moving mean of a batch norm behind a reader without one. Defaults to None: what
+            they gave is lost.
         seed: The new weights are a function of the seed and of which layer it is in the model: a
             second restart needs another seed to draw others. Defaults to 0.
         found: The survey of the model, where it is known already. Defaults to None: it is made.
@@ -60,10 +69,11 @@ def restart_filters(
         ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a layer
             would lose all of its filters; the optimizer's slots are not known; with
             `outgoing="zero"`: the outgoing weights are not the filters' own, or a filter's new
-            incoming weights are all zero too, so that it would never learn again.
+            incoming weights are all zero too, so that it would never learn again; with
+            `mean_inputs`: a reader has neither a bias nor a batch norm, or its means are missing.
         TypeError: The model has no graph.
     """
-    check_outgoing(outgoing)
+    check_outgoing(outgoing, compensates=mean_inputs is not None)
     slots.check_second_moment(second_moment)
     rule = initializers.get(initializer)
     found = survey(model, ".*") if found is None else found
@@ -77,22 +87,36 @@ def restart_filters(
     if rule is initializers.slots:
         check_slots_alone(outgoing)
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
-    replacements = []
+    replacements, shifts = [], []
+    channels = ChannelMap(found.graph)
     if outgoing == "zero":
         check_adafactor(optimizer, second_moment)
         # First, so that where a filter's outgoing weights are another's incoming ones, these are
         # new: a filter with nothing but zeros on both sides would stay so for ever.
-        channels = ChannelMap(found.graph)
-        for kernel, mask in outgoing_masks(channels, sites, chosen):
+        paths = outgoing_paths(channels, sites, chosen)
+        for kernel, mask in outgoing_masks(paths):
             replacements.append((kernel, tf.zeros(kernel.shape), mask))
+        if mean_inputs is not None:
+            shifts = list(compensations(found.graph, paths, chosen, mean_inputs))
+    else:
+        used = {name: filters for name, filters in chosen.items() if len(filters)}
+        paths = {name: channels.path(sites[name].layer, used[name]) for name in used}
     for number, (name, site) in enumerate(sites.items()):
         if len(chosen.get(name, ())):
-            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number), reset_norm))
+            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number)))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn
+            if reset_norm:
+                keeps = rule is initializers.slots
+                replacements += _renew_norms(site, chosen[name], paths[name], keeps)
+    for variable, shift in shifts:
+        variable.assign_add(tf.cast(shift, variable.dtype))
+        slots.shift_copies(optimizer, variable, shift)
     for variable, new, mask in replacements:
-        variable.assign(tf.where(mask, tf.cast(new, variable.dtype), variable.value))
+        # Replica by replica: the statistics of a batch norm may be each replica's own.
+        for own in model.distribute_strategy.experimental_local_results(variable.value):
+            own.assign(tf.where(mask, tf.cast(new, own.dtype), own))
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 
@@ -122,10 +146,20 @@ def check_slots_alone(outgoing: str) -> None:
         )
 
 
-def check_outgoing(outgoing: str) -> None:
-    """Checks the name of an outgoing rule; raises ValueError if it is not known."""
+def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
+    """Checks the name of an outgoing rule, and that there is something to make up for; ValueError.
+
+    Args:
+        outgoing: The name.
+        compensates: Whether biases are to take up what filters gave.
+    """
     if outgoing not in OUTGOING:
         raise ValueError(f"outgoing must be one of {list(OUTGOING)}. Received: {outgoing!r}")
+    if compensates and outgoing != "zero":
+        raise ValueError(
+            "A bias makes up for outgoing weights that are set to zero: expected outgoing='zero' "
+            f"with compensate_bias or mean_inputs. Received: outgoing={outgoing!r}"
+        )
 
 
 def _checked(
@@ -148,27 +182,41 @@ def _checked(
 
 
 def _draw(
-    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int, reset_norm: bool = True
+    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
-    """Yields each variable of a site, the kernel first, with new values and the mask of those."""
-    layer, norm, axis = site.layer, site.norm, site.filter_axis
+    """Yields kernel and bias of a site, with new values and the mask of those."""
+    layer, axis = site.layer, site.filter_axis
     chosen = np.zeros(site.filters, bool)
     chosen[filters] = True
     kernel = kernels.incoming_kernel(layer)
     old = kernels.by_filter(layer, tf.convert_to_tensor(kernel.value))
     new = rule(old, axis, derive_seed(seed, 0), chosen.copy())
     yield kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(layer, filters)
-    keeps = rule is initializers.slots
     if layer.bias is not None:
+        keeps = rule is initializers.slots
         bias_rule = rule if keeps else initializers.from_keras(layer.bias_initializer)
         new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
         yield layer.bias, new, chosen
-    if reset_norm and norm is not None and norm.trainable:
-        for name, fresh in FRESH_NORM.items():
+
+
+def _renew_norms(
+    site: Site, filters: np.ndarray, path: Path, keeps: bool
+) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
+    """Yields the variables of all norms that filters pass by themselves, as `_draw` does.
+
+    That is the norm that belongs to the layer, and the batch norms further on, such as those behind
+    the concatenations of a dense block. Behind a sum these hold other filters' channels too.
+    """
+    places = {} if site.norm is None else {site.norm: filters}
+    if not path.shared_with:
+        places |= {reading.layer: list(reading.channels) for reading in path.norms}
+    for norm, channels in places.items():
+        for name, fresh in FRESH_NORM.items() if norm.trainable else ():
             variable = getattr(norm, name, None)
             if variable is not None:  # None: a norm without scale, centre or moving statistics
-                new = variable.value if keeps else tf.fill(variable.shape, fresh)
-                yield variable, new, chosen
+                mask = np.zeros(variable.shape, bool)
+                mask[channels] = True
+                yield variable, variable.value if keeps else tf.fill(variable.shape, fresh), mask
 
 
 def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:

@@ -40,6 +40,10 @@ class Trigger(Protocol):
         """Takes the state and the metric at the end of an epoch; returns state and action."""
         ...
 
+    def soonest(self, state: TriggerState) -> int:
+        """In how many epochs the round can end at the earliest, 1 or more."""
+        ...
+
     def describe(self, monitor: str) -> str:
         """Why a round ended, as part of a sentence."""
         ...
@@ -83,6 +87,11 @@ class PlateauTrigger:
             return state, Action.LOWER_LEARNING_RATE
         return state, Action.END_ROUND
 
+    def soonest(self, state: TriggerState) -> int:
+        """See `Trigger.soonest`: when no epoch from now on is an improvement."""
+        plateaus = self.drops - state.drops + 1
+        return max(1, plateaus * self.patience - state.wait)
+
     def describe(self, monitor: str) -> str:
         """See `Trigger.describe`."""
         return f"{monitor} has not improved for {self.patience} epoch{'s' * (self.patience > 1)}"
@@ -113,6 +122,10 @@ class EpochsTrigger:
 
     def _drop_after(self, drops: int) -> int:
         return round(self.epochs * (drops + 1) / (self.drops + 1))
+
+    def soonest(self, state: TriggerState) -> int:
+        """See `Trigger.soonest`."""
+        return max(1, self.epochs - state.epochs)
 
     def describe(self, monitor: str) -> str:
         """See `Trigger.describe`."""

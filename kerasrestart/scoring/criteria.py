@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,14 @@ class Criterion:
         """Turns a layer's mean saliencies into its scores."""
         scores = saliencies if self.of_layer is None else self.of_layer(saliencies)
         return 0 - scores if self.reversed else scores  # not -scores, which makes zeros -0.0
+
+    def check(self, shape: Sequence[int | None], layer: str, filters: int) -> None:
+        """Raises ValueError where what it made of a layer has not one number for each filter."""
+        if tuple(shape) != (filters,):
+            raise ValueError(
+                f"Criterion '{self.name}' must give one number for each of the {filters} filters "
+                f"of layer '{layer}'. Received shape: {tuple(shape)}"
+            )
 
     def reverse(self) -> Criterion:
         """The negative control: the same criterion with the order of filters turned round."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -34,20 +35,42 @@ def record_outputs(operations: Iterable[keras.Operation]) -> Iterator[dict[int, 
 
 @contextlib.contextmanager
 def _wrap(operation: keras.Operation, outputs: list[Any]) -> Iterator[None]:
-    own, call = vars(operation).get("call"), operation.call
+    # A strategy runs each replica in a thread of its own, and may change threads amid a forward
+    # pass: so each hears its own calls only, and the last to leave unwraps.
+    listener = threading.get_ident(), outputs
+    with _lock:
+        call = vars(operation).get("call")
+        if not hasattr(call, "listeners"):
+            call = _recording_call(call, operation.call)
+            # Past Keras's own __setattr__, which would look for state to track.
+            object.__setattr__(operation, "call", call)
+        call.listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            call.listeners[:] = [other for other in call.listeners if other is not listener]
+            if call.listeners:
+                pass
+            elif call.own is None:
+                object.__delattr__(operation, "call")
+            else:
+                object.__setattr__(operation, "call", call.own)
+
+
+def _recording_call(own: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A `call` that tells its listeners; `own` is what the instance itself had, or None."""
 
     @functools.wraps(call)
     def recording_call(*args, **kwargs):
         output = call(*args, **kwargs)
-        outputs.append(output)
+        for thread, outputs in recording_call.listeners:
+            if thread == threading.get_ident():
+                outputs.append(output)
         return output
 
-    # Past Keras's own __setattr__, which would look for state to track.
-    object.__setattr__(operation, "call", recording_call)
-    try:
-        yield
-    finally:
-        if own is None:
-            object.__delattr__(operation, "call")
-        else:
-            object.__setattr__(operation, "call", own)
+    recording_call.own, recording_call.listeners = own, []
+    return recording_call
+
+
+_lock = threading.Lock()

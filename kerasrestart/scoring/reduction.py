@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.scoring import replicas
+
 # What `keras.losses.Loss(reduction=...)` may be, but for "mean_with_sample_weight".
 MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
@@ -31,26 +33,49 @@ def costs_per_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any
         ValueError: The losses of a model with several outputs mix means and sums, so that there is
             no such factor.
     """
+    divisor = _divisor(model, batch_size, sample_weight)
+    # Keras divides means by the number of replicas, and sums not.
+    factor = tf.ones(()) if divisor is None else replicas.over_replicas(divisor)
+    return factor / model.optimizer.scale_loss(1.0)
+
+
+def share_of_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+    """What a replica's loss is to be multiplied by, to be its part of the whole batch's loss.
+
+    Keras takes the mean over replicas of their means, in which an example of a smaller part weighs
+    more. Multiplied by this, the sum over replicas is what one device would have computed.
+
+    Args:
+        model: A compiled model; called in a replica's step.
+        batch_size: int32 scalar, the examples of this replica.
+        sample_weight: Their weights, or None.
+
+    Returns:
+        float32 scalar: 1 where all replicas have as much, or where losses are sums.
+
+    Raises:
+        ValueError: As `costs_per_loss` does.
+    """
+    if replicas.count() == 1:
+        return tf.ones(())
+    divisor = _divisor(model, batch_size, sample_weight)
+    return tf.ones(()) if divisor is None else replicas.share_of_sum(divisor)
+
+
+def _divisor(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor | None:
+    """What the sum over the examples is divided by in the loss; None: by nothing."""
     reductions = _reductions(model)
     size = tf.cast(batch_size, tf.float32)
     if reductions <= set(MEANS):
-        factor = size
-    elif reductions <= set(SUMS):
-        factor = tf.ones(())
-    elif reductions == {"mean_with_sample_weight"} and not keras.tree.is_nested(sample_weight):
-        factor = size if sample_weight is None else tf.reduce_sum(tf.cast(sample_weight, "float32"))
-    else:
-        raise ValueError(
-            "Scores need one reduction for all losses: expected all of 'sum_over_batch_size', all "
-            f"of 'sum', or one 'mean_with_sample_weight'; received {sorted(map(str, reductions))}."
-        )
-    return over_replicas(factor) / model.optimizer.scale_loss(1.0)
-
-
-def over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Undoes the division by the number of replicas that a Keras loss carries under a strategy."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return value * replicas if replicas > 1 else value
+        return size
+    if reductions <= set(SUMS):
+        return None
+    if reductions == {"mean_with_sample_weight"} and not keras.tree.is_nested(sample_weight):
+        return size if sample_weight is None else tf.reduce_sum(tf.cast(sample_weight, "float32"))
+    raise ValueError(
+        "Scores need one reduction for all losses: expected all of 'sum_over_batch_size', all "
+        f"of 'sum', or one 'mean_with_sample_weight'; received {sorted(map(str, reductions))}."
+    )
 
 
 def _reductions(model: keras.Model) -> set[str | None]:

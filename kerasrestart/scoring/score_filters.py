@@ -12,6 +12,7 @@ import tensorflow as tf
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Saliency
 from kerasrestart.scoring.reduction import costs_per_loss
+from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.scoring.scorer import Scorer
 
 
@@ -93,8 +94,9 @@ def score_filters(
         raise ValueError(
             "y and sample_weight go with arrays: a data set holds its own. Received both."
         )
-    for batch in x:
-        score_batch(*keras.utils.unpack_x_y_sample_weight(batch))
+    strategy = model.distribute_strategy
+    for batch in split_batches(x, strategy):
+        strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
     return scorer.result()

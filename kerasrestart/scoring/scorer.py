@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,29 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.graph import Call
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
+from kerasrestart.scoring.feature_maps import FeatureMaps, positions_of, sums_of_maps, uses_of
+from kerasrestart.scoring.gate_weights import by_filter, gate_weights, saliencies_of_weights
+from kerasrestart.scoring.mean_inputs import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
-
-
-@dataclasses.dataclass
-class FeatureMaps:
-    """What one forward pass leaves at the reading places, use by use in the order of the sites.
-
-    Attributes:
-        sites: The number of the site that each belongs to.
-        tensors: The feature maps; empty until the recording context has ended.
-        positions: For each, what its sum over positions is divided by: an int, or a float32 scalar
-            tensor where the size of the images is not known when traced.
-        complete: Whether the recording context has ended.
-    """
-
-    sites: list[int] = dataclasses.field(default_factory=list)
-    tensors: list[tf.Tensor] = dataclasses.field(default_factory=list)
-    positions: list[int | tf.Tensor] = dataclasses.field(default_factory=list)
-    complete: bool = False
+from kerasrestart.scoring.replicas import sum_variable
 
 
 class Scorer:
@@ -55,12 +39,17 @@ class Scorer:
     needs nothing of the batches leaves the training step as it is: no layer is recorded, nothing is
     added up, and `result` can be had at any moment.
 
+    Of a model that was built in the scope of a `tf.distribute.Strategy`, batches are added in the
+    replicas' steps, and `result`, `seen`, `examples` are over all replicas.
+
     Args:
         model: A built Functional or Sequential model.
         criterion: See `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
         seed: Seed of a criterion that draws its scores. Defaults to 0.
         only: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
             all convolutions.
+        with_mean_inputs: Whether to take the means of what the readers of filters get, too.
+            Defaults to False.
 
     Attributes:
         criterion: The `Criterion`.
@@ -89,33 +78,44 @@ class Scorer:
         *,
         seed: int = 0,
         only: str | Sequence[str] | None = None,
+        with_mean_inputs: bool = False,
     ):
         self.criterion = criteria.get(criterion)
         self.seed = seed
         self.survey: Survey = survey(model, only)
         self.sites: dict[str, Site] = self.survey.sites
+        self._sites = list(self.sites.values())
         self._weights: list[list[keras.Variable]] = []
         if self.criterion.needs is Needs.WEIGHT_GRADIENT:
-            self._weights = [_gate_weights(site, self.criterion) for site in self.sites.values()]
-        filters = sum(site.filters for site in self.sites.values())
-        self._sums = tf.Variable(tf.zeros(filters), trainable=False, name="score_sums")
-        self._examples = tf.Variable([0.0, 0.0], trainable=False, name="seen_and_scored_examples")
+            self._weights = [gate_weights(site, self.criterion) for site in self._sites]
+        self._inputs = ReaderInputs(self.survey) if with_mean_inputs else None
+        self._filters = sum(site.filters for site in self._sites)
+        # The scores of all filters, and behind them the mean inputs of their readers.
+        size = self._filters + (self._inputs.size if self._inputs else 0)
+        with model.distribute_strategy.scope():
+            self._sums = sum_variable(tf.zeros(size), "score_sums")
+            self._examples = sum_variable(tf.zeros(2), "seen_and_scored_examples")
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
         """Records the feature maps of the one forward pass that is made inside the context."""
-        uses = [use for site in self.sites.values() for use in self._uses(site)]
+        uses = [use for site in self._sites for use in uses_of(site, self.criterion)]
+        operations = [call.operation for use in uses for call in use]
         maps = FeatureMaps()
-        with record_outputs(call.operation for use in uses for call in use) as outputs:
+        if self._inputs:
+            operations += self._inputs.operations
+        with record_outputs(operations) as outputs:
             yield maps
-        for number, site in enumerate(self.sites.values()):
+        if self._inputs:
+            maps.mean_inputs = self._inputs.means(outputs)
+        for number, site in enumerate(self._sites):
             # A shared layer's contributions add up, its activations are averaged.
             shares = 1 if self.criterion.needs is Needs.CONTRIBUTION else len(site.activations)
-            for own, read in self._uses(site):
+            for own, read in uses_of(site, self.criterion):
                 maps.sites.append(number)
                 maps.tensors.append(outputs[id(read.operation)][read.occurrence])
                 own_output = outputs[id(own.operation)][own.occurrence]
-                maps.positions.append(shares * _positions(own_output, site.channel_axis))
+                maps.positions.append(shares * positions_of(own_output, site.channel_axis))
         maps.complete = True
 
     def gradients(
@@ -150,27 +150,32 @@ class Scorer:
         Raises:
             ValueError: The recording context has not ended yet, or no forward pass was made in it.
         """
-        _check_complete(maps)
+        maps.check_complete()
         weights = list(weights)
         by_map = self.criterion.needs_maps and self.criterion.needs_gradient
         known = {id(weight) for weight in weights}
         others = [w for of_site in self._weights for w in of_site if id(w) not in known]
         sources = (weights, maps.tensors if by_map else [], others)
         gradients, map_gradients, other_gradients = tape.gradient(loss, sources)
-        if not self.criterion.needs_step:
+        if not self.needs_step:
             return gradients
         factor = tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
-        if by_map:
-            sums = self._sums_of_maps(maps, map_gradients) * factor
+        if not self.criterion.needs_step:
+            sums = tf.zeros(self._filters)
+        elif by_map:
+            sums = sums_of_maps(self.criterion, self._sites, maps, map_gradients) * factor
         elif self.criterion.needs_maps:
-            sums = self._sums_of_maps(maps, [None] * len(maps.tensors))
+            sums = sums_of_maps(self.criterion, self._sites, maps)
         else:
             found = zip([*weights, *others], [*gradients, *other_gradients], strict=True)
             by_weight = {id(weight): gradient for weight, gradient in found}
             examples = tf.cast(batch_size, tf.float32)
             # The gradient of the mean cost first: the criterion is not linear in it.
-            sums = examples * self._saliencies_of_weights(by_weight, factor / examples)
-        self._add(sums, batch_size, skip_if_not_finite)
+            of_mean = tf.math.divide_no_nan(factor, examples)  # a replica's part may be empty
+            sums = examples * saliencies_of_weights(
+                self.criterion, self._sites, self._weights, by_weight, of_mean
+            )
+        self._add(sums, maps, batch_size, skip_if_not_finite)
         return gradients
 
     def add(self, maps: FeatureMaps, *, batch_size: int | tf.Tensor) -> None:
@@ -188,84 +193,58 @@ class Scorer:
                 f"Criterion '{self.criterion.name}' needs a backward pass: call gradients instead "
                 "of add."
             )
-        _check_complete(maps)
+        maps.check_complete()
         if self.criterion.needs_step:
-            self._add(self._sums_of_maps(maps, [None] * len(maps.tensors)), batch_size, False)
+            sums = sums_of_maps(self.criterion, self._sites, maps)
+            self._add(sums, maps, batch_size, False)
 
-    def _uses(self, site: Site) -> Sequence[tuple[Call, Call]]:
-        """For each use: the call whose positions are counted, and the one that is read."""
-        if not self.criterion.needs_maps:
-            return ()
-        if self.criterion.needs is Needs.CONTRIBUTION:
-            return site.reads
-        return [(call, call) for call in site.activations]
-
-    def _sums_of_maps(self, maps: FeatureMaps, by_map: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """Sums of the saliencies over the batch, all filters of all layers end to end."""
-        sites = list(self.sites.values())
-        sums = [tf.zeros(site.filters) for site in sites]
-        uses = zip(maps.sites, maps.tensors, maps.positions, by_map, strict=True)
-        for number, z, positions, dz in uses:
-            if dz is None and self.criterion.needs_gradient:
-                continue  # the loss does not depend on z
-            saliency = self.criterion.saliency(z, dz, sites[number].channel_axis)
-            of_batch = tf.reduce_sum(saliency, axis=0)
-            self._check_shape(of_batch.shape, sites[number])
-            sums[number] += of_batch / tf.cast(positions, tf.float32)
-        return tf.concat(sums, axis=0)
-
-    def _saliencies_of_weights(
-        self, by_weight: Mapping[int, tf.Tensor | None], factor: tf.Tensor
-    ) -> tf.Tensor:
-        """Saliencies of one batch, all filters of all layers end to end.
-
-        Args:
-            by_weight: By the `id` of a variable, the gradient of the loss by it.
-            factor: What turns that into the gradient of the mean cost.
-        """
-        saliencies = []
-        for site, variables in zip(self.sites.values(), self._weights, strict=True):
-            rows = []
-            for variable in variables:
-                weight = tf.cast(variable.value, tf.float32)
-                gradient = by_weight[id(variable)]
-                gradient = tf.zeros_like(weight) if gradient is None else gradient
-                rows.append([_by_filter(tensor, site) for tensor in (weight, gradient)])
-            weights, gradients = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
-            saliency = self.criterion.saliency(weights, tf.cast(gradients, tf.float32) * factor)
-            self._check_shape(saliency.shape, site)
-            saliencies.append(saliency)
-        return tf.concat(saliencies, axis=0)
-
-    def _add(self, sums: tf.Tensor, batch_size: int | tf.Tensor, skip_if_not_finite: bool) -> None:
+    def _add(
+        self,
+        sums: tf.Tensor,
+        maps: FeatureMaps,
+        batch_size: int | tf.Tensor,
+        skip_if_not_finite: bool,
+    ) -> None:
         seen = scored = tf.cast(batch_size, tf.float32)
+        if maps.mean_inputs is not None:
+            sums = tf.concat([sums, seen * maps.mean_inputs], axis=0)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
         self._sums.assign_add(sums)
         self._examples.assign_add(tf.stack([seen, scored]))
 
-    def _check_shape(self, shape: Sequence[int | None], site: Site) -> None:
-        if tuple(shape) != (site.filters,):
-            raise ValueError(
-                f"Criterion '{self.criterion.name}' must give one number for each of the "
-                f"{site.filters} filters of layer '{site.name}'. Received shape: {tuple(shape)}"
-            )
-
     @property
     def seen(self) -> int:
         """Number of examples that came since the last reset."""
-        return int(self._examples[0])
+        return int(self._examples.read_value()[0])
 
     @property
     def examples(self) -> int:
         """Number of examples scored since the last reset: without batches that overflowed."""
-        return int(self._examples[1])
+        return int(self._examples.read_value()[1])
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether anything is taken from the batches; else `result` can be had at any moment."""
+        return self.criterion.needs_step or self._inputs is not None
 
     @property
     def ready(self) -> bool:
         """Whether `result` tells anything: examples were scored, or none are needed."""
-        return not self.criterion.needs_step or self.examples > 0
+        return not self.needs_step or self.examples > 0
+
+    def mean_inputs(self) -> dict[str, np.ndarray]:
+        """Means of what the readers of filters got, where `with_mean_inputs` asked for them.
+
+        Returns:
+            As `kerasrestart.mean_inputs`, over the examples scored since the last reset; empty
+            where the means were not asked for.
+        """
+        if self._inputs is None:
+            return {}
+        sums = self._sums.read_value().numpy()[self._filters :]
+        return self._inputs.by_layer(sums / max(self.examples, 1))
 
     def result(self, draw: int = 0) -> dict[str, np.ndarray]:
         """Returns the scores.
@@ -285,64 +264,23 @@ class Scorer:
 
     def _means(self, draw: int) -> list[np.ndarray]:
         """Mean saliencies, layer by layer."""
-        sites = list(self.sites.values())
         if self.criterion.needs_step:
-            means = self._sums.numpy() / np.float32(max(self.examples, 1))
-            return np.split(means, np.cumsum([site.filters for site in sites])[:-1])
+            sums = self._sums.read_value().numpy()[: self._filters]
+            means = sums / np.float32(max(self.examples, 1))
+            return np.split(means, np.cumsum([site.filters for site in self._sites])[:-1])
         saliencies = []
-        for number, site in enumerate(sites):
+        for number, site in enumerate(self._sites):
             if self.criterion.needs is Needs.WEIGHTS:
-                kernel = _by_filter(kernels.incoming_kernel(site.layer).value, site)
+                kernel = by_filter(kernels.incoming_kernel(site.layer).value, site)
                 saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
             else:
                 generator = np.random.default_rng([self.seed, draw, number])
                 saliency = self.criterion.saliency(generator, site.filters)
-            self._check_shape(np.shape(saliency), site)
+            self.criterion.check(np.shape(saliency), site.name, site.filters)
             saliencies.append(saliency)
         return saliencies
 
     def reset(self) -> None:
         """Forgets all examples seen."""
-        self._sums.assign(tf.zeros_like(self._sums))
-        self._examples.assign([0.0, 0.0])
-
-
-def _check_complete(maps: FeatureMaps) -> None:
-    if not maps.complete:
-        raise ValueError(
-            "There are no feature maps yet: make the forward pass inside the recording "
-            "context, and take the gradients when that has ended."
-        )
-
-
-def _gate_weights(site: Site, criterion: criteria.Criterion) -> list[keras.Variable]:
-    """The weights that scale a filter's feature map as one: those of the last affine map."""
-    norm = site.norm
-    if norm is not None and norm.trainable:
-        gamma, beta = getattr(norm, "gamma", None), getattr(norm, "beta", None)
-        if gamma is None:
-            raise ValueError(
-                f"Criterion '{criterion.name}' needs the scale of norm '{norm.name}' behind "
-                f"layer '{site.name}', which has none: make it with scale=True, or score by "
-                "'taylor'."
-            )
-        variables = [gamma, beta]
-    else:
-        variables = [kernels.incoming_kernel(site.layer), site.layer.bias]
-    return [variable for variable in variables if variable is not None]
-
-
-def _by_filter(values: tf.Tensor, site: Site) -> tf.Tensor:
-    """Brings a kernel, or one number a filter, into the form `[weights, filters]`."""
-    if len(values.shape) > 1 and site.filter_axis == -2:
-        values = tf.linalg.matrix_transpose(values)
-    return tf.reshape(values, [-1, site.filters])
-
-
-def _positions(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
-    """Number of positions of a feature map, known when traced wherever the shape is."""
-    static, channel_axis = output.shape, channel_axis % output.shape.rank
-    axes = [axis for axis in range(1, static.rank) if axis != channel_axis]
-    if all(static[axis] is not None for axis in axes):
-        return int(np.prod([static[axis] for axis in axes]))
-    return tf.cast(tf.reduce_prod(tf.gather(tf.shape(output), axes)), tf.float32)
+        self._sums.assign(tf.zeros(self._sums.shape))
+        self._examples.assign(tf.zeros(2))

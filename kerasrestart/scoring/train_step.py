@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasrestart.scoring.reduction import costs_per_loss, over_replicas
-from kerasrestart.scoring.scorer import FeatureMaps, Scorer
+from kerasrestart.scoring.feature_maps import FeatureMaps
+from kerasrestart.scoring.reduction import costs_per_loss, share_of_loss
+from kerasrestart.scoring.replicas import over_replicas
+from kerasrestart.scoring.scorer import Scorer
 
 
-def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str, Any]:
+def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> dict[str, Any]:
     """One step of training that does all that `keras.Model.train_step` does, and scores.
 
     The weights come out as they do without scoring: the gradients by feature maps are taken by the
-    same tape in the same pass, and nothing else is changed.
+    same tape in the same pass, and nothing else is changed. But where a strategy has several
+    replicas, the loss is that of the whole batch, see `share_of_loss`, so that weights and scores
+    come out as on one device, also where the replicas' parts of a batch are not equal.
 
     Args:
         model: A compiled model.
-        scorer: A scorer of this model; the batch is added to it.
+        scorer: A scorer of this model; the batch is added to it. None: it is not scored.
         data: A batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Returns:
@@ -30,23 +33,30 @@ def scored_train_step(model: keras.Model, scorer: Scorer, data: Any) -> dict[str
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-    with tf.GradientTape() as tape, scorer.record() as maps:
+    recording = contextlib.nullcontext() if scorer is None else scorer.record()
+    with tf.GradientTape() as tape, recording as maps:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
         model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
-        loss = model.optimizer.scale_loss(loss)
+        share = share_of_loss(model, batch_size, sample_weight)
+        loss = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
     weights = model.trainable_weights
-    gradients = scorer.gradients(
-        tape,
-        loss,
-        weights,
-        maps,
-        batch_size=batch_size,
-        costs_per_loss=costs_per_loss(model, batch_size, sample_weight),
-        skip_if_not_finite=_scales_loss(model.optimizer),
-    )
+    if scorer is None:
+        gradients = tape.gradient(loss, weights)
+    else:
+        gradients = scorer.gradients(
+            tape,
+            loss,
+            weights,
+            maps,
+            batch_size=batch_size,
+            costs_per_loss=tf.math.divide_no_nan(
+                costs_per_loss(model, batch_size, sample_weight), share
+            ),
+            skip_if_not_finite=_scales_loss(model.optimizer),
+        )
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -132,46 +142,6 @@ class RestartModel(keras.Model):
             costs_per_loss=costs_per_loss(self, batch_size, sample_weight),
             skip_if_not_finite=_scales_loss(self.optimizer),
         )
-
-
-def attach(model: keras.Model, scorer: Scorer) -> None:
-    """Makes `fit` train with the scored step, from the next batch on, until `detach`.
-
-    Args:
-        model: A compiled model whose training step is `keras.Model`'s own or a `RestartModel`'s.
-        scorer: A scorer of this model.
-
-    Raises:
-        TypeError: The model's class has a training step of its own, or the instance has.
-    """
-    if isinstance(model, RestartModel):
-        model.scorer = scorer
-    else:
-        step = vars(model).get("train_step", type(model).train_step)
-        if step is not keras.Model.train_step and not _is_attached(step):
-            raise TypeError(
-                f"{type(model).__name__} has a train_step of its own, which scores no filters. "
-                "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
-                "the gradients by its scored_gradients method."
-            )
-        model.train_step = functools.partial(scored_train_step, model, scorer)
-    # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
-    model.make_train_function(force=True)
-
-
-def detach(model: keras.Model) -> None:
-    """Gives the model its own training step back; does nothing where none was attached."""
-    if isinstance(model, RestartModel):
-        model.scorer = None
-    elif _is_attached(vars(model).get("train_step")):
-        del model.train_step
-    else:
-        return
-    model.train_function = None
-
-
-def _is_attached(step: Any) -> bool:
-    return isinstance(step, functools.partial) and step.func is scored_train_step
 
 
 def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -61,13 +61,7 @@ def main(argv: list[str]) -> None:
             for job in jobs:
                 print(job.command(str(folder)))
             return
-        try:  # found wanting before hours of work
-            from kerasrestart.study.collect import collect
-        except ModuleNotFoundError as error:
-            raise PlanError(
-                f"A study's report needs {error.name}, which is not installed: pip install "
-                '"kerasrestart[study]", or pip install ".[study]" in a checkout.'
-            ) from error
+        from kerasrestart.study.collect import collect
         from kerasrestart.study.runner import run_jobs
 
         failed: dict[str, str] = {}

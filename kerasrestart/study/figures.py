@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -11,28 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kerasrestart.report.drawing import BASELINE_COLOR, COLORS, CONTROL_COLOR, STYLE
 from kerasrestart.study.comparison import Arm, Group
 from kerasrestart.study.plan import CONTROL
 from kerasrestart.study.results import CellResult
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the control is black.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
-_CONTROL_COLOR, _BASELINE_COLOR = "#000000", "#767676"
 _DASHES = ("-", "--", ":")  # for more arms than colours
-_STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "svg.hashsalt": "kerasrestart",  # else the names in the file are drawn by lot
-    "svg.fonttype": "path",
-}
-_DPI = 150
 
 
 def draw(groups: Sequence[Group]) -> dict[str, Figure]:
@@ -47,7 +30,7 @@ def draw(groups: Sequence[Group]) -> dict[str, Figure]:
         differences from the control (`differences`). What there are no numbers for is left out.
     """
     figures = {}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         curved = [group for group in groups if all(len(_curve(r)) for r in group.results)]
         if curved:
             figures["baselines"] = baselines(curved)
@@ -58,15 +41,6 @@ def draw(groups: Sequence[Group]) -> dict[str, Figure]:
         if any(arm.difference for group in groups for arm in group.arms):
             figures["differences"] = forest(groups)
     return figures
-
-
-def to_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as a file of the kind `"png"` or `"svg"`; the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-    return buffer.getvalue()
 
 
 def baselines(groups: Sequence[Group]) -> Figure:
@@ -95,7 +69,7 @@ def arms_by_epoch(group: Group) -> Figure:
     shown, number, band = [], 0, ""
     for arm in group.arms:
         is_control = arm is control
-        color, dashes = (_CONTROL_COLOR, "-") if is_control else _look(number)
+        color, dashes = (CONTROL_COLOR, "-") if is_control else _look(number)
         number += not is_control
         # The baseline is the same for all, and is drawn once.
         first = starts[0]
@@ -103,15 +77,15 @@ def arms_by_epoch(group: Group) -> Figure:
         curves = _stack([_curve(result)[first:] for result in arm.results])
         if curves.shape[1]:
             band = _draw_curve(upper, curves, first + 1, color, dashes, label, starts) or band
-            shown.append(curves.mean(axis=0))
-        pairs = [] if is_control or control is None else _pairs(arm, control)
-        if pairs:
-            gaps = _stack([_curve(a)[first:] - _curve(c)[first:] for a, c in pairs])
-            _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
+            shown.append(curves)
+        if not is_control and control is not None:
+            gaps = _gaps(arm, control, first)
+            if gaps.size:
+                _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
     before = _stack([_curve(result)[: starts[0]] for result in _one_of_each_seed(group)])
-    _draw_curve(upper, before, 1, _BASELINE_COLOR, "-", "baseline")
-    _zoom(upper, before.mean(axis=0), shown)
-    lower.axhline(0, color=_CONTROL_COLOR, linewidth=1)
+    _draw_curve(upper, before, 1, BASELINE_COLOR, "-", "baseline")
+    _zoom(upper, before, shown)
+    lower.axhline(0, color=CONTROL_COLOR, linewidth=1)
     for axes in (upper, lower):
         for start in starts:
             axes.axvline(start + 0.5, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
@@ -134,8 +108,8 @@ def arms_by_restart(group: Group) -> Figure:
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     most = max(len(_starts(result)) for result in group.results)
     # From light to dark: the rounds have an order.
-    shades = [_BASELINE_COLOR, *mpl.colormaps["viridis_r"](np.linspace(0.15, 1, max(1, most)))]
-    before, later, band = np.array([]), [], ""
+    shades = [BASELINE_COLOR, *mpl.colormaps["viridis_r"](np.linspace(0.15, 1, max(1, most)))]
+    before, later, band = np.empty((0, 0)), [], ""
     for axes, arm in zip(grid.flat, group.arms, strict=False):
         for number in range(most + 1):
             rounds = [_round(result, number) for result in arm.results]
@@ -146,9 +120,9 @@ def arms_by_restart(group: Group) -> Figure:
             dashes = "-" if number else "--"
             band = _draw_curve(axes, curves, 1, shades[number], dashes, label) or band
             if number:
-                later.append(curves.mean(axis=0))
+                later.append(curves)
             else:
-                before = curves.mean(axis=0)
+                before = curves
         axes.set_title(f"{arm.name} (n = {len(arm.results)})", fontsize=9)
     _zoom(grid[0, 0], before, later)
     for axes in list(grid.flat)[len(group.arms) :]:
@@ -178,7 +152,7 @@ def forest(groups: Sequence[Group]) -> Figure:
         rows.append((arm.name, arm))
     figure = Figure(figsize=(7.0, 1.1 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=_CONTROL_COLOR, linewidth=1)
+    axes.axvline(0, color=CONTROL_COLOR, linewidth=1)
     looks = {"better": ("#0072B2", "o"), "worse": ("#D55E00", "s")}
     seen = {}
     for place, (_, arm) in enumerate(rows):
@@ -247,9 +221,16 @@ def _one_of_each_seed(group: Group) -> list[CellResult]:
     return [found[seed] for seed in sorted(found)]
 
 
-def _pairs(arm: Arm, control: Arm) -> list[tuple[CellResult, CellResult]]:
+def _gaps(arm: Arm, control: Arm, first: int) -> np.ndarray:
+    """What the arm's curves have more than those of the control with the same seed, from `first`.
+
+    Returns:
+        `[pairs, epochs]`, as long as the shortest curve.
+    """
     others = {result.cell.seed: result for result in control.results}
-    return [(r, others[r.cell.seed]) for r in arm.results if r.cell.seed in others]
+    pairs = [(r, others[r.cell.seed]) for r in arm.results if r.cell.seed in others]
+    both = _stack([_curve(result)[first:] for pair in pairs for result in pair])
+    return both[::2] - both[1::2]
 
 
 def _stack(curves: Sequence[np.ndarray]) -> np.ndarray:
@@ -297,12 +278,13 @@ def _draw_curve(
 
 
 def _look(number: int) -> tuple[str, str]:
-    return _COLORS[number % len(_COLORS)], _DASHES[number // len(_COLORS) % len(_DASHES)]
+    return COLORS[number % len(COLORS)], _DASHES[number // len(COLORS) % len(_DASHES)]
 
 
 def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None:
     """Cuts off the baseline's first rise, beside which differences of a point cannot be seen."""
-    values = np.concatenate([baseline[len(baseline) // 3 :], *later])
+    late = baseline[:, baseline.shape[1] // 3 :]
+    values = np.concatenate([curves.ravel() for curves in (late, *later)])
     values = values[np.isfinite(values)]
     if values.size and np.ptp(values):
         margin = 0.06 * np.ptp(values)

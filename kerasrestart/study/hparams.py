@@ -11,7 +11,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from kerasrestart.files import written_whole
 from kerasrestart.study.results import CellResult, common_settings
 
 # TensorBoard reads files with `tfevents` in their names; one of the same name is replaced.
@@ -88,7 +87,7 @@ def _end() -> Summary:
 
 def _write(folder: pathlib.Path, summaries: Sequence[Summary]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / _FILE) as file:
+    with (folder / _FILE).open("wb") as file:
         records = RecordWriter(file)
         records.write(Event(wall_time=0, file_version="brain.Event:2").SerializeToString())
         for one in summaries:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markdown_it import MarkdownIt
-
-from kerasrestart.files import write_text, written_whole
-from kerasrestart.report.table import align
+from kerasrestart.files import write_text
+from kerasrestart.report import html_page
+from kerasrestart.report.drawing import to_bytes
+from kerasrestart.report.markdown import code, one_line, plain_table
 from kerasrestart.study import figures, tables
 from kerasrestart.study.comparison import Group, compare
 from kerasrestart.study.plan import CONTROL
@@ -27,16 +25,6 @@ _CAPTIONS = {
     "differences": "what each arm has more than the control, with confidence intervals.",
 }
 _NOT_SHOWN = ("seed", "baseline")  # the seeds are the repetitions, the baselines are folders
-_CSS = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.9rem; }
-th, td { border: 1px solid #8886; padding: 0.2rem 0.6rem; white-space: nowrap; }
-td { font-variant-numeric: tabular-nums; }
-code { font-size: 0.9em; overflow-wrap: anywhere; }
-pre { overflow-x: auto; padding: 0.6rem; border: 1px solid #8886; }
-img { max-width: 100%; background: #fff; }
-"""
 
 
 def write_report(
@@ -70,9 +58,9 @@ def write_report(
         tables.by_restart(groups),
     ]
     drawn = figures.draw(groups)
-    images = {f"figures/{name}.svg": figures.to_bytes(f, "svg") for name, f in drawn.items()}
+    images = {f"figures/{name}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
-    files |= {f"figures/{name}.png": figures.to_bytes(f, "png") for name, f in drawn.items()}
+    files |= {f"figures/{name}.png": to_bytes(f, "png") for name, f in drawn.items()}
     for table in made:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
@@ -82,10 +70,9 @@ def write_report(
             if f"{part}/{old.name}" not in files:
                 old.unlink()  # of an arm that the study no longer has
     for name, content in files.items():
-        with written_whole(folder / name) as file:
-            file.write(content)
+        (folder / name).write_bytes(content)
     sections = [
-        f"# {_line(title)}",
+        f"# {one_line(title)}",
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
@@ -97,32 +84,9 @@ def write_report(
         *_missing(missing),
     ]
     text = "\n\n".join(sections) + "\n"
-    write_text(folder / "report.html", to_html(text, _line(title), images))
+    write_text(folder / "report.html", html_page.to_html(text, one_line(title), images))
     write_text(folder / "report.md", text)
     return folder / "report.md"
-
-
-def to_html(text: str, title: str, images: Mapping[str, bytes]) -> str:
-    """Makes one HTML file of a text in Markdown, which needs no other file.
-
-    Args:
-        text: The text.
-        title: The document's title.
-        images: SVG files, by the name that the text calls them by.
-    """
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(text)
-    for token in (child for of_block in tokens for child in of_block.children or ()):
-        if token.type == "image" and (source := parser.normalizeLink(token.attrs["src"])) in images:
-            encoded = base64.b64encode(images[source]).decode()
-            token.attrs["src"] = f"data:image/svg+xml;base64,{encoded}"
-    body = parser.renderer.render(tokens, parser.options, {})
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n"
-        f"<body>\n{body}</body>\n</html>\n"
-    )
 
 
 def _question(groups: Sequence[Group]) -> str:
@@ -179,8 +143,8 @@ def _figures(names: Sequence[str]) -> list[str]:
 
 
 def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
-    rows = [(_code(k), _code(v)) for k, v in common.items() if k not in _NOT_SHOWN]
-    sections = ["## Settings", "Common to all runs:", _table(("setting", "value"), rows)]
+    rows = [(code(k), code(v)) for k, v in common.items() if k not in _NOT_SHOWN]
+    sections = ["## Settings", "Common to all runs:", plain_table(("setting", "value"), rows)]
     own = []
     for group in groups:
         for arm in group.arms:
@@ -192,9 +156,9 @@ def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
                 if all(other.get(name) == value for other in of_runs)
             ]
             seeds = " ".join(str(result.cell.seed) for result in arm.results)
-            own.append((group.name, arm.name, _code(" ".join(differ)), seeds))
+            own.append((group.name, arm.name, code(" ".join(differ)), seeds))
     header = ("model", "arm", "settings of its own", "seeds")
-    return [*sections, "By arm:", _table(header, own)]
+    return [*sections, "By arm:", plain_table(header, own)]
 
 
 def _origin(results: Sequence[CellResult]) -> list[str]:
@@ -202,12 +166,12 @@ def _origin(results: Sequence[CellResult]) -> list[str]:
     rows = []
     for of_data in data.values():
         counts = " + ".join(str(count) for count in of_data["examples"].values())
-        rows.append((of_data["name"], counts, _code(of_data["sha256"])))
+        rows.append((of_data["name"], counts, code(of_data["sha256"])))
     sections = ["## Data and versions"]
     notes = dict.fromkeys(of_data["note"] for of_data in data.values() if of_data["note"])
-    sections += [f"**{_line(note)}**" for note in notes]
+    sections += [f"**{one_line(note)}**" for note in notes]
     header = ("data", "images to train, validate and test", "SHA-256")
-    sections.append(_table(header, rows))
+    sections.append(plain_table(header, rows))
     if len(data) > 1:
         sections.append("The runs were not all made on the same images.")
     names = dict.fromkeys(name for r in results for name in r.record["versions"])
@@ -215,25 +179,11 @@ def _origin(results: Sequence[CellResult]) -> list[str]:
         (name, ", ".join(sorted({str(r.record["versions"].get(name)) for r in results})))
         for name in names
     ]
-    return [*sections, _table(("software", "version"), versions)]
+    return [*sections, plain_table(("software", "version"), versions)]
 
 
 def _missing(missing: Mapping[str, str]) -> list[str]:
     if not missing:
         return []
-    rows = [(_code(name), _code(why)) for name, why in missing.items()]
-    return ["## Runs that there is no result of", _table(("run", "why"), rows)]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return align(header, rows, right=[False] * len(header))
-
-
-def _code(value: Any) -> str:
-    """A value as inline code in a cell of a table."""
-    text = _line(value).replace("`", "'").replace("|", "\\|")
-    return f"`{text}`" if text else ""
-
-
-def _line(value: Any) -> str:
-    return " ".join(str(value).split())
+    rows = [(code(name), code(why)) for name, why in missing.items()]
+    return ["## Runs that there is no result of", plain_table(("run", "why"), rows)]

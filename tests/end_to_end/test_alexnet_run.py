@@ -10,9 +10,10 @@ import safetensors.numpy
 from absl import flags
 
 from kerasrestart import data, models, settings
+from kerasrestart.build import build_model
 from kerasrestart.data import pipeline
 from kerasrestart.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
-from kerasrestart.run import build_model, run
+from kerasrestart.run import run
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")
@@ -80,8 +81,9 @@ def test_a_run_from_weights_records_them_and_resumes_with_the_same_only(
 def test_frozen_convolutions_are_neither_trained_nor_restarted(weights, images, tmp_path):
     path, tensors = weights
     frozen = ("--model=alexnet", f"--weights={path}", "--freeze_features")
+    refused = settings_of(*frozen, "--layers=conv.*")
     with pytest.raises(ValueError, match="no filters to restart: conv1 is not trainable"):
-        run(settings_of(*frozen), images, logdir=tmp_path / "logs", run_name="refused")
+        run(refused, images, logdir=tmp_path / "logs", run_name="refused")
     assert not (tmp_path / "logs").exists()
     chosen = settings_of(*frozen, "--layers=.*", "--fraction=0.3")
     record = run(chosen, images, logdir=tmp_path / "logs", run_name="frozen")
@@ -141,6 +143,7 @@ def test_resnet20_is_restarted_with_outgoing_zero(images, tmp_path):
         (["--weights=imagenet"], "--weights are for --model=alexnet"),
         (["--model=resnet20", "--weights=w.safetensors"], "--weights are for --model=alexnet"),
         (["--model=alexnet", "--freeze_features"], "layers with --weights"),
+        (["--model=alexnet", "--freeze_features", "--weights=w"], "as in --layers=dense"),
         (["--model=alexnet", "--pretrained_learning_rate_factor=0.1"], "layers with --weights"),
         (["--pretrained_learning_rate_factor=0"], "above 0 and at most 1"),
         (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),

@@ -296,6 +296,13 @@ def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):
+    done = command("--model=alexnet", "--weights=nowhere.safetensors", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
 def one_line(text):
     lines = [line for line in text.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, text

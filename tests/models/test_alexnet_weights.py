@@ -161,12 +161,12 @@ def test_a_missing_file_and_an_unknown_kind_of_file(model, tmp_path):
     (tmp_path / "weights.h5").touch()
     with pytest.raises(ValueError, match=r"\.safetensors or \.pth"):
         load_alexnet_weights(model, tmp_path / "weights.h5")
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(OSError, match="'imagenet' or the path of a file"):
         load_alexnet_weights(model, pathlib.Path(tmp_path))
 
 
 def test_imagenet_is_fetched_into_the_cache_of_keras(model, features, tmp_path, monkeypatch):
-    from kerasrestart.models import alexnet_weights
+    from kerasrestart.weights import locate
 
     asked = []
 
@@ -174,6 +174,6 @@ def test_imagenet_is_fetched_into_the_cache_of_keras(model, features, tmp_path, 
         asked.append((url.rpartition("/")[2], prefix))
         return saved(tmp_path / "w.safetensors", features)
 
-    monkeypatch.setattr(alexnet_weights, "fetch_weights", fetch)
+    monkeypatch.setattr(locate, "fetch_weights", fetch)
     assert load_alexnet_weights(model, "imagenet").layers == FEATURES
     assert asked == [("alexnet-owt-7be5be79.pth", "7be5be79")]

@@ -75,3 +75,12 @@ def test_logits_are_float32_under_mixed_precision():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (33, 20, 1)])
 def test_any_size_of_image(shape):
     assert kr.models.resnet20(shape, 3)(np.zeros((2, *shape))).shape == (2, 3)
+
+
+def test_all_layers_are_kerass_own_and_a_saved_model_loads(tmp_path):
+    model = kr.models.resnet20((8, 8, 3))
+    assert {type(layer).__module__.partition(".")[0] for layer in model.layers} == {"keras"}
+    model.save(tmp_path / "resnet20.keras")
+    loaded = keras.saving.load_model(tmp_path / "resnet20.keras")
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+    np.testing.assert_array_equal(loaded(images), model(images))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'bench')")
 F = torch.nn.functional
 
 CONVOLUTIONS = {  # number: (filters, channels, side), stride, padding, whether a max-pool follows

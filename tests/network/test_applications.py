@@ -39,6 +39,8 @@ class Network:
         model: Compiled.
         places: By name of some convolutions, `(z, M)` for each use: names of layers, or tensors.
         norm_of: By the name of a convolution, that of its batch norm, whether there is one or not.
+        norms_behind: By the name of a convolution, batch norms further on that hold its channels:
+            their names, each with the place of its first channel.
         trace: Where z cannot be had by a name: `x -> (outputs, {name: [(z, M), ...]})`.
         cost: `(targets, outputs) -> [batch]`.
         targets: By a random generator and a number of examples, what the model is to learn.
@@ -48,6 +50,7 @@ class Network:
     model: keras.Model
     places: dict[str, str] = dataclasses.field(default_factory=dict)
     norm_of: Callable[[str], str | None] = lambda name: None
+    norms_behind: Callable[[str], dict[str, int]] = lambda name: {}
     trace: Callable[..., Any] | None = None
     cost: Callable[..., Any] = cross_entropy
     targets: Callable[..., Any] = lambda rng, n: rng.integers(0, CLASSES, n)
@@ -65,13 +68,13 @@ def compiled(model, loss=None, **options):
     return model
 
 
-def application(name, places, norm_of=lambda name: None):
+def application(name, places, norm_of=lambda name: None, norms_behind=lambda name: {}):
     def build():
         make = getattr(keras.applications, name)
         model = make(
             weights=None, input_shape=(SIZE, SIZE, 3), classes=CLASSES, classifier_activation=None
         )
-        return Network(compiled(model), places, norm_of)
+        return Network(compiled(model), places, norm_of, norms_behind)
 
     build.__name__ = name
     return build
@@ -87,6 +90,23 @@ def named(*pairs):
         return None
 
     return norm_of
+
+
+def behind_in_densenet121(name):
+    """By the paper: each block of a stage reads what the stage began with and all before it."""
+    blocks, start = {2: 6, 3: 12, 4: 24, 5: 16}, {2: 64, 3: 128, 4: 256, 5: 512}
+    if name.endswith("_1_conv"):
+        return {}
+    if name == "conv1_conv":
+        stage, block, place = 2, 0, 0
+    elif name.startswith("pool"):
+        stage, block, place = int(name[4]) + 1, 0, 0
+    else:
+        stage, block = (int(part.lstrip("convblk")) for part in name.split("_")[:2])
+        place = start[stage] + 32 * (block - 1)
+    later = [f"conv{stage}_block{b}_0_bn" for b in range(block + 1, blocks[stage] + 1)]
+    last = "bn" if stage == 5 else f"pool{stage}_bn"
+    return dict.fromkeys([*later, last], place)
 
 
 RESNET50 = application(
@@ -148,6 +168,7 @@ DENSENET121 = application(
         "conv5_block16_1_conv": "conv5_block16_1_relu",
     },
     named(("_1_conv", "_1_bn"), ("conv1_conv", "conv1_bn")),
+    behind_in_densenet121,
 )
 VGG16 = application(
     "VGG16",
@@ -398,6 +419,11 @@ def may_change(network, chosen):
             allowed[weight.path] = np.isin(np.arange(weight.shape[0]), filters)
         if norm:
             new += [norm.moving_variance.path]
+        for behind, place in network.norms_behind(name).items():
+            for weight in found[behind].weights:
+                moved = np.isin(np.arange(weight.shape[0]), np.asarray(filters) + place)
+                allowed[weight.path] = moved | allowed.get(weight.path, False)
+            new += [found[behind].moving_variance.path]
     return allowed, new
 
 

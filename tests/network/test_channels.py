@@ -14,7 +14,7 @@ from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.kernels import filter_mask, filters_of, incoming_kernel
 from kerasrestart.network.sites import survey
-from kerasrestart.restart.outgoing import outgoing_masks
+from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 
 SIZE = 16
 
@@ -112,9 +112,24 @@ def two_inputs():
     )
 
 
+def channels_first(flatten="channels_first"):
+    first = {"data_format": "channels_first"}
+    x = layers.Conv2D(4, 3, name="first", **first)(image_in := keras.Input((3, SIZE, SIZE)))
+    x = layers.ReLU()(layers.BatchNormalization(axis=1)(x))
+    x = layers.DepthwiseConv2D(3, name="depthwise", **first)(x)
+    y = layers.Conv2D(5, 1, activation="relu", name="second", **first)(x)
+    x = layers.AveragePooling2D(4, **first)(layers.Concatenate(axis=1)([y, x]))
+    x = layers.Conv2D(4, 2, name="third", **first)(x)
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.Flatten(flatten)(x)))
+
+
+def flattened_as_it_stands():
+    return channels_first(flatten="channels_last")
+
+
 MODELS = [
     *(flat, reshaped, unet, depthwise, grouped, dense_block, nested, shared),
-    *(residual, two_inputs),
+    *(residual, two_inputs, channels_first, flattened_as_it_stands),
 ]
 
 
@@ -135,6 +150,10 @@ def change(variable, mask, value):
     variable.assign(np.where(mask, value, variable.numpy()))
 
 
+def masks_of(found, chosen):
+    return outgoing_masks(outgoing_paths(ChannelMap(found.graph), found.sites, chosen))
+
+
 def private_filters():
     """Each layer of each model, of which the channels are its own."""
     for build in MODELS:
@@ -143,7 +162,7 @@ def private_filters():
         found = survey(model, ".*")
         channels = ChannelMap(found.graph)
         for name, site in found.sites.items():
-            if channels.path(site.layer).obstacle() is None:
+            if channels.outgoing(site.layer).obstacle() is None:
                 yield pytest.param(build, name, id=f"{build.__name__}-{name}")
 
 
@@ -155,7 +174,7 @@ def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
     layer = found.sites[name].layer
     filters = sorted(rng.choice(filters_of(layer), 2, replace=False))
     before = outputs(model)
-    for kernel, mask in outgoing_masks(ChannelMap(found.graph), found.sites, {name: filters}):
+    for kernel, mask in masks_of(found, {name: filters}):
         change(kernel, mask, 0)
     zeroed = outputs(model)
     assert not np.allclose(before, zeroed)
@@ -175,13 +194,15 @@ def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, 
         if isinstance(layer, layers.BatchNormalization):  # zero stays zero
             layer.beta.assign(layer.beta * 0)
             layer.moving_mean.assign(layer.moving_mean * 0)
+        if isinstance(layer, layers.DepthwiseConv2D):
+            layer.bias.assign(layer.bias * 0)
     found = survey(model, ".*")
     layer = found.sites[name].layer
     filters = [filters_of(layer) - 1]
     change(incoming_kernel(layer), filter_mask(layer, filters), 0)
     layer.bias.assign(np.where(np.arange(filters_of(layer)) == filters[0], 0, layer.bias.numpy()))
     before = outputs(model)
-    masks = outgoing_masks(ChannelMap(found.graph), found.sites, {name: filters})
+    masks = masks_of(found, {name: filters})
     assert masks
     for kernel, mask in masks:
         change(kernel, mask, 0)
@@ -193,10 +214,53 @@ def path_of(model, name, filters=None):
     return ChannelMap(found.graph).path(found.sites[name].layer, filters)
 
 
-def test_all_input_of_a_depthwise_convolution_is_no_weight_to_set_to_zero():
-    path = path_of(depthwise(), "expand", [1])
-    assert [(r.layer.name, r.channels) for r in path.readers] == [("depthwise", (1,))]
-    assert path.obstacle() == "its channels are all that depthwise reads, one by one"
+def test_channels_are_followed_through_a_depthwise_convolution():
+    found = survey(depthwise(), ".*")
+    channels, layer = ChannelMap(found.graph), found.sites["expand"].layer
+    assert [r.layer.name for r in channels.path(layer, [1]).readers] == ["depthwise"]
+    path = channels.outgoing(layer, [1])
+    # With a multiplier of two, channel 1 makes channels 2 and 3.
+    assert [(r.layer.name, r.channels) for r in path.readers] == [("separable", (2, 3))]
+    assert [r.channels for r in path.norms] == [(2, 3)]
+    assert path.obstacle() is None
+
+
+def test_convolution_with_a_group_for_each_channel_is_followed_through():
+    x = conv(4, "first")(image_in := image())
+    x = conv(8, "alone", groups=4)(x)
+    model = keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
+    found = survey(model, ".*")
+    path = ChannelMap(found.graph).outgoing(found.sites["first"].layer, [2])
+    assert [(r.layer.name, r.channels) for r in path.readers] == [("out", (4, 5))]
+
+
+def test_depthwise_filter_of_zeros_stands_between_and_is_not_followed():
+    model = depthwise()
+    layer = model.get_layer("depthwise")
+    change(layer.kernel, filter_mask(layer, [2, 3]), 0)
+    found = survey(model, ".*")
+    assert masks_of(found, {"expand": [1]}) == []
+    (_, of_two), (_, of_both) = (
+        masks_of(found, {"expand": [1, 2]})[0],
+        masks_of(found, {"expand": [1], "depthwise": [3]})[0],
+    )
+    assert np.flatnonzero(of_two).tolist() == [4, 5]
+    assert np.flatnonzero(of_both).tolist() == [3]
+
+
+def test_layer_that_reads_two_filters_by_one_weight_makes_them_one():
+    one, two = conv(4, "one")(image_in := image()), conv(4, "two")(image_in)
+    again = conv(5, "again")
+    x = layers.Concatenate()([again(one), again(two)])
+    model = keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
+    assert path_of(model, "one").shared_with == ("two",)
+    assert path_of(model, "again").obstacle() is None
+
+
+def test_weights_that_cannot_grow_are_not_set_to_zero():
+    model = flat()
+    model.get_layer("dense").trainable = False
+    assert path_of(model, "second").obstacle() == "its channels are read by dense, of fixed weights"
 
 
 def test_channels_of_a_residual_sum_are_shared():
@@ -206,7 +270,7 @@ def test_channels_of_a_residual_sum_are_shared():
     assert path_of(model, "inner").obstacle() is None
     found = survey(model)
     with pytest.raises(ValueError, match="'last' cannot be set to zero: its channels are shared"):
-        outgoing_masks(ChannelMap(found.graph), found.sites, {"last": [0]})
+        masks_of(found, {"last": [0]})
 
 
 def test_channels_added_to_an_input_are_shared_with_it():
@@ -231,6 +295,10 @@ def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():
         (lambda: layers.Activation("softmax", name="mixer"), "mixer"),
         (lambda: layers.Permute((3, 1, 2), name="mixer"), "mixer"),
         (lambda: layers.Reshape((SIZE, SIZE, 2, 2), name="mixer"), "mixer"),
+        (lambda: layers.MaxPooling2D(2, data_format="channels_first", name="mixer"), "mixer"),
+        (lambda: layers.BatchNormalization(axis=1, name="mixer"), "mixer"),
+        (lambda: layers.Conv2D(4, 1, data_format="channels_first", name="mixer"), "mixer"),
+        (lambda: layers.Flatten(data_format="channels_first", name="mixer"), "mixer"),
         (lambda: layers.Lambda(lambda x: x[..., ::-1], name="mixer"), "mixer"),
     ],
 )

@@ -32,6 +32,7 @@ def read_of(model, name="conv"):
         (lambda: [conv()], "conv"),
         (lambda: [conv(), layers.ReLU(name="relu")], "relu"),
         (lambda: [conv(), layers.MaxPooling2D(name="pool")], "pool"),
+        (lambda: [conv(), layers.MaxPooling2D(data_format="channels_first")], "conv"),
         (lambda: [conv(), layers.Dropout(0.1)], "conv"),
         (lambda: [conv(), layers.Dropout(0.1), layers.MaxPooling2D(name="pool")], "pool"),
         (lambda: [conv(), layers.UpSampling2D(2)], "conv"),

@@ -113,11 +113,6 @@ def test_adafactor_with_zeros_on_both_sides_of_a_fraction_is_refused():
     kr.restart_filters(model, {"conv": [1]}, outgoing="zero", second_moment="survivors")
 
 
-def test_filters_that_a_depthwise_convolution_reads_are_refused():
-    with pytest.raises(ValueError, match="all that depthwise reads"):
-        kr.restart_filters(dead_end(), {"mix": [0]}, outgoing="zero")
-
-
 def test_channels_of_a_residual_sum_are_refused_with_the_reason():
     image = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, padding="same", name="stem")(image)

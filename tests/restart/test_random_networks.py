@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -85,6 +86,8 @@ def silence(found, chosen, model):
         if isinstance(layer, layers.BatchNormalization):
             layer.beta.assign(layer.beta * 0)
             layer.moving_mean.assign(layer.moving_mean * 0)
+        if isinstance(layer, layers.DepthwiseConv2D):
+            layer.bias.assign(layer.bias * 0)
     for name, filters in chosen.items():
         layer = found.sites[name].layer
         kernel, mask = kernels.incoming_kernel(layer), kernels.filter_mask(layer, filters)
@@ -100,7 +103,7 @@ def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network)
     model, rng = build(network)
     found = survey(model, ".*")
     channels = ChannelMap(found.graph)
-    free = {n for n, s in found.sites.items() if channels.path(s.layer).obstacle() is None}
+    free = {n for n, s in found.sites.items() if channels.outgoing(s.layer).obstacle() is None}
     chosen = choose(found, rng, free)
     silence(found, chosen, model)
     x = rng.normal(size=(3, 8, 8, 4)).astype("float32")
@@ -139,6 +142,47 @@ def test_restarts_touch_the_chosen_filters_alone_and_training_goes_on(network):
         (v.numpy() != start[v.path]).any() for v in model.trainable_weights if v.path in start
     )
     assert moved
+
+
+def gradients_by_filter(model, found, chosen, x, y):
+    """The largest gradient by an incoming weight of each chosen filter, and the step after it."""
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(y=y, y_pred=model(x, training=True))
+    weights = model.trainable_variables
+    gradients = tape.gradient(loss, weights)
+    by_path = {w.path: g.numpy() for w, g in zip(weights, gradients, strict=True)}
+    model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    largest = {}
+    for name, filters in chosen.items():
+        layer = found.sites[name].layer
+        gradient = np.abs(by_path[kernels.incoming_kernel(layer).path])
+        for k in filters:
+            mask = np.broadcast_to(kernels.filter_mask(layer, [k]), gradient.shape)
+            largest[name, int(k)] = gradient[mask].max()
+    return largest
+
+
+@settings(FEW, max_examples=10, derandomize=True)
+@given(networks(), st.sampled_from(["keep", "zero"]))
+def test_every_restarted_filter_learns_again(network, outgoing):
+    model, rng = build(network)
+    for layer in model._flatten_layers():  # so that no filter is drawn dead
+        if isinstance(layer, layers.ReLU):
+            layer.negative_slope = 0.1
+        elif getattr(layer, "activation", None) is keras.activations.relu:
+            layer.activation = keras.activations.leaky_relu
+    found = survey(model, ".*")
+    channels = ChannelMap(found.graph)
+    free = {n for n, s in found.sites.items() if channels.outgoing(s.layer).obstacle() is None}
+    chosen = choose(found, rng, free if outgoing == "zero" else None)
+    silence(found, chosen, model)
+    kr.restart_filters(model, chosen, initializer="he_uniform", outgoing=outgoing, seed=1)
+    x, y = rng.normal(size=(8, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 8)
+    first = gradients_by_filter(model, found, chosen, x, y)
+    if outgoing == "zero":  # at first only the outgoing weights learn
+        assert not any(first.values())
+    second = gradients_by_filter(model, found, chosen, x, y)
+    assert all(second.values()), second
 
 
 @FEW

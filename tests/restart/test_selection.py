@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrestart.restart.selection import Selection, filters_in, select_filters
+from kerasrestart.restart.ranking import filters_in
+from kerasrestart.restart.select_filters import select_filters
+from kerasrestart.restart.selection import Selection
 
 # Few different scores, so that there are ties.
 SCORES = st.lists(st.integers(0, 4).map(lambda n: n / 3), min_size=2, max_size=70)

@@ -132,6 +132,67 @@ def test_channel_of_a_norm_over_channels_begins_anew(norm):
     np.testing.assert_array_equal(made.beta, [2, 0, 4, 5])
 
 
+def channels_anew(norm):
+    """The channels of a norm that are those of a new layer, where all began as something else."""
+    fresh = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
+    anew = [np.asarray(getattr(norm, name)) == value for name, value in fresh.items()]
+    np.testing.assert_array_equal(np.all(anew, axis=0), np.any(anew, axis=0))
+    return np.flatnonzero(anew[0]).tolist()
+
+
+def with_norms(join, behind):
+    """A layer `it` of four filters, what follows, and two norms."""
+    image = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="it")(image)
+    x = layers.AveragePooling2D(2)(join(x, layers.Conv2D(4, 3, padding="same")(image)))
+    first = layers.BatchNormalization(name="first")
+    x = behind(layers.ReLU()(first(x)))
+    x = layers.BatchNormalization(name="second")(x)
+    model = keras.Model(image, layers.Dense(2)(layers.Conv2D(3, 1)(x)))
+    for norm in (first, model.get_layer("second")):
+        for variable in norm.weights:
+            variable.assign(0.35 + 0.1 * np.arange(variable.shape[0]))
+    return model
+
+
+JOINS = {
+    "alone": lambda x, other: x,
+    "before": lambda x, other: layers.Concatenate()([x, other]),
+    "behind": lambda x, other: layers.Concatenate()([other, x]),
+    "sum": lambda x, other: layers.Add()([x, other]),
+}
+
+
+@pytest.mark.parametrize(
+    ("join", "outgoing", "first", "second"),
+    [
+        ("alone", "keep", [1, 3], []),
+        ("before", "keep", [1, 3], []),
+        ("behind", "keep", [5, 7], []),
+        ("sum", "keep", [], []),
+        ("alone", "zero", [1, 3], [1, 3]),
+        ("behind", "zero", [5, 7], [5, 7]),
+    ],
+)
+def test_norms_further_on_begin_anew_where_a_channel_passes_by_itself(
+    join, outgoing, first, second
+):
+    model = with_norms(JOINS[join], layers.DepthwiseConv2D(2, bias_initializer="ones"))
+    kr.restart_filters(model, {"it": [1, 3]}, outgoing=outgoing)
+    assert channels_anew(model.get_layer("first")) == first
+    assert channels_anew(model.get_layer("second")) == second
+
+
+def test_norms_of_channels_that_are_kept_stay():
+    model = with_norms(JOINS["before"], lambda x: layers.ReLU()(x))
+    kr.restart_filters(model, {"it": [1, 3]}, reset_norm=False)
+    assert channels_anew(model.get_layer("first")) == []
+    model.get_layer("second").trainable = False
+    kr.restart_filters(model, {"it": [1, 3]})
+    assert channels_anew(model.get_layer("first")) == [1, 3]
+    assert channels_anew(model.get_layer("second")) == []
+
+
 def test_norm_may_be_kept(net):
     before, after = restarted(net(), reset_norm=False)
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):

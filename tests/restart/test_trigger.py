@@ -97,3 +97,27 @@ def test_reason_is_part_of_a_sentence():
     assert PlateauTrigger(False, 1).describe("loss") == "loss has not improved for 1 epoch"
     assert PlateauTrigger(False, 3).describe("loss") == "loss has not improved for 3 epochs"
     assert EpochsTrigger(4).describe("loss") == "the round's 4 epochs are over"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        EpochsTrigger(4, drops=1),
+        PlateauTrigger(False, patience=1),
+        PlateauTrigger(False, patience=2, drops=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("values", [[1.0] * 12, [3.0, 2.0, 2.5, 1.0] + [1.0] * 12, [NAN] * 9])
+def test_no_round_ends_sooner_than_foretold(trigger, values):
+    state, foretold = TriggerState(), []
+    for value in values:
+        foretold.append(trigger.soonest(state))
+        state, action = trigger.step(state, value)
+        if action is Action.END_ROUND:
+            break
+    assert action is Action.END_ROUND
+    took = range(len(foretold), 0, -1)
+    assert all(1 <= n <= left for n, left in zip(foretold, took, strict=True))
+    assert foretold[-1] == 1
+    assert trigger.soonest(state) == 1  # a round that was to end, and did not

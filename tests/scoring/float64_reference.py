@@ -45,6 +45,11 @@ class Float64:
         ]
         return self._conv(layer, tf.concat(parts, axis=-1))
 
+    def _depthwiseconv2d(self, layer, x):
+        strides = (1, *layer.strides, 1)
+        y = tf.nn.depthwise_conv2d(x, weight(layer.kernel), strides, layer.padding.upper())
+        return self._conv(layer, y)
+
     def _conv1d(self, layer, x):
         y = tf.nn.conv1d(x, weight(layer.kernel), layer.strides, layer.padding.upper())
         return self._conv(layer, y)

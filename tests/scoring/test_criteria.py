@@ -12,7 +12,7 @@ from kerasrestart import names
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_step import attach, detach
+from kerasrestart.scoring.train_function import attach, detach
 
 BASE = tuple(criteria.CRITERIA)
 # Right behind the activation: a pooling follows the first, a batch norm the third.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.network.sites import survey
 from kerasrestart.scoring.criteria import taylor
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -112,6 +113,30 @@ def test_score_is_the_formula(case, images, randomized):
     model = randomized(network(*body()))
     scores = kr.score_filters(model, *images)
     assert_scores_match(scores, brute_force_scores(chain(model), {"conv": z}, *images))
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        ({"use_bias": False}, "depthwise"),
+        ({"use_bias": True}, "z"),
+        ({"use_bias": False, "activation": "tanh"}, "z"),
+        ({"use_bias": False, "depth_multiplier": 2}, "z"),
+    ],
+    ids=str,
+)
+def test_score_is_read_behind_a_depthwise_convolution_that_adds_nothing(
+    options, read, images, randomized
+):
+    depthwise = layers.DepthwiseConv2D(3, strides=2, name="depthwise", **options)
+    body = [conv(), layers.ReLU(name="z"), layers.ZeroPadding2D(1), depthwise]
+    model = randomized(network(*body, layers.BatchNormalization(name="norm")))
+    (_, call), *_ = survey(model).sites["conv"].reads
+    assert call.operation.name == read
+
+    scores = kr.score_filters(model, *images)
+    reference = brute_force_scores(chain(model), {"conv": "z", "depthwise": "norm"}, *images)
+    assert_scores_match(scores, reference)
 
 
 def test_score_of_a_hand_worked_example():

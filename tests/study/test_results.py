@@ -25,7 +25,7 @@ def test_the_outcome_is_the_test_accuracy_of_the_best_validation_after_the_basel
 
 
 def test_a_loss_is_best_where_it_is_lowest_and_no_number_is_worst():
-    losses = (0.1, 2.0, math.nan, 1.5)
+    losses = (0.1, math.nan, 2.0, 1.5)
     one = result("he", 0, test=(0.9, 0.5, 0.6, 0.8), validation=losses, monitor="val_loss")
     assert one.chosen == 0.8
 

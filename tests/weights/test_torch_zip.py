@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from kerasrestart.models.torch_zip import read_torch_zip
+from kerasrestart.weights.torch_zip import read_torch_zip
 
 NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
 
@@ -73,7 +73,7 @@ def written(path, content, storages=None, **members):
 
 
 def test_reads_what_pytorch_writes(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'bench')")
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.Linear(6, 7))
     torch.save(model.state_dict(), tmp_path / "model.pth")
     tensors = read_torch_zip(tmp_path / "model.pth")
@@ -85,6 +85,9 @@ def test_reads_what_pytorch_writes(tmp_path):
     tensors = read_torch_zip(tmp_path / "views.pth")
     np.testing.assert_array_equal(tensors["part"], NUMBERS + 2)
     assert tensors["all"].shape == (12,)
+    parameters = {"own": torch.nn.Parameter(base)}
+    torch.save(parameters, tmp_path / "parameters.pth")
+    np.testing.assert_array_equal(read_torch_zip(tmp_path / "parameters.pth")["own"], base)
     torch.save({"turned": base.reshape(3, 4).T}, tmp_path / "turned.pth")
     with pytest.raises(ValueError, match="'turned' must lie contiguously"):
         read_torch_zip(tmp_path / "turned.pth")

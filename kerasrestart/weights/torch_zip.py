@@ -3,7 +3,7 @@
 Such a file is a zip: `<root>/data.pkl` is a pickle that says which tensors there are, and
 `<root>/data/<key>` holds the bytes of a storage. A pickle can call any function of any module that
 it names. This reader knows three kinds of names and refuses all others: the container, the types of
-storages, and the function that makes a tensor of a storage, in the place of which it puts its own.
+storages, and the functions that make a tensor of a storage, in the place of which it puts its own.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class _Reader(pickle.Unpickler):
             return lambda storage, offset, shape, strides, *_: _Tensor(
                 storage, offset, shape, strides
             )
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         raise pickle.UnpicklingError(

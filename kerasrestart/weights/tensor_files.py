@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from kerasrestart.models.torch_zip import read_torch_zip
+from kerasrestart.weights.torch_zip import read_torch_zip
 
 _TORCH = (".pth", ".pt")
 
@@ -30,8 +30,6 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         OSError: The file cannot be read.
     """
     path = pathlib.Path(path)
-    with path.open("rb"):
-        pass  # a missing file is the system's own error, whatever kind it would be
     if path.suffix in _TORCH:
         tensors = read_torch_zip(path)
     elif path.suffix == ".safetensors":

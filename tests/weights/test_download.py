@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kerasrestart.models.download import fetch_weights
+from kerasrestart.weights.download import fetch_weights
 
 CONTENT = b"some weights" * 200_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -1,0 +1,50 @@
+"""Time to the first training step, and peak memory, of a process of its own.
+
+    python -m benchmarks.first_step NETWORK {plain,scored}
+
+Prints a line of JSON: seconds from the start to the end of the first step, imports and building
+included, by both clocks; what the imports took; and the largest resident memory in MiB after three
+steps.
+"""
+
+import json
+import resource
+import sys
+import time
+
+START = time.process_time(), time.perf_counter()
+
+
+def main():
+    network, kind = sys.argv[1:]
+    import keras
+
+    keras_imported = time.process_time()
+    callbacks = []
+    if kind == "scored":
+        import kerasrestart
+
+        callbacks = [kerasrestart.PartialRestart(monitor="loss", verbose=0)]
+    own_imported = time.process_time()
+    from benchmarks.networks import NETWORKS
+
+    network, first = NETWORKS[network], []
+
+    def note(batch):
+        if not batch:
+            first[:] = [time.process_time() - START[0], time.perf_counter() - START[1]]
+
+    callbacks.append(
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: note(batch))
+    )
+    network.build().fit(network.batches(3), shuffle=False, verbose=0, callbacks=callbacks)
+    # In KiB on Linux, in bytes on macOS.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    cpu, wall = first
+    imports = {"keras": keras_imported - START[0], "kerasrestart": own_imported - keras_imported}
+    print(json.dumps({"cpu": cpu, "wall": wall, "imports": imports, "peak_mib": peak}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The benchmarks measure what they say; what they find is no matter of tests."""
+
+import keras
+import numpy as np
+import pytest
+
+import kerasrestart as kr
+from benchmarks import overhead, peers
+from benchmarks.networks import NETWORKS, Network
+from benchmarks.timing import Cost, Row, ratios, table
+from benchmarks.turns import Turns
+
+TINY = Network("kerasrestart.models", "mininet", side=8, batch=4, steps=8, most=1.02)
+
+
+def test_epochs_of_all_kinds_are_timed_without_the_warm_up():
+    costs = overhead.epoch_costs(TINY, steps=8, pairs=2)
+    assert [len(of_kind) for of_kind in costs] == [2, 2, 2]
+    assert all(0 < cost.wall < 60 and cost.cpu > 0 for of_kind in costs for cost in of_kind)
+
+
+def test_restarts_are_counted_and_nothing_is_traced_after_the_first_epoch():
+    events, step, traces = overhead.restart_costs(TINY, steps=2, restarts=2)
+    assert len(events) == 2
+    assert step.wall > 0
+    assert traces == 0
+
+
+class Told(keras.callbacks.Callback):
+    def __init__(self, name, told):
+        super().__init__()
+        self.name, self.told = name, told
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.told.append((epoch, self.name, "begins"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.told.append((epoch, self.name, "ends"))
+
+
+def linear():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
+def fits(turns, names, told, epochs):
+    models = [linear() for _ in names]
+    return [
+        lambda n=n: models[n].fit(
+            np.ones((2, 2)),
+            np.ones((2, 1)),
+            epochs=epochs[n],
+            verbose=0,
+            callbacks=turns.around(n, [Told(names[n], told)]),
+        )
+        for n in range(len(names))
+    ]
+
+
+def test_turns_go_round_by_epochs():
+    turns, told = Turns(2), []
+    costs = turns.run(fits(turns, "AB", told, [3, 3]))
+    order = [(epoch, name) for epoch, name, _ in told[::2]]
+    assert order == [(epoch, name) for epoch in range(3) for name in "AB"]
+    assert [step for *_, step in told] == ["begins", "ends"] * 6
+    assert [len(of_fit) for of_fit in costs] == [3, 3]
+
+
+def test_an_error_in_one_fit_ends_them_all():
+    def broken():
+        raise OSError("no such data")
+
+    turns = Turns(2)
+    with pytest.raises(OSError, match="no such data"):
+        turns.run([broken, *fits(turns, "AB", [], [2, 2])[1:]])
+
+
+def test_table_tells_median_range_and_number():
+    of = [Cost(1.0, 2.0), Cost(3.0, 4.0), Cost(2.0, 9.0)]
+    to = [Cost(1.0, 1.0), Cost(2.0, 2.0), Cost(1.0, 3.0)]
+    assert ratios(of, to) == [1.0, 1.5, 2.0]
+    assert ratios(of, to, "wall") == [2.0, 2.0, 3.0]
+    row = Row("epoch", "net", ratios(of, to), target="1.02 or less")
+    assert table([row]).splitlines()[-1] == (
+        "| epoch | net | 1.500 | 1.000 to 2.000 | 3 | 1.02 or less |"
+    )
+
+
+def test_network_that_is_not_there_says_so():
+    assert NETWORKS["mininet"].missing() is None
+    absent = Network("kerasrestart.models", "nowhere", side=8, batch=1, steps=8, most=1.0)
+    assert absent.missing() == "kerasrestart.models has no nowhere"
+
+
+def test_measured_steps_are_scored_in_their_share():
+    assert all(network.steps % overhead.EVERY == 0 for network in NETWORKS.values())
+
+
+def test_pytorch_with_hooks_computes_the_same_scores():
+    torch = pytest.importorskip("torch")
+    images, labels = NETWORKS["mininet"].arrays()
+    images, labels = images[:8], labels[:8]
+    ours = NETWORKS["mininet"].build()
+    theirs = peers.torch_mininet()
+    peers.load_weights(theirs, peers.weights_of(ours))
+    scores = peers.HookedScores(theirs)
+    outputs = theirs(torch.tensor(images.transpose(0, 3, 1, 2).copy()))
+    torch.nn.functional.cross_entropy(outputs, torch.tensor(labels.astype("int64"))).backward()
+    expected = kr.score_filters(ours, images, labels)
+    found = scores.result()
+    assert list(found) == list(expected)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-8)

@@ -1,0 +1,189 @@
+"""Checks of training on several replicas; run by `test_replicas` in a process of its own.
+
+One machine is split into four logical devices, which must be done before TensorFlow begins.
+Prints what each check came to, as JSON: an empty text, or the error.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import traceback
+
+# Its convolutions give an empty batch the shape of their input.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.scoring.replicas import split_batches
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+
+@functools.cache
+def devices(count):
+    # Two strategies in one process cannot both have collectives of their own.
+    reduction = None if count == 2 else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(count)], reduction)
+
+
+def network(optimizer=None, norm=False, synchronized=True, reduction="sum_over_batch_size"):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 3, kernel_regularizer="l2", bias_initializer="normal", name="first")(
+        inputs
+    )
+    if norm:
+        x = layers.BatchNormalization(name="norm", synchronized=synchronized)(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(6, 3, activation="relu", name="second")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model.compile(
+        optimizer() if optimizer else keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def on(strategy, **options):
+    if strategy is None:
+        return network(**options)
+    with strategy.scope():
+        return network(**options)
+
+
+# In batches of 16 the last has 5 examples: unequal parts, and with four devices none for the last.
+random = np.random.default_rng(0)
+images = random.normal(size=(37, 6, 6, 2)).astype("float32")
+labels = random.integers(0, 3, 37).astype("int32")
+
+
+def trained(model, criterion="taylor", epochs=3, **arguments):
+    restart = kr.PartialRestart(
+        criterion=criterion, fraction=0.3, round_epochs=1, max_restarts=2, stop_on_repeat=False,
+        recovery_epochs=0, verbose=0, monitor="loss", **arguments,
+    )  # fmt: skip
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    model.fit(data, epochs=epochs, verbose=0, callbacks=[restart])
+    return restart
+
+
+def compare(
+    strategy,
+    criterion="taylor",
+    optimizer=None,
+    norm=False,
+    reduction="sum_over_batch_size",
+    **arguments,
+):
+    """Three epochs with two restarts, on one device and on several."""
+    ways = {}
+    for name, of in (("one", None), ("several", strategy)):
+        model = on(of, optimizer=optimizer, norm=norm, reduction=reduction)
+        restart = trained(model, criterion, **arguments)
+        ways[name] = model, restart
+    (one, first), (several, second) = ways.values()
+    assert len(first.events) == 2
+    for a, b in zip(first.events, second.events, strict=True):
+        for layer in a.layers:
+            assert a.layers[layer].filters == b.layers[layer].filters, layer
+            np.testing.assert_allclose(a.layers[layer].scores, b.layers[layer].scores, **CLOSE)
+        if reduction != "sum":  # of which Keras logs a multiple under a strategy
+            assert abs(a.metrics_before["loss"] - b.metrics_before["loss"]) < 1e-4
+    for a, b in zip(one.variables, several.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), **CLOSE, err_msg=a.path)
+    for a, b in zip(one.optimizer.variables, several.optimizer.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), **CLOSE, err_msg=a.path)
+    check_alike(several)
+
+
+def check_alike(model, but=None):
+    """All replicas hold the same numbers, bit for bit."""
+    for variable in (*model.variables, *model.optimizer.variables):
+        if but and but in variable.path:
+            continue
+        held = model.distribute_strategy.experimental_local_results(variable.value)
+        for other in held[1:]:
+            np.testing.assert_array_equal(held[0].numpy(), other.numpy(), err_msg=variable.path)
+
+
+def four_devices_as_one_with_an_empty_part():
+    compare(devices(4))
+
+
+def slots_and_outgoing_weights_as_one():
+    compare(
+        devices(2),
+        "magnitude",
+        optimizer=lambda: keras.optimizers.Adam(0.01, use_ema=True),
+        outgoing="zero",
+        second_moment="survivors",
+    )
+
+
+def criterion_of_gradients_with_an_empty_part():
+    model = on(devices(4))
+    restart = trained(model, "taylor_weight")
+    assert len(restart.events) == 2
+    check_alike(model)
+
+
+def batch_norm_as_one():
+    compare(devices(2), norm=True)
+
+
+def a_restart_leaves_each_replica_its_own_statistics():
+    model = on(devices(2), norm=True, synchronized=False)
+    trained(model, epochs=1)
+    norm, results = model.get_layer("norm"), model.distribute_strategy.experimental_local_results
+    before = [own.numpy() for own in results(norm.moving_mean.value)]
+    assert (before[0] != before[1]).all()
+    kr.restart_filters(model, {"first": [0, 3]})
+    for old, own in zip(before, results(norm.moving_mean.value), strict=True):
+        np.testing.assert_array_equal(own.numpy(), np.where([1, 0, 0, 1, 0], 0, old))
+    check_alike(model, but="moving")
+
+
+def sums_as_one():
+    compare(devices(2), reduction="sum", optimizer=lambda: keras.optimizers.SGD(0.002))
+
+
+def filters_scored_after_training():
+    for criterion in ("taylor", "activation", "magnitude"):
+        one, several = network(), on(devices(4))
+        for x in (
+            (images, labels),
+            (tf.data.Dataset.from_tensor_slices((images, labels)).batch(9),),
+        ):
+            for layer, scores in kr.score_filters(one, *x, criterion=criterion).items():
+                others = kr.score_filters(several, *x, criterion=criterion)[layer]
+                np.testing.assert_allclose(scores, others, **CLOSE)
+
+
+CHECKS = [
+    four_devices_as_one_with_an_empty_part,
+    slots_and_outgoing_weights_as_one,
+    criterion_of_gradients_with_an_empty_part,
+    batch_norm_as_one,
+    a_restart_leaves_each_replica_its_own_statistics,
+    sums_as_one,
+    filters_scored_after_training,
+]
+
+if __name__ == "__main__":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+    outcomes = {}
+    for check in CHECKS:
+        try:
+            check()
+            outcomes[check.__name__] = ""
+        except Exception:
+            outcomes[check.__name__] = traceback.format_exc()
+    print(json.dumps(outcomes))
