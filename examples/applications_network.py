@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     """Trains with restarts; returns the callback."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=4000, help="images to draw")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs, of which a round has two")
+    parser.add_argument("--round_epochs", type=int, default=3, help="epochs of a round")
     parser.add_argument("--layers", default=".*project", help="which layers: a regular expression")
     chosen = parser.parse_args(arguments)
 
@@ -38,13 +38,17 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     # Which layers there are, and which of them can be restarted.
     print(kerasrestart.describe(model))
     restart = kerasrestart.PartialRestart(
-        "he_uniform", layers=chosen.layers, monitor="loss", round_epochs=2, max_restarts=2
+        "he_uniform",
+        layers=chosen.layers,
+        monitor="loss",
+        round_epochs=chosen.round_epochs,
+        max_restarts=2,
     )
     model.fit(
         keras.applications.mobilenet_v2.preprocess_input(images.train.images.astype("float32")),
         images.train.labels,
         batch_size=64,
-        epochs=chosen.epochs,
+        epochs=2 * chosen.round_epochs,
         verbose=2,
         callbacks=[restart],
     )

@@ -38,7 +38,7 @@ def test_plain_model(example):
 
 
 def test_applications_network(example):
-    restart = example.main(["--examples=100", "--epochs=3", "--layers=block_1[0-2]_project"])
+    restart = example.main(["--examples=100", "--round_epochs=1", "--layers=block_1[0-2]_project"])
     assert restarted(restart, 1)[0].keys() <= {f"block_{n}_project" for n in (10, 11, 12)}
 
 

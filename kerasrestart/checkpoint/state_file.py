@@ -49,7 +49,7 @@ def write_state(
     }
     members[_CONTENT] = np.frombuffer(text.encode(), np.uint8)
     with written_whole(path, keep=previous_of(path)) as file:
-        np.savez(file, **members)
+        np.savez(file, **members)  # type: ignore[arg-type]  # a bool is allow_pickle
 
 
 def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

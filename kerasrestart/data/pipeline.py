@@ -210,7 +210,7 @@ def _fetcher(
     split: Split, mean: np.ndarray, deviation: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns a function from indices to normalised images and their labels."""
-    mean, deviation = np.float64(mean), np.float64(deviation)
+    mean, deviation = np.asarray(mean, np.float64), np.asarray(deviation, np.float64)
     if mean.shape != (3,) or deviation.shape != (3,) or not (deviation > 0).all():
         raise DataError(
             "mean and deviation must have 3 numbers each, deviation above 0, but are "

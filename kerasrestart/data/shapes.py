@@ -76,7 +76,8 @@ def shapes_data(train: int, validation: int, test: int, seed: int) -> tuple[Spli
         DataError: If an argument is out of range.
     """
     counts = (train, validation, test)
-    return tuple(draw_shapes(count, (seed, stream)) for stream, count in enumerate(counts))
+    one, two, three = (draw_shapes(n, (seed, stream)) for stream, n in enumerate(counts))
+    return one, two, three
 
 
 def _draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -80,7 +80,8 @@ def load_alexnet_weights(model: keras.Model, weights: str | os.PathLike) -> Load
     path = locate_alexnet_weights(weights)
     tensors = read_tensors(path)
     _check_names(tensors, path)
-    values, kept = {}, {}
+    values: dict[keras.Variable, np.ndarray] = {}
+    kept: dict[str, str] = {}
     for layer, name in _CONVOLUTIONS.items():
         kernel, bias = model.get_layer(layer).weights
         height, width, channels, filters = kernel.shape
@@ -135,7 +136,8 @@ def _dense(
         _check_shape(tensors, f"{name}.weight", (sizes[layer], inputs), path)
         _check_shape(tensors, f"{name}.bias", (sizes[layer],), path)
         inputs = sizes[layer]
-    values, kept = {}, {}
+    values: dict[keras.Variable, np.ndarray] = {}
+    kept: dict[str, str] = {}
     for layer, name in _DENSE.items():
         units = model.get_layer(layer).units
         if units != sizes[layer]:

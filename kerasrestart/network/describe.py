@@ -36,7 +36,7 @@ def describe(model: keras.Model, only: str | list[str] | None = None) -> str:
     """
     found = survey(model, only)
     channels = ChannelMap(found.graph)
-    lines = [HEADER]
+    lines: list[tuple[str, ...]] = [HEADER]
     for call in found.graph.calls:
         layer = call.operation
         if call.occurrence:

@@ -148,7 +148,7 @@ class RestartTensorBoard(RestartObserver):
 
 def restart_scalars(event: RestartEvent) -> dict[str, float]:
     """What a restart selected of each layer, by tag."""
-    scalars = {}
+    scalars: dict[str, float] = {}
     for name, layer in event.layers.items():
         scalars[f"restart/filters/{name}"] = len(layer.filters)
         scalars[f"restart/share/{name}"] = len(layer.filters) / len(layer.scores)

@@ -24,7 +24,7 @@ FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 
 
 def restart_filters(
     model: keras.Model,
-    chosen: Mapping[str, Sequence[int]],
+    chosen: Mapping[str, Sequence[int] | np.ndarray],
     *,
     initializer: Any = "uniform",
     outgoing: str = "keep",
@@ -162,12 +162,14 @@ def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
         )
 
 
-def _checked(sites: Mapping[str, Site], name: str, filters: Sequence[int]) -> np.ndarray:
+def _checked(
+    sites: Mapping[str, Site], name: str, indices: Sequence[int] | np.ndarray
+) -> np.ndarray:
     if name not in sites:
         raise ValueError(
             f"No filters to restart in a layer '{name}'. Expected one of {list(sites)}."
         )
-    filters, count = np.asarray(filters), sites[name].filters
+    filters, count = np.asarray(indices), sites[name].filters
     if not filters.size:
         return np.zeros(0, int)
     if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):

@@ -7,6 +7,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -243,7 +244,7 @@ def _baseline(
     seed: int,
 ) -> Job:
     """The baseline that an arm goes on from; it is added where no other arm has the same."""
-    free = dict.fromkeys(AFTER_BASELINE)
+    free: dict[str, Any] = dict.fromkeys(AFTER_BASELINE)
     for job in jobs.values():
         if job.needs is None and dataclasses.replace(job.settings, **free) == dataclasses.replace(
             arm, **free

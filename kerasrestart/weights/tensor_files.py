@@ -68,7 +68,7 @@ def _cut_tensor(path: pathlib.Path) -> str | None:
         header = json.loads(content[8 : 8 + length])
         header.pop("__metadata__", None)
         ends = {name: 8 + length + tensor["data_offsets"][1] for name, tensor in header.items()}
-        cut = [name for name in sorted(ends, key=ends.get) if ends[name] > len(content)]
+        cut = [name for name in sorted(ends, key=ends.__getitem__) if ends[name] > len(content)]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
     return cut[0] if cut else None
