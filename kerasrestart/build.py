@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from kerasrestart import data, models
@@ -93,7 +95,7 @@ def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
     """What each epoch is trained on; None where that is all images, as they are."""
     if settings.tasks == "none" and settings.warm_start_fraction is None:
         return None
-    common = {
+    common: dict[str, Any] = {
         "split": images.train,
         "classes": len(images.classes),
         "epochs": settings.round_epochs,

@@ -75,7 +75,8 @@ def run(
         restart = restart_callback(settings)
         restart.check(model)  # before there is a folder
         replicas = strategy.num_replicas_in_sync
-        identity = identity_of(settings, images, weights and weights.sha256, replicas)
+        digest = weights.sha256 if weights else None
+        identity = identity_of(settings, images, digest, replicas)
         prefix = f"{settings.model}-{settings.init}-{images.name}"
         with _own_logdir(strategy, logdir) as own:
             folder = RunFolder(own, run_name, prefix, resume=resume)
@@ -113,7 +114,7 @@ def _train(
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record
-    scale = {"mean": images.mean, "deviation": images.deviation}
+    scale: dict[str, Any] = {"mean": images.mean, "deviation": images.deviation}
     if weights:
         scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
     scale["image_size"] = settings.image_size
@@ -147,7 +148,7 @@ def _train(
         baseline=None if settings.baseline else folder.baseline,
         begin=begin,
     )
-    told = weights and weights.to_dict()
+    told = weights.to_dict() if weights else None
     recorder = Recorder(settings, images, folder, evaluator, checkpoint, told)
     restart.observers += [
         evaluator,

@@ -99,8 +99,8 @@ class ImageData:
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(repr(split.images.shape).encode())
-            digest.update(np.ascontiguousarray(split.labels, "<i4"))
-            digest.update(np.ascontiguousarray(split.images))
+            digest.update(np.ascontiguousarray(split.labels, "<i4").data)
+            digest.update(np.ascontiguousarray(split.images).data)
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     largest of the distances to those lines decides.
     """
     sides = _directions(5, x, y)
-    largest, second = next(sides), np.float32(-np.inf)
+    largest, second = next(sides), np.full_like(x, -np.inf)
     for side in sides:
         second = np.maximum(second, np.minimum(largest, side))
         largest = np.maximum(largest, side)

@@ -81,6 +81,7 @@ class Plain:
     def epoch_examples(self, epoch: int) -> np.ndarray | None:
         """See `Regime`."""
         del epoch
+        return None
 
     def class_order(self, epoch: int) -> np.ndarray:
         """See `Regime`."""
@@ -106,6 +107,7 @@ class WarmStart(Plain):
     fraction: float
     epochs: int
     seed: int
+    _part: np.ndarray = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         if not 0 < self.fraction < 1:

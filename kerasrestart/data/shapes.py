@@ -101,7 +101,9 @@ def _draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for label, outline in enumerate(OUTLINES.values()):
         drawn = labels == label
         distance[drawn] = outline(x[drawn], y[drawn])
-    contrast = _uniform(rng, *_CONTRAST, n, 3) * rng.choice(np.float32([-1, 1]), (n, 1, 1, 1))
+    contrast = _uniform(rng, *_CONTRAST, n, 3) * rng.choice(
+        np.array([-1, 1], np.float32), (n, 1, 1, 1)
+    )
     _paint(canvas, distance * radius, start + contrast)
 
     for _ in range(_STROKES_IN_FRONT):

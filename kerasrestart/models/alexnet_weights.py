@@ -80,7 +80,7 @@ def load_alexnet_weights(model: keras.Model, weights: str | os.PathLike) -> Load
     path = locate_alexnet_weights(weights)
     tensors = read_tensors(path)
     _check_names(tensors, path)
-    values: dict[keras.Variable, np.ndarray] = {}
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     kept: dict[str, str] = {}
     for layer, name in _CONVOLUTIONS.items():
         kernel, bias = model.get_layer(layer).weights
@@ -136,7 +136,7 @@ def _dense(
         _check_shape(tensors, f"{name}.weight", (sizes[layer], inputs), path)
         _check_shape(tensors, f"{name}.bias", (sizes[layer],), path)
         inputs = sizes[layer]
-    values: dict[keras.Variable, np.ndarray] = {}
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     kept: dict[str, str] = {}
     for layer, name in _DENSE.items():
         units = model.get_layer(layer).units

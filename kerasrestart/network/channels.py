@@ -60,7 +60,7 @@ class ChannelMap:
             self._escapes.append(("an output", self._of(tensor)))
         self._roots = np.array([self._root(i) for i in range(len(self._parent))], int)
 
-    def path(self, layer: layers.Layer, filters: Sequence[int] | None = None) -> Path:
+    def path(self, layer: layers.Layer, filters: Sequence[int] | np.ndarray | None = None) -> Path:
         """Follows the channels of some filters of a layer, all in one.
 
         Args:
@@ -87,7 +87,7 @@ class ChannelMap:
     def outgoing(
         self,
         layer: layers.Layer,
-        filters: Sequence[int] | None = None,
+        filters: Sequence[int] | np.ndarray | None = None,
         passes: Callable[[layers.Layer, np.ndarray], np.ndarray] | None = None,
     ) -> Path:
         """Follows channels to the weights by which a filter counts: its outgoing ones.

@@ -31,7 +31,10 @@ def to_html(text: str, title: str, images: Mapping[str, bytes]) -> str:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
     for token in (child for of_block in tokens for child in of_block.children or ()):
-        if token.type == "image" and (source := parser.normalizeLink(token.attrs["src"])) in images:
+        if (
+            token.type == "image"
+            and (source := parser.normalizeLink(str(token.attrs["src"]))) in images
+        ):
             encoded = base64.b64encode(images[source]).decode()
             token.attrs["src"] = f"data:image/svg+xml;base64,{encoded}"
     body = parser.renderer.render(tokens, parser.options, {})

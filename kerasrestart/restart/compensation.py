@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ def check_compensation(found: Survey) -> None:
 def compensations(
     graph: Graph,
     paths: Mapping[str, Path],
-    chosen: Mapping[str, Sequence[int]],
+    chosen: Mapping[str, np.ndarray],
     means: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[keras.Variable, np.ndarray]]:
     """By how much biases change, so that readers give on average what they gave.

@@ -161,7 +161,9 @@ def get(initializer: Any) -> Rule | None:
     if initializer is None or initializer == "none":
         return None
     try:
-        found = NAMED.get(initializer, initializer) if isinstance(initializer, str) else initializer
+        found: Any = initializer
+        if isinstance(initializer, str):
+            found = NAMED.get(initializer, initializer)
         found = found() if inspect.isclass(found) else found
         if found is slots:
             return slots

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from kerasrestart.network.sites import Site
 
 
 def outgoing_paths(
-    channels: ChannelMap, sites: Mapping[str, Site], chosen: Mapping[str, Sequence[int]]
+    channels: ChannelMap, sites: Mapping[str, Site], chosen: Mapping[str, np.ndarray]
 ) -> dict[str, Path]:
     """Finds who reads some filters, whose weights could be set to zero.
 
@@ -38,7 +38,7 @@ def outgoing_paths(
 
     def passes(layer: layers.Layer, filters: np.ndarray) -> np.ndarray:
         weights = np.asarray(kernels.by_filter(layer, kernels.incoming_kernel(layer).value))
-        lives = weights.any(axis=tuple(range(weights.ndim - 1)))
+        lives = np.asarray(weights.any(axis=tuple(range(weights.ndim - 1))))
         lives[np.asarray(chosen.get(layer.name, ()), int)] = True
         return filters[lives[filters]]
 

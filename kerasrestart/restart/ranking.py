@@ -56,7 +56,7 @@ def count_low(name: str, scores: np.ndarray, eligible: np.ndarray, threshold: fl
     scores = scores.astype(np.float64)
     mean = scores.mean()
     low = scores / mean <= threshold if mean else np.ones(len(scores), bool)
-    return np.count_nonzero(low & eligible)
+    return int(np.count_nonzero(low & eligible))
 
 
 def lowest_of_all(

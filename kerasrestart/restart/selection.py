@@ -277,8 +277,8 @@ def _check_number(
     """Checks a share: from `low`, or above 0, up to `high`, or below 1."""
     right = (
         isinstance(value, numbers.Real)
-        and (value > 0 if low is None else value >= low)
-        and (value < 1 if high is None else value <= high)
+        and (float(value) > 0 if low is None else float(value) >= low)
+        and (float(value) < 1 if high is None else float(value) <= high)
     )
     if not right:
         raise ValueError(f"{name} must {expected}. Received: {value}")

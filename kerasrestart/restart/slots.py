@@ -146,11 +146,12 @@ def reset_slots(
     if optimizer is None or not optimizer.built:
         return
     for slot, rule, leaf in _slots(optimizer, variable):
-        fresh, touched = rule.fresh(leaf, new), mask
+        touched: np.ndarray = mask
+        fresh = rule.fresh(leaf, new)
         if rule.averaged is not None:
             # An entry is the mean over one axis. Where that is the axis of the filters, survivors
             # have their part in it, and it stays: setting it back would change their steps, too.
-            touched = np.broadcast_to(mask, variable.shape).all(rule.averaged)
+            touched = np.asarray(np.broadcast_to(mask, variable.shape).all(rule.averaged))
         if rule.second_moment and second_moment == "survivors":
             fresh = survivors_mean(slot.value, touched)
         slot.assign(tf.where(touched, tf.cast(fresh, slot.dtype), slot.value))
@@ -240,7 +241,7 @@ def _find(
                 yield slot, rule, leaf
 
 
-def _keras_class(name: str) -> type | tuple[()]:
+def _keras_class(name: str) -> Any:
     """A class of `keras.optimizers`, for `isinstance`; of none if this Keras has no such class."""
     return getattr(keras.optimizers, name, ())
 

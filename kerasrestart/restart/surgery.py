@@ -78,7 +78,7 @@ def restart_filters(
     rule = initializers.get(initializer)
     found = survey(model, ".*") if found is None else found
     sites = found.sites
-    chosen = {name: _checked(sites, name, filters) for name, filters in chosen.items()}
+    taken = {name: _checked(sites, name, filters) for name, filters in chosen.items()}
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and optimizer.built:
         slots.check_slots(optimizer)
@@ -93,23 +93,23 @@ def restart_filters(
         check_adafactor(optimizer, second_moment)
         # First, so that where a filter's outgoing weights are another's incoming ones, these are
         # new: a filter with nothing but zeros on both sides would stay so for ever.
-        paths = outgoing_paths(channels, sites, chosen)
+        paths = outgoing_paths(channels, sites, taken)
         for kernel, mask in outgoing_masks(paths):
             replacements.append((kernel, tf.zeros(kernel.shape), mask))
         if mean_inputs is not None:
-            shifts = list(compensations(found.graph, paths, chosen, mean_inputs))
+            shifts = list(compensations(found.graph, paths, taken, mean_inputs))
     else:
-        used = {name: filters for name, filters in chosen.items() if len(filters)}
+        used = {name: filters for name, filters in taken.items() if len(filters)}
         paths = {name: channels.path(sites[name].layer, used[name]) for name in used}
     for number, (name, site) in enumerate(sites.items()):
-        if len(chosen.get(name, ())):
-            drawn = list(_draw(site, chosen[name], rule, derive_seed(seed, number)))
+        if len(taken.get(name, ())):
+            drawn = list(_draw(site, taken[name], rule, derive_seed(seed, number)))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn
             if reset_norm:
                 keeps = rule is initializers.slots
-                replacements += _renew_norms(site, chosen[name], paths[name], keeps)
+                replacements += _renew_norms(site, taken[name], paths[name], keeps)
     for variable, shift in shifts:
         variable.assign_add(tf.cast(shift, variable.dtype))
         slots.shift_copies(optimizer, variable, shift)

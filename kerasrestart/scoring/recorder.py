@@ -58,18 +58,21 @@ def _wrap(operation: keras.Operation, outputs: list[Any]) -> Iterator[None]:
                 object.__setattr__(operation, "call", call.own)
 
 
-def _recording_call(own: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_call(own: Any, call: Callable[..., Any]) -> Any:
     """A `call` that tells its listeners; `own` is what the instance itself had, or None."""
+
+    listeners: list[tuple[int, list[Any]]] = []
 
     @functools.wraps(call)
     def recording_call(*args, **kwargs):
         output = call(*args, **kwargs)
-        for thread, outputs in recording_call.listeners:
+        for thread, outputs in listeners:
             if thread == threading.get_ident():
                 outputs.append(output)
         return output
 
-    recording_call.own, recording_call.listeners = own, []
+    # By name, as functions have no attributes that a type checker knows of.
+    vars(recording_call).update(own=own, listeners=listeners)
     return recording_call
 
 

@@ -85,7 +85,7 @@ def score_filters(
 
     if not isinstance(x, tf.data.Dataset):
         # As tuples: tf.data would stack a list of inputs into one.
-        arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
+        arrays: tuple[Any, ...] = (x, y) if sample_weight is None else (x, y, sample_weight)
         if y is None and not criterion.needs_gradient:
             arrays = (x,)
         slices = tf.data.Dataset.from_tensor_slices(keras.tree.lists_to_tuples(arrays))

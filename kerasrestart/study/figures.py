@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -293,7 +294,7 @@ def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None
 
 
 def _legend(axes: Axes, title: str, *, outside: bool = False) -> None:
-    place = {"loc": "lower right"}
+    place: dict[str, Any] = {"loc": "lower right"}
     if outside:
         place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
     axes.legend(title=title or None, title_fontsize=7.5, fontsize=8, alignment="left", **place)

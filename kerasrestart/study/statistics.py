@@ -53,9 +53,9 @@ class Difference:
 
 def summarize(values: Sequence[float]) -> Summary:
     """Summarises the values of an arm, one or more."""
-    values = np.asarray(values, np.float64)
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Summary(len(values), float(values.mean()), deviation)
+    array = np.asarray(values, np.float64)
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else None
+    return Summary(len(array), float(array.mean()), deviation)
 
 
 def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) -> Difference | None:

@@ -56,7 +56,8 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
         groups: The study.
     """
     models = list(dict.fromkeys(group.model for group in groups))
-    texts, data = {}, []
+    texts: dict[tuple[str, str], dict[str, str]] = {}
+    data: list[dict[str, Any]] = []
     for group in groups:
         baselines: dict[int, float] = {}
         for result in group.results:
