@@ -21,6 +21,7 @@ from kerasrestart.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEA
 from kerasrestart.report.recorder import Recorder
 from kerasrestart.report.round_evaluator import RoundEvaluator
 from kerasrestart.report.run_folder import RESUMED_FROM, RunFolder, read_record
+from kerasrestart.report.run_report import write_run_report
 from kerasrestart.report.score_log import ScoreLog
 from kerasrestart.report.table import to_markdown
 from kerasrestart.report.tensorboard import RestartTensorBoard
@@ -197,10 +198,12 @@ def _train(
         model.set_weights(evaluator.best_weights)
         folder.save_model(model)
         record = recorder.write(restart, ended=True)
+        report = write_run_report(folder.path)
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print(to_markdown(record["table"]))
     if strategies.is_chief(strategy):
-        print(f"Records: {folder.path}; tensorboard --logdir={folder.path.parent}", flush=True)
+        logdir = folder.path.parent
+        print(f"Report: {report}; records: tensorboard --logdir={logdir}", flush=True)
     return record
 
 

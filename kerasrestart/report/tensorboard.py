@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.report.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver
@@ -29,7 +32,9 @@ class RestartTensorBoard(RestartObserver):
 
     It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` whatever the
     `update_freq` of that. Steps are epochs counted from 0, as those of the other's `epoch_*`
-    scalars, so that the curves of both line up.
+    scalars, so that the curves of both line up. The tab "Custom scalars" has the story on one page:
+    the metric, what each restart cost, which layers hold useless filters, and whether those that
+    were restarted became useful.
 
     | tag | kind | step |
     |---|---|---|
@@ -43,7 +48,10 @@ class RestartTensorBoard(RestartObserver):
     | `restart/useless_again/<layer>` | scalar: how many of them the restart before had selected,
       too | epoch of a restart, from the second on |
     | `restart_scores/<layer>/min`, `.../median`, `.../max` | scalar | epoch of a restart |
+    | `restarted_scores/<layer>` | scalar: median score of the filters that the last restart took
+      over that of the others; 1: as useful as they | each epoch after a restart |
     | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
+    | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
     | `restart/dip` | scalar: as in `RestartEvent` | the epoch after a restart |
     | `restart/epochs_to_recover` | scalar: as in `RestartEvent` | the epoch that has recovered |
 
@@ -84,8 +92,10 @@ class RestartTensorBoard(RestartObserver):
         _pictured_site(self.image_layer, restart.scorer.sites)
         self._broken = False
         self._writer = tf.summary.create_file_writer(self.log_dir)
-        if self.settings:
-            with self._recording():
+        with self._recording():
+            layout = custom_scalar.pb(story_layout(restart.monitor)).SerializeToString()
+            tf.summary.experimental.write_raw_pb(layout, step=0)
+            if self.settings:
                 tf.summary.text("settings", markdown_table(self.settings), step=0)
 
     def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
@@ -93,7 +103,11 @@ class RestartTensorBoard(RestartObserver):
         with self._recording():
             if restart.state.scored_epoch == epoch:
                 _write_scalars(score_scalars(restart.scores), epoch)
-            _write_scalars(recovery_scalars(restart.events, epoch), epoch)
+                _write_scalars(restarted_scalars(restart.events, restart.scores), epoch)
+            recovery = recovery_scalars(restart.events, epoch)
+            _write_scalars(recovery, epoch)
+            if "restart/epochs_to_recover" in recovery:
+                self._write_image("3_recovered", restart.events[-1], restart, epoch)
 
     def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
         """Writes the scores of all filters."""
@@ -109,12 +123,12 @@ class RestartTensorBoard(RestartObserver):
         with self._recording():
             tf.summary.text("restart/summary", event.summary(), event.epoch)
             _write_scalars(restart_scalars(event), event.epoch)
-            self._write_image("1_before", event, restart)
+            self._write_image("1_before", event, restart, event.epoch)
 
     def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
         """Draws the filters as they are now."""
         with self._recording():
-            self._write_image("2_after", event, restart)
+            self._write_image("2_after", event, restart, event.epoch)
 
     def on_train_end(self, restart: PartialRestart) -> None:
         """Closes the file; another `fit` begins another."""
@@ -137,13 +151,15 @@ class RestartTensorBoard(RestartObserver):
             reason = error.message.splitlines()[0]
             warnings.warn(f"No more records of restarts in {self.log_dir}: {reason}", stacklevel=2)
 
-    def _write_image(self, when: str, event: RestartEvent, restart: PartialRestart) -> None:
+    def _write_image(
+        self, when: str, event: RestartEvent, restart: PartialRestart, epoch: int
+    ) -> None:
         site = _pictured_site(self.image_layer, restart.scorer.sites)
         if site is not None and site.name in event.layers:
             kernel = keras.ops.convert_to_numpy(site.layer.kernel)
             kernels = np.moveaxis(kernel, site.filter_axis, 0)
             picture = draw_filters(kernels, framed=event.layers[site.name].filters)
-            tf.summary.image(f"filters/{site.name}/{when}", picture[np.newaxis], event.epoch)
+            tf.summary.image(f"filters/{site.name}/{when}", picture[np.newaxis], epoch)
 
 
 def restart_scalars(event: RestartEvent) -> dict[str, float]:
@@ -172,6 +188,43 @@ def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, fl
         if event.epochs_to_recover is not None and epoch == event.epoch + event.epochs_to_recover:
             scalars["restart/epochs_to_recover"] = event.epochs_to_recover
     return scalars
+
+
+def restarted_scalars(
+    events: Sequence[RestartEvent], scores: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Median score of the filters that the last restart took over that of the others, by tag."""
+    scalars = {}
+    for name, layer in events[-1].layers.items() if events else ():
+        if name in scores and len(layer.filters) < len(scores[name]):
+            others = np.median(np.delete(scores[name], layer.filters))
+            restarted = np.median(scores[name][layer.filters])
+            scalars[f"restarted_scores/{name}"] = float(restarted / others) if others else 0.0
+    return scalars
+
+
+def story_layout(monitor: str) -> layout_pb2.Layout:
+    """What the tab "Custom scalars" shows.
+
+    Args:
+        monitor: The monitored metric.
+    """
+    metric = re.escape(monitor.removeprefix("val_"))
+    charts = {
+        f"{monitor}: what became of it": [f"epoch_{metric}"],
+        "What a restart cost, and epochs until that was made up for": [
+            "restart/dip",
+            "restart/epochs_to_recover",
+        ],
+        "Useless filters: the lowest score of a layer over its mean": ["scores_relative/.*/min"],
+        "Restarted filters: their score over the others'": ["restarted_scores/.*"],
+        "How many of them were selected again": ["restart/useless_again/.*"],
+    }
+    content = layout_pb2.MultilineChartContent
+    chart = [
+        layout_pb2.Chart(title=title, multiline=content(tag=tags)) for title, tags in charts.items()
+    ]
+    return layout_pb2.Layout(category=[layout_pb2.Category(title="Restarts", chart=chart)])
 
 
 def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:

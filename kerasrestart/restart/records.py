@@ -81,6 +81,16 @@ class RestartEvent:
     dip: float | None = None
     epochs_to_recover: int | None = None
 
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> RestartEvent:
+        """The event that `dataclasses.asdict` made plain data of.
+
+        Raises:
+            TypeError, KeyError: Something else did.
+        """
+        layers = {name: LayerRestart(**layer) for name, layer in written["layers"].items()}
+        return cls(**{**written, "layers": layers})
+
     def follow(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
         """Fills in what only the epochs after the restart can tell.
 
@@ -173,15 +183,7 @@ class RestartState:
         Raises:
             TypeError, KeyError: Something else did.
         """
-        events = [
-            RestartEvent(
-                **{
-                    **event,
-                    "layers": {n: LayerRestart(**layer) for n, layer in event["layers"].items()},
-                }
-            )
-            for event in written["events"]
-        ]
+        events = [RestartEvent.from_dict(event) for event in written["events"]]
         return cls(
             trigger=TriggerState(**written["trigger"]),
             rounds=[Round(**of_round) for of_round in written["rounds"]],

@@ -143,7 +143,7 @@ def _ending(running: list[_Running]) -> Iterator[None]:
         yield
     finally:
         for one in running:
-            one.process.send_signal(signal.SIGINT)  # a run writes its state, and says so
+            one.process.terminate()  # not SIGINT, which a shell's background job ignores
         for one in running:
             try:
                 one.process.wait(timeout=60)

@@ -1,3 +1,4 @@
+import re
 import types
 
 import keras
@@ -6,6 +7,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from kerasrestart import PartialRestart, RestartTensorBoard
 from kerasrestart.report.filter_images import FRAME
@@ -63,7 +66,8 @@ def scalars(records):
     return {
         tag: {step: float(value) for step, value in points}
         for tag, points in records.items()
-        if not tag.startswith(("settings", "filters/", "scores/")) and tag != "restart/summary"
+        if not tag.startswith(("settings", "filters/", "scores/", "custom_scalars"))
+        and tag != "restart/summary"
     }
 
 
@@ -144,9 +148,56 @@ def test_nothing_else_is_written(run):
         "restart_scores",
         "scores",
         "scores_relative",
+        "restarted_scores",
         "filters",
+        CONFIG_SUMMARY_TAG,
     }
-    assert len(run.records) == 2 + 2 + 2 * (3 + 3 + 1 + 2) + 2
+    assert len(run.records) == 1 + 2 + 2 + 2 * (3 + 3 + 1 + 2 + 1) + 3
+
+
+def test_restarted_filters_are_measured_by_the_others(run):
+    first, second = run.restart.events
+    for name in FILTERS:
+        of = {}
+        for epoch, scores in run.witness.scores.items():
+            event = first if first.epoch < epoch <= second.epoch else second
+            if epoch > first.epoch:
+                taken = event.layers[name].filters
+                rest = [k for k in range(FILTERS[name]) if k not in taken]
+                of[epoch] = np.median(scores[name][taken]) / np.median(scores[name][rest])
+        assert scalars(run.records)[f"restarted_scores/{name}"] == pytest.approx(of, rel=1e-5)
+
+
+def test_the_story_on_one_tab_shows_tags_that_are_written(run):
+    [(_, layout)] = run.records[CONFIG_SUMMARY_TAG]
+    charts = layout_pb2.Layout.FromString(layout.item()).category[0].chart
+    assert len(charts) == 5
+    written = [*run.records, *read(run.folder / "run" / "validation")]
+    for chart in charts:
+        for tag in chart.multiline.tag:
+            assert [name for name in written if re.match(tag, name)], tag
+
+
+def test_a_picture_is_drawn_when_the_metric_has_recovered(run):
+    recovered = [e.epoch + e.epochs_to_recover for e in run.restart.events if e.epochs_to_recover]
+    assert [step for step, _ in run.records["filters/conv1/3_recovered"]] == recovered
+
+
+class OnFullDisk(RestartTensorBoard):
+    def on_train_begin(self, restart):
+        super().on_train_begin(restart)
+        self._writer.flush = self.fail
+
+    def fail(self):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+
+def test_a_writer_that_fails_is_told_of_once_and_training_goes_on(tmp_path):
+    restart = restarts(OnFullDisk(tmp_path), max_restarts=1)
+    with pytest.warns(UserWarning, match="No more records .* No space left") as told:
+        fit(small_model(), restart, epochs=4)
+    assert len([w for w in told if "No more records" in str(w.message)]) == 1
+    assert len(restart.events) == 1
 
 
 def test_texts_tell_settings_and_restarts(run):

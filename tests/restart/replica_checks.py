@@ -20,7 +20,6 @@ import tensorflow as tf
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.scoring.replicas import split_batches
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
