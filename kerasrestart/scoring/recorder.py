@@ -60,7 +60,6 @@ def _wrap(operation: keras.Operation, outputs: list[Any]) -> Iterator[None]:
 
 def _recording_call(own: Any, call: Callable[..., Any]) -> Any:
     """A `call` that tells its listeners; `own` is what the instance itself had, or None."""
-
     listeners: list[tuple[int, list[Any]]] = []
 
     @functools.wraps(call)
