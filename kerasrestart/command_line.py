@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from absl import flags
 
@@ -28,7 +29,7 @@ def parse_or_exit(argv: list[str]) -> list[str]:
     return rest
 
 
-def fail(message: str, status: int = 1) -> None:
+def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the program with one line on standard error.
 
     Args:
