@@ -9,15 +9,15 @@ import os
 
 from absl import app, flags, logging
 
-from kerasrestart import data, settings
+from kerasrestart import data, run_flags, settings
 from kerasrestart.command_line import fail, parse_or_exit
 from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
 from kerasrestart.weights.locate import locate_alexnet_weights
 
-settings.define_flags()
-settings.define_place_flags()
+run_flags.define_flags()
+run_flags.define_place_flags()
 # Else --help would leave out flags that another module defines.
-flags.adopt_module_key_flags(settings)
+flags.adopt_module_key_flags(run_flags)
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import flags
 from keras import layers
 
-from kerasrestart import settings
+from kerasrestart import run_flags, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -81,8 +81,8 @@ def test_a_command_line_in_a_document_has_flags_that_parse(program, arguments, m
     monkeypatch.chdir(ROOT)  # flagfiles are named from here
     if program == "main":
         values = flags.FlagValues()
-        settings.define_flags(values)
-        settings.define_place_flags(values)
+        run_flags.define_flags(values)
+        run_flags.define_place_flags(values)
         assert values(["command", *shlex.split(arguments)]) == ["command"]
         assert settings.RunSettings.from_flags(values)
         return

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kerasrestart import settings
+from kerasrestart import run_flags, settings
 
 NAMES = list(settings.RunSettings.__dataclass_fields__)
 TYPED = st.one_of(
@@ -20,10 +20,7 @@ TYPED = st.one_of(
 
 
 def parsed(*arguments):
-    values = flags.FlagValues()
-    settings.define_flags(values)
-    values(["run", *arguments])
-    return settings.RunSettings.from_flags(values)
+    return run_flags.parse_settings(arguments)
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), TYPED, max_size=4))
@@ -50,7 +47,7 @@ def test_any_value_is_taken_as_it_is_meant_or_refused(typed):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_is_a_flag_that_tells_what_it_does(name):
     values = flags.FlagValues()
-    settings.define_flags(values)
+    run_flags.define_flags(values)
     assert len(values[name].help.strip()) > 10
 
 

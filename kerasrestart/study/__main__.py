@@ -12,15 +12,15 @@ import sys
 
 from absl import app, flags
 
-from kerasrestart import settings
+from kerasrestart import run_flags, settings
 from kerasrestart.command_line import fail, parse_or_exit
 from kerasrestart.interruption import exit_status, interruptible
 from kerasrestart.study.plan import SET_BY_THE_STUDY, Job, PlanError, make_plan, parse_seeds
 
 _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"]
 
-settings.define_flags()
-flags.adopt_module_key_flags(settings)
+run_flags.define_flags()
+flags.adopt_module_key_flags(run_flags)
 flags.DEFINE_string("logdir", "tf_logs", "Folder of all studies and runs.")
 flags.DEFINE_string("study_name", None, "Folder of this study in it.", required=True)
 flags.DEFINE_string("title", None, "Head of the report. Default: made from the study's name.")

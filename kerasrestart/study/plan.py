@@ -13,6 +13,7 @@ from absl import flags
 
 from kerasrestart import names, settings
 from kerasrestart.checkpoint.branching import AFTER_BASELINE
+from kerasrestart.run_flags import parse_settings
 from kerasrestart.study.results import Cell
 
 BASELINE = "baseline"
@@ -273,12 +274,7 @@ def _differences(common: Sequence[str], arm: settings.RunSettings) -> list[str]:
 
 
 def _settings(arguments: Sequence[str]) -> settings.RunSettings:
-    values = flags.FlagValues()
-    settings.define_flags(values)
     try:
-        rest = values(["study", *arguments])
+        return parse_settings(arguments)
     except flags.Error as error:
         raise PlanError(f"In the run '{' '.join(arguments)}': {error}") from error
-    if rest[1:]:
-        raise PlanError(f"Expected flags only. Received: {rest[1]!r}")
-    return settings.RunSettings.from_flags(values)

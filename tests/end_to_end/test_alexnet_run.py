@@ -9,11 +9,12 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from kerasrestart import data, models, settings
+from kerasrestart import data, models
 from kerasrestart.build import build_model
 from kerasrestart.data import pipeline
 from kerasrestart.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
 from kerasrestart.run import run
+from kerasrestart.run_flags import parse_settings
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")
@@ -21,10 +22,7 @@ SMALL += ("--max_restarts=1", "--learning_rate_drops=0", "--patience=1")
 
 
 def settings_of(*arguments):
-    values = flags.FlagValues()
-    settings.define_flags(values)
-    values(["run", *SMALL, *arguments])
-    return settings.RunSettings.from_flags(values)
+    return parse_settings([*SMALL, *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ import socket
 import subprocess
 import sys
 
-import absl.flags
 import numpy as np
 import pytest
 
 from kerasrestart import data, strategies
 from kerasrestart.run import run
-from kerasrestart.settings import RunSettings, define_flags
+from kerasrestart.run_flags import parse_settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 # 37 images of 53 are left for the last batch: an odd number.
@@ -74,10 +73,7 @@ def workers(flags):
 
 def alone(flags):
     """The same run in this process, on one device."""
-    values = absl.flags.FlagValues()
-    define_flags(values)
-    values(["run", *flags])
-    settings = RunSettings.from_flags(values)
+    settings = parse_settings(flags)
     images = data.load(settings.dataset, train_examples=settings.train_examples)
     return settings, images
 

@@ -14,11 +14,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from absl import flags
 
-from kerasrestart import data, settings
+from kerasrestart import data
 from kerasrestart.checkpoint.state_file import read_state
 from kerasrestart.interruption import RunStoppedError
+from kerasrestart.run_flags import parse_settings
 from tests.soak.kill_resume import compare
 
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
@@ -37,11 +37,9 @@ def run(images, logdir, name, *arguments, **options):
     from kerasrestart.run import run
 
     keras.utils.clear_session()  # names are then as in a process of its own
-    values = flags.FlagValues()
-    settings.define_flags(values)
-    values(["run", *SMALL, *arguments])
-    chosen = settings.RunSettings.from_flags(values)
-    return run(chosen, images, logdir=logdir, run_name=name, **options)
+    return run(
+        parse_settings([*SMALL, *arguments]), images, logdir=logdir, run_name=name, **options
+    )
 
 
 @pytest.fixture(scope="module")

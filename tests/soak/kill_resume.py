@@ -23,9 +23,8 @@ import tempfile
 import time
 import zipfile
 
-from absl import flags
-
-from kerasrestart import data, settings
+from kerasrestart import data
+from kerasrestart.run_flags import parse_settings
 
 ARGUMENTS = (
     *("--dataset=shapes", "--train_examples=200", "--batch_size=50", "--augment"),
@@ -103,10 +102,7 @@ def _child(images, logdir, name, *, point=None, count=0, kill_after=None) -> int
                 _arm(point, count)
             from kerasrestart.run import run
 
-            values = flags.FlagValues()
-            settings.define_flags(values)
-            values(["kill_resume", *ARGUMENTS])
-            run(settings.RunSettings.from_flags(values), images, logdir=logdir, run_name=name)
+            run(parse_settings(ARGUMENTS), images, logdir=logdir, run_name=name)
             os._exit(0)
         except BaseException:
             import traceback

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from kerasrestart import names, settings
+from kerasrestart import names, run_flags, settings
 from kerasrestart.study.plan import PlanError, make_plan, parse_seeds, parse_sweep
 from kerasrestart.study.results import Cell
 
@@ -28,8 +28,8 @@ def names_of(jobs):
 def parsed(words):
     """The settings of `python -m kerasrestart.main` with these words."""
     values = flags.FlagValues()
-    settings.define_flags(values)
-    settings.define_place_flags(values)
+    run_flags.define_flags(values)
+    run_flags.define_place_flags(values)
     values(words)
     return settings.RunSettings.from_flags(values), values
 
