@@ -20,7 +20,9 @@ def public_api():
             lines.append(f"{name}: module")
             lines += [f"{name}.{n}{_signature(getattr(value, n))}" for n in sorted(value.__all__)]
         elif inspect.isclass(value):
-            bases = ", ".join(base.__name__ for base in value.__bases__)
+            # Keras makes a subclass of Model one of Functional when it is first built as such.
+            names = (base.__name__.replace("Functional", "Model") for base in value.__bases__)
+            bases = ", ".join(names)
             lines.append(f"{name}{_signature(value)} of {bases}")
             for method, defined in sorted(vars(value).items()):
                 if method.startswith("_"):
