@@ -11,30 +11,29 @@ from hypothesis import strategies as st
 from kerasrestart import run_flags, settings
 
 NAMES = list(settings.RunSettings.__dataclass_fields__)
+ODD = ["", "0", "-0", "-1", "2", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0", "("]
 TYPED = st.one_of(
-    st.text(max_size=12),
-    st.integers().map(str),
-    st.floats().map(str),
-    st.sampled_from(["", "0", "-0", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0"]),
+    st.text(max_size=12), st.integers().map(str), st.floats().map(str), st.sampled_from(ODD)
 )
+SHARES = ("label_noise", "warm_start_fraction", "fraction", "threshold", "cap", "momentum")
 
 
 def parsed(*arguments):
     return run_flags.parse_settings(arguments)
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), TYPED, max_size=4))
-@hypothesis_settings(max_examples=400, deadline=None)
-def test_any_value_is_taken_as_it_is_meant_or_refused(typed):
+def check(typed):
+    """What is typed is refused by the flag's name, or taken with sense."""
     try:
         chosen = parsed(*(f"--{name}={value}" for name, value in typed.items()))
     except flags.Error as error:
         assert any(f"--{name}" in str(error) for name in typed)  # noqa: PT017 - either is right
         return
     for name, value in chosen.to_dict().items():
-        if isinstance(value, float) and name != "target":
+        if isinstance(value, float):
             assert math.isfinite(value), name
-            assert value >= 0, name
+            assert name == "target" or value >= 0, name
+            assert name not in SHARES or value <= 1, name
     # What was taken comes back by the flagfile that the run writes.
     lines = [
         settings.as_flag(name, value)
@@ -42,6 +41,18 @@ def test_any_value_is_taken_as_it_is_meant_or_refused(typed):
         if value is not None
     ]
     assert parsed(*lines) == chosen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_odd_value_of_any_flag_is_taken_as_it_is_meant_or_refused(name):
+    for value in ODD:
+        check({name: value})
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), TYPED, max_size=3))
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_any_values_are_taken_as_they_are_meant_or_refused(typed):
+    check(typed)
 
 
 @pytest.mark.parametrize("name", NAMES)

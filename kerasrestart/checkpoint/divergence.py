@@ -72,8 +72,9 @@ def layers_not_finite(model: keras.Model) -> list[str]:
     ]
 
 
-def what_came_before(events: Sequence[RestartEvent], arrays: Mapping[str, np.ndarray],
-                     paths: Sequence[str]) -> str:  # fmt: skip
+def what_came_before(
+    events: Sequence[RestartEvent], arrays: Mapping[str, np.ndarray], paths: Sequence[str]
+) -> str:
     """The last restart before a divergence and the largest weight then, in one sentence.
 
     Args:
@@ -81,19 +82,17 @@ def what_came_before(events: Sequence[RestartEvent], arrays: Mapping[str, np.nda
         arrays: Arrays of the last good state, and
         paths: the paths of its variables, as `RunCheckpoint` writes both.
     """
-    largest = max(
-        (
-            (float(np.abs(arrays[f"variable/{n}"].astype("float64")).max()), path)
-            for n, path in enumerate(paths)
-            if path.endswith(("kernel", "bias", "gamma", "beta")) and arrays[f"variable/{n}"].size
-        ),
-        default=(0.0, "none"),
+    largest, where = max(
+        (float(np.abs(arrays[f"variable/{n}"].astype("float64")).max()), path)
+        for n, path in enumerate(paths)
+        if path.endswith(("kernel", "bias", "gamma", "beta"))
     )
-    restart = "no restart" if not events else (
-        f"restart {events[-1].restart} at the end of epoch {events[-1].epoch + 1}, of "
-        + ", ".join(f"{name} {layer.filters}" for name, layer in events[-1].layers.items())
-    )  # fmt: skip
-    return f"Before it came {restart}; the largest weight was {largest[0]:.3g}, in {largest[1]}"
+    restart = "no restart"
+    if events:
+        last = events[-1]
+        filters = ", ".join(f"{name} {layer.filters}" for name, layer in last.layers.items())
+        restart = f"restart {last.restart} at the end of epoch {last.epoch + 1}, of {filters}"
+    return f"Before it came {restart}; the largest weight was {largest:.3g}, in {where}"
 
 
 def with_lower_rate(

@@ -58,13 +58,16 @@ def fit_to_end(
             before = what_came_before(checkpoint.restart.events, arrays, content["variables"])
             told = f"{error}. {before}"
             rollbacks = [*checkpoint.rollbacks, {"epoch": error.epoch, "batch": error.batch}]
+            why_not = None
             if on_nan != "rollback":
-                way_out = "the same command with --on_nan=rollback, or a lower --learning_rate in a"
-                told = f"{told}. Pass {way_out} new run"
+                why_not = (
+                    "Pass the same command with --on_nan=rollback, or a lower --learning_rate in a "
+                    "new run"
+                )
             elif len(rollbacks) > MOST_ROLLBACKS:
-                told = f"{told}. Rolled back {MOST_ROLLBACKS} times already"
-            if on_nan != "rollback" or len(rollbacks) > MOST_ROLLBACKS:
-                raise DivergedError(told, error.epoch, error.batch) from error
+                why_not = f"Rolled back {MOST_ROLLBACKS} times already"
+            if why_not:
+                raise DivergedError(f"{told}. {why_not}", error.epoch, error.batch) from error
             arrays, content = with_lower_rate(arrays, content, learning_rate_factor)
             content["rollbacks"] = rollbacks
             write_state(checkpoint.path, arrays, content)  # so that a killed run goes on with it

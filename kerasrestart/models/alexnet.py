@@ -31,7 +31,7 @@ def alexnet(
     computes the same function.
 
     Weights begin as Keras's defaults, Glorot's. (With He's, which are larger, and no norm, the
-    units die within an epoch at a learning rate of 0.01.)
+    units died within an epoch in the one trial that was made.)
 
     Args:
         input_shape: Height, width (at least 63 each) and channels of an image. Defaults to
