@@ -31,12 +31,6 @@ class Network:
     most: float
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def missing(self) -> str | None:
-        """Why it cannot be built here; None where it can."""
-        if hasattr(importlib.import_module(self.module), self.function):
-            return None
-        return f"{self.module} has no {self.function}"
-
     def build(self):
         """Builds and compiles it anew, with the same weights each time."""
         import keras
@@ -66,7 +60,7 @@ class Network:
 
 OWN = "kerasrestart.models"
 NETWORKS = {
-    "mininet": Network(OWN, "mininet", side=32, batch=128, steps=64, most=1.02),
+    "mininet": Network(OWN, "mininet", side=32, batch=128, steps=16, most=1.02),
     "alexnet": Network(OWN, "alexnet", side=64, batch=64, steps=8, most=1.02),
     "resnet20": Network(OWN, "resnet20", side=32, batch=128, steps=8, most=1.05),
     "mobilenetv2": Network(

@@ -53,10 +53,6 @@ def main(argv):
     rows, notes = [], [f"TensorFlow {tf.__version__}, Keras {keras.__version__}, float32."]
     for name in values.models:
         network = NETWORKS[name]
-        if (why := network.missing()) is not None:
-            notes.append(f"{name} is left out: {why}.")
-            print(notes[-1], flush=True)
-            continue
         steps = values.steps or network.steps
         print(f"{name}: epochs of {steps} steps of {network.batch} images", flush=True)
         label = f"{name}, {network.side} px, {network.batch}"

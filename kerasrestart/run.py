@@ -123,10 +123,15 @@ def _train(
     if regime is not None:
         clock = RegimeClock(regime)
     names = None if clock is None else clock.class_order
-    validation, test = (
-        split_batches(data.evaluation_batches(split, many, class_order=names, **scale), strategy)
-        for split in (images.validation, images.test)
-    )
+    validation = test = None
+    if regime is None or regime.generalizes:
+        validation, test = (
+            split_batches(
+                data.evaluation_batches(split, many, class_order=names, **scale), strategy
+            )
+            for split in (images.validation, images.test)
+        )
+    evaluation_steps = data.steps_per_epoch(images.validation, many)
     evaluator = RoundEvaluator(test, data.steps_per_epoch(images.test, many))
     if clock and begin.epoch:
         clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
@@ -171,7 +176,7 @@ def _train(
             split_batches(batches, strategy),
             steps_per_epoch=data.steps_per_epoch(images.train, batch_size),
             validation_data=validation,
-            validation_steps=data.steps_per_epoch(images.validation, many),
+            validation_steps=None if validation is None else evaluation_steps,
             initial_epoch=settings.epochs if begin.done else first_epoch,
             epochs=settings.epochs,
             verbose="auto" if sys.stdout.isatty() else 2,

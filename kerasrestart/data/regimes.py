@@ -39,6 +39,11 @@ def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Spl
 class Regime(Protocol):
     """What an epoch is trained on, as a function of its number."""
 
+    @property
+    def generalizes(self) -> bool:
+        """Whether other images can tell how well it was learned; else nothing is validated."""
+        ...
+
     def epoch_labels(self, epoch: int) -> np.ndarray:
         """The labels of all training examples in this epoch, int32 `[n]`."""
         ...
@@ -67,6 +72,11 @@ class Plain:
 
     split: Split
     classes: int
+
+    @property
+    def generalizes(self) -> bool:
+        """See `Regime`."""
+        return True
 
     def phase(self, epoch: int) -> int:
         """See `Regime`."""
@@ -155,6 +165,11 @@ class TaskSequence(Plain):
             raise DataError(f"tasks must be one of {', '.join(kinds)}, but is {self.kind!r}")
         check_integer("epochs", self.epochs, 1)
         check_seed(self.seed)
+
+    @property
+    def generalizes(self) -> bool:
+        """See `Regime`."""
+        return self.kind != "random_labels"
 
     def phase(self, epoch: int) -> int:
         """See `Regime`."""

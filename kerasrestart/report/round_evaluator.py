@@ -17,18 +17,19 @@ class RoundEvaluator(RestartObserver):
     The best epoch is chosen by the monitored metric: the test set has no part in any choice.
 
     Args:
-        test: A `tf.data.Dataset` of batches `(images, labels)`.
+        test: A `tf.data.Dataset` of batches `(images, labels)`; None where no test could tell
+            anything.
         steps: How many batches it has. Defaults to None: as many as come.
 
     Attributes:
         evaluations: For each round that is over, by its number, test accuracy at its best and at
-            its last epoch: keys `best` and `last`.
+            its last epoch: keys `best` and `last`; None without a test.
         best_weights: The weights of the best epoch of the run so far, as `model.get_weights`.
     """
 
     def __init__(self, test: Any, steps: int | None = None):
         self.test, self.steps = test, steps
-        self.evaluations: dict[int, dict[str, float]] = {}
+        self.evaluations: dict[int, dict[str, float | None]] = {}
         self.best_weights: list[np.ndarray] = []
         self._of_round: list[np.ndarray] = []
         self._best_value: float | None = None
@@ -45,15 +46,20 @@ class RoundEvaluator(RestartObserver):
 
     def on_round_end(self, ended, restart):
         """Evaluates the last epoch and the best, and leaves the weights as they were."""
-        model, last_weights = restart.model, restart.model.get_weights()
-        last = self._evaluate(model)
-        model.set_weights(self._of_round)
-        best = self._evaluate(model)
-        model.set_weights(last_weights)
-        self.evaluations[ended.round] = {"best": best["accuracy"], "last": last["accuracy"]}
+        model = restart.model
+        last = best = self._accuracy(model)
+        if ended.best_epoch != ended.first_epoch + ended.epochs - 1:
+            last_weights = model.get_weights()
+            model.set_weights(self._of_round)
+            best = self._accuracy(model)
+            model.set_weights(last_weights)
+        self.evaluations[ended.round] = {"best": best, "last": last}
 
-    def _evaluate(self, model: keras.Model) -> dict[str, float]:
-        return model.evaluate(self.test, steps=self.steps, verbose=0, return_dict=True)
+    def _accuracy(self, model: keras.Model) -> float | None:
+        if self.test is None:
+            return None
+        logs = model.evaluate(self.test, steps=self.steps, verbose=0, return_dict=True)
+        return logs["accuracy"]
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that it holds: arrays by name, and plain data."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
+import math
 import os
 import pathlib
 import re
@@ -154,3 +156,32 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("finished") else None
+
+
+def read_history(folder: str | os.PathLike) -> dict[str, tuple[float, ...]]:
+    """The logs of each epoch of a run, which may be going on still.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        By column; NaN where there is no number. Columns without any are left out, as those that
+        `keras.callbacks.CSVLogger` makes for a validation that does not come.
+    """
+    path = pathlib.Path(folder) / HISTORY
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        lines = file.read().splitlines(keepends=True)
+    rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
+    columns = {
+        name: tuple(_number(row[name]) for row in rows) for name in (rows[0] if rows else ())
+    }
+    return {name: of for name, of in columns.items() if not all(map(math.isnan, of))}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

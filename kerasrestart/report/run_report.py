@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kerasrestart.files import write_text
@@ -13,7 +12,7 @@ from kerasrestart.report.drawing import to_bytes
 from kerasrestart.report.html_page import to_html
 from kerasrestart.report.markdown import code, one_line, plain_table
 from kerasrestart.report.run_figures import RunCurves, draw_run
-from kerasrestart.report.run_folder import HISTORY, RECORD, SCORES
+from kerasrestart.report.run_folder import RECORD, SCORES, read_history
 from kerasrestart.report.score_log import read_scores
 from kerasrestart.report.table import to_markdown
 from kerasrestart.restart.records import RestartEvent
@@ -45,7 +44,7 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
     """
     record = _record(folder)
     epochs, scores = read_scores(folder / SCORES)
-    curves = RunCurves(_history(folder / HISTORY), record["events"], epochs, scores)
+    curves = RunCurves(read_history(folder), record["events"], epochs, scores)
     images = {f"{name}.svg": to_bytes(figure, "svg") for name, figure in draw_run(curves).items()}
     title = f"Run {folder.resolve().name}"
     data = record["data"]
@@ -114,14 +113,3 @@ def _record(folder: pathlib.Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{folder / RECORD} is no record of a run: it lacks {sorted(missing)}")
     return record
-
-
-def _history(path: pathlib.Path) -> dict[str, Sequence[float]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
-    except (TypeError, ValueError):  # the last line is being written
-        return {name: [float(row[name]) for row in rows[:-1]] for name in rows[0]}

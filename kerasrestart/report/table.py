@@ -13,7 +13,7 @@ def table_rows(
     data: str,
     rounds: Sequence[Round],
     events: Sequence[RestartEvent],
-    evaluations: Mapping[int, Mapping[str, float]],
+    evaluations: Mapping[int, Mapping[str, float | None]],
 ) -> list[dict[str, Any]]:
     """Makes the rows, as `run.json` holds them.
 
@@ -22,7 +22,7 @@ def table_rows(
         rounds: The rounds of a run.
         events: Its restarts; round n follows restart n.
         evaluations: For each round that is over, test accuracy at its best and its last epoch:
-            keys `best` and `last`.
+            keys `best` and `last`; None where nothing was tested.
 
     Returns:
         One dict for each round that is over: `round` ("baseline", "restart 1", ...), `data`,
@@ -61,6 +61,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         "data",
         "epochs",
         "best epoch",
+        "train acc., last epoch",
         "validation acc.",
         "test acc.",
         "test acc., last epoch",
@@ -72,6 +73,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             row["data"],
             str(row["epochs"]),
             str(row["best_epoch"] + 1),
+            _percent(row["train_accuracy_last"]),
             _percent(row["validation_accuracy"]),
             _percent(row["test_accuracy"]),
             _percent(row["test_accuracy_last"]),

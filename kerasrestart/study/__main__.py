@@ -81,9 +81,8 @@ def main(argv: list[str]) -> None:
 
 
 def _plan(chosen: flags.FlagValues, folder: str) -> list[Job]:
-    run_flags = settings.RunSettings.__dataclass_fields__
     base = []
-    for name in run_flags:
+    for name in settings.RunSettings.__dataclass_fields__:
         if chosen[name].present:
             if name in SET_BY_THE_STUDY:
                 raise PlanError(

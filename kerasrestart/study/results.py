@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.report.run_folder import HISTORY, read_record
+from kerasrestart.report.run_folder import read_history, read_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ def load_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
     record = read_record(folder)
     if record is None:
         return None
-    result = CellResult(cell, record, _read_history(folder / HISTORY))
+    result = CellResult(cell, record, read_history(folder))
     try:
         whole = all(isinstance(value, float) for value in (result.chosen, result.last))
     except (KeyError, IndexError, TypeError):
@@ -156,18 +155,3 @@ def common_settings(results: Sequence[CellResult]) -> dict[str, Any]:
         for name, value in first.items()
         if all(name in other and other[name] == value for other in others)
     }
-
-
-def _read_history(path: pathlib.Path) -> dict[str, tuple[float, ...]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: tuple(_number(row[name]) for row in rows) for name in (rows[0] if rows else ())}
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

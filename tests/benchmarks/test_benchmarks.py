@@ -87,12 +87,6 @@ def test_table_tells_median_range_and_number():
     )
 
 
-def test_network_that_is_not_there_says_so():
-    assert NETWORKS["mininet"].missing() is None
-    absent = Network("kerasrestart.models", "nowhere", side=8, batch=1, steps=8, most=1.0)
-    assert absent.missing() == "kerasrestart.models has no nowhere"
-
-
 def test_measured_steps_are_scored_in_their_share():
     assert all(network.steps % overhead.EVERY == 0 for network in NETWORKS.values())
 

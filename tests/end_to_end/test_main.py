@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from kerasrestart.report.run_folder import read_history
+
 SMALL = (
     "--model=mininet",
     "--dataset=shapes",
@@ -69,6 +71,22 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
         assert 0.05 < row["test_accuracy_last"] < 1
     assert str(folder.name) in done.stdout
     assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
+
+
+def test_labels_drawn_by_lot_are_neither_validated_nor_tested(tmp_path):
+    arguments = ("--tasks=random_labels", "--monitor=accuracy", "--max_restarts=1")
+    done = command(*SMALL, *arguments, "--run_name=lot", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "tf_logs" / "lot"
+    for row in record_of(folder)["table"]:
+        assert (
+            row["validation_accuracy"] is row["test_accuracy"] is row["test_accuracy_last"] is None
+        )
+        assert f"{100 * row['train_accuracy_last']:.2f}" in done.stdout
+    history = read_history(folder)
+    assert "accuracy" in history
+    assert not [name for name in history if name.startswith("val_")]
+    assert (folder / "report.html").exists()
 
 
 def test_the_record_tells_what_was_run_and_what_was_restarted(finished):

@@ -35,7 +35,7 @@ def folder(tmp_path):
     row = {
         "round": "baseline", "data": "shapes", "epochs": 2, "best_epoch": 1,
         "validation_accuracy": 0.5, "test_accuracy": 0.4321, "test_accuracy_last": 0.41,
-        "restarted": {},
+        "train_accuracy_last": 0.612, "restarted": {},
     }  # fmt: skip
     record = {
         "settings": {"model": "mininet", "init": "uniform", "layers": "a|b<c>"},
