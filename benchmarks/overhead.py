@@ -143,16 +143,21 @@ def restart_costs(
         verbose=0,
     )
     starts, events, epochs, traces = [], [], [], []
+    # Filters are chosen when an epoch has ended, and restarted when the next begins.
+    chosen, restarted = [], []
     before = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: starts.append(Cost.now()),
         on_epoch_end=lambda epoch, logs: (
-            epochs.append(Cost.now() - starts[-1]) or starts.append(Cost.now())
+            epochs.append(Cost.now() - restarted[-1]) or starts.append(Cost.now())
         ),
     )
     after = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: (
+            restarted.append(Cost.now()) or events.append(restarted[-1] - starts[-1])
+        ),
         on_epoch_end=lambda epoch, logs: (
-            events.append(Cost.now() - starts[-1]) or traces.append(len(traced))
-        )
+            chosen.append(Cost.now() - starts[-1]) or traces.append(len(traced))
+        ),
     )
     model.fit(
         network.batches(steps),
@@ -164,7 +169,8 @@ def restart_costs(
     if len(restart.events) != restarts:
         raise RuntimeError(f"{restarts} restarts were to come, {len(restart.events)} came")
     last = epochs[-1]
-    return events[:restarts], Cost(last.cpu / steps, last.wall / steps), traces[-1] - traces[0]
+    whole = [one + other for one, other in zip(chosen[:restarts], events[1:], strict=True)]
+    return whole, Cost(last.cpu / steps, last.wall / steps), traces[-1] - traces[0]
 
 
 def process_rows(name: str, label: str, pairs: int) -> list[Row]:

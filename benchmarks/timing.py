@@ -27,6 +27,9 @@ class Cost:
         """The two clocks; the difference of two readings is a cost."""
         return cls(time.process_time(), time.perf_counter())
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.cpu + other.cpu, self.wall + other.wall)
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.cpu - other.cpu, self.wall - other.wall)
 

@@ -49,7 +49,11 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     for initializer in ("uniform", "none"):
         model = build(len(images.classes))
         restart = kerasrestart.PartialRestart(
-            initializer, monitor="val_loss", round_epochs=chosen.round_epochs, max_restarts=2
+            initializer,
+            monitor="val_loss",
+            round_epochs=chosen.round_epochs,
+            max_restarts=2,
+            stop_on_repeat=False,  # else the run might end before the control does
         )
         model.fit(
             images.train.images,

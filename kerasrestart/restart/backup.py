@@ -30,6 +30,10 @@ class Backup:
         self.path = pathlib.Path(path)
         self._epochs: dict[str, Any] = {}
 
+    def begin(self) -> None:
+        """Forgets the epochs of an earlier training."""
+        self._epochs = {}
+
     def write(
         self,
         epoch: int,
@@ -84,13 +88,14 @@ class Backup:
             raise ValueError(
                 f"{self.path} has the state after epochs {', '.join(sorted(self._epochs, key=int))}"
                 f", but training goes on after epoch {epoch} (counted from 0): it belongs to "
-                "another training. Remove it, and begin anew."
+                "another training, or PartialRestart stood behind BackupAndRestore and was killed "
+                "before it wrote. Remove both backups, and begin anew."
             )
         if kept["weights"] != _digest(model):
             raise ValueError(
                 f"The model's weights are not those that epoch {epoch} (counted from 0) ended with "
-                f"by {self.path}: put PartialRestart before BackupAndRestore among the callbacks, "
-                "so that a restart is saved with the epoch that it ends."
+                f"by {self.path}: expected BackupAndRestore with save_freq='epoch' and without "
+                "another callback that changes weights. Remove both backups, and begin anew."
             )
         self._epochs = {n: kept for n, kept in self._epochs.items() if int(n) <= epoch}
         return found

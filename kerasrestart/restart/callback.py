@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +14,14 @@ from kerasrestart.restart import initializers
 from kerasrestart.restart.backup import Backup
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
-from kerasrestart.restart.records import RestartEvent, RestartState, Round, layer_restarts
+from kerasrestart.restart.records import (
+    PendingRestart,
+    RestartEvent,
+    RestartState,
+    Round,
+    best_by_round,
+    layer_restarts,
+)
 from kerasrestart.restart.rule import RestartRule
 from kerasrestart.restart.selection import Selection
 from kerasrestart.restart.trigger import (
@@ -41,6 +49,10 @@ class PartialRestart(keras.callbacks.Callback):
     It works on any built Functional or Sequential model as it stands. For the length of `fit` the
     model trains by a step that also scores; afterwards it is what it was, and what is saved is a
     plain Keras model.
+
+    Filters are chosen when an epoch has ended, and restarted when the next begins, so that
+    `keras.callbacks.ModelCheckpoint` and `EarlyStopping` keep the model that an epoch's metrics
+    tell of, wherever they stand among the callbacks. The learning rate changes then, too.
 
     Source: Han and Zhang, "Partial Restart of Neural Network", algorithm 1.
 
@@ -101,18 +113,19 @@ class PartialRestart(keras.callbacks.Callback):
             restarted filters take up what these gave on average over the last epoch, so that only
             the deviation from it is lost. Without a bias, the batch norm right behind takes it up.
             Defaults to False.
-        stop_on_repeat: Whether restarts end when the same filters are selected as at the last one.
-            With `initializer="none"` they do not, so that the control trains as long. Defaults to
-            True.
+        stop_on_repeat: Whether restarts end when the same filters are selected as at the last one,
+            as in the paper. With the controls `"none"` and `"slots"`, which draw no weight anew,
+            they do not. To compare with a control, pass False and `round_epochs` to both: only
+            then are they sure to train equally long. Defaults to True.
         stop_when_done: Whether training ends with the round that follows the last restart. Defaults
             to True.
         recovery_epochs: A restart is left out where fewer epochs than this would remain. Defaults
             to None: `patience`, or `round_epochs` where that is given.
         backup: A file for the state of the restarts, beside `keras.callbacks.BackupAndRestore`,
             which keeps the model: when training was killed and the same `fit` is called again, both
-            go on behind the last epoch. Put this callback before the other. The file is removed
-            when training has ended. Defaults to None: no file, and a `fit` that goes on begins with
-            a new baseline.
+            go on behind the last epoch. Put this callback before the other, so that none is killed
+            between the two. The file is removed when training has ended. Defaults to None: no
+            file, and a `fit` that goes on begins with a new baseline.
         observers: `RestartObserver`s, told of each round and restart. Defaults to none.
         verbose: 1 prints a line at each restart, 0 prints nothing. Defaults to 1.
 
@@ -212,7 +225,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.target = target
         self.learning_rate_factor = learning_rate_factor
         self.learning_rate_drops = learning_rate_drops
-        self.stop_on_repeat = stop_on_repeat and not self.rule.is_control
+        self.stop_on_repeat = stop_on_repeat and not self.rule.keeps_weights
         self.stop_when_done = stop_when_done
         self.recovery_epochs = (
             (round_epochs or patience) if recovery_epochs is None else recovery_epochs
@@ -283,6 +296,11 @@ class PartialRestart(keras.callbacks.Callback):
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
                 "tells why)."
             )
+        if learning_rate_of(self.model.optimizer) is None:
+            self._messages.append(
+                "The learning rate follows a schedule of the optimizer's: restarts do not set it "
+                "back."
+            )
         self._scoring = None
         several = self.model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch: not only where it scores.
@@ -290,16 +308,36 @@ class PartialRestart(keras.callbacks.Callback):
             self._scoring = attach(self.model, self.scorer, self.score_every)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
         self.scores, self._mean_inputs = {}, {}
+        if self.backup:
+            self.backup.begin()
         if self._resumed is not None:
             (self.state, self.scores), self._resumed = self._resumed, None
-        for observer in self.observers:
-            observer.on_train_begin(self)
+        with self._detaching():
+            for observer in self.observers:
+                observer.on_train_begin(self)
+
+    @contextlib.contextmanager
+    def _detaching(self) -> Iterator[None]:
+        """Gives the model its own step back after an error: Keras calls no `on_train_end` then."""
+        try:
+            yield
+        except BaseException:
+            detach(self.model)
+            raise
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Begins to score anew; opens a round where one has ended."""
+        """Restarts filters where the last epoch has called for it; begins to score anew."""
+        with self._detaching():
+            self._begin_epoch(epoch)
+
+    def _begin_epoch(self, epoch: int) -> None:
         if self.backup and epoch and not self.rounds:
             # Only now: the other callback has restored the model, whichever of them came first.
             self.state, self.scores = self.backup.read(epoch - 1, self.model) or (self.state, {})
+        if self.state.lowers_rate:
+            self._lower_learning_rate(epoch)
+        if self.state.pending is not None:
+            self._restart(self.state.pending)
         self._print_messages()
         self.scorer.reset()
         scored = self._is_scored()
@@ -311,24 +349,26 @@ class PartialRestart(keras.callbacks.Callback):
             self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Follows the metric, and restarts filters when the round is over."""
-        try:
+        """Follows the metric, and chooses the filters to restart when the round is over."""
+        with self._detaching():
             self._follow(epoch, logs)
             if self.backup:
                 self.backup.write(epoch, self.model, self.state, self.scores)
-        except Exception:
-            detach(self.model)  # Keras calls no on_train_end after an error
-            raise
 
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         detach(self.model)
         if self.backup:
             self.backup.remove()
+        if self.state.pending is not None:
+            self.state.pending = None
+            self._no_more_restarts("another callback has ended the training")
         if self.rounds and not self.rounds[-1].ended:
             self._end_round("training ended")
         for observer in self.observers:
             observer.on_train_end(self)
+        if self.events:
+            self._messages.append(best_by_round(self.rounds, self.monitor))
         self._print_messages()
 
     def _is_scored(self) -> bool:
@@ -358,8 +398,7 @@ class PartialRestart(keras.callbacks.Callback):
             self._no_more_restarts("target reached")
             self._end_training(f"{self.monitor} has reached {self.target:g}")
         elif action is Action.LOWER_LEARNING_RATE:
-            self._set_learning_rate(rate * self.learning_rate_factor)
-            self._say(epoch, f"learning rate down to {rate * self.learning_rate_factor:g}")
+            self.state.lowers_rate = True
         elif action is Action.END_ROUND and self.state.finished is None:
             self._restart_or_finish(epoch, metrics)
 
@@ -368,8 +407,10 @@ class PartialRestart(keras.callbacks.Callback):
         if len(self.events) >= self.max_restarts:
             self._converged(f"max_restarts={self.max_restarts} reached", reason)
             return
-        # Where another callback has ended the training, no epoch is left to learn in.
-        left = 0 if self.model.stop_training else self.params["epochs"] - epoch - 1
+        if self.model.stop_training:
+            self._no_more_restarts("another callback has ended the training")
+            return
+        left = self.params["epochs"] - epoch - 1
         if left < max(1, self.recovery_epochs):
             self._no_more_restarts(f"{left} epochs left, too few for a filter to recover in")
             return
@@ -386,11 +427,6 @@ class PartialRestart(keras.callbacks.Callback):
             self._converged("the same filters were selected as at the last restart", reason)
             return
         self._end_round(reason)
-        self._restart(epoch, reason, chosen, metrics)
-
-    def _restart(
-        self, epoch: int, reason: str, chosen: dict[str, np.ndarray], metrics: dict[str, float]
-    ) -> None:
         event = RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
@@ -400,15 +436,29 @@ class PartialRestart(keras.callbacks.Callback):
             layers=layer_restarts(chosen, self.scores, self.events[-1] if self.events else None),
             metrics_before=metrics,
         )
+        # Not at once: callbacks behind this one may save the model by what this epoch came to.
+        self.state.pending = PendingRestart(event, self._mean_inputs)
+
+    def _lower_learning_rate(self, epoch: int) -> None:
+        rate = learning_rate_of(self.model.optimizer) * self.learning_rate_factor
+        self._set_learning_rate(rate)
+        self.state.lowers_rate = False
+        self._say(epoch - 1, f"learning rate down to {rate:g}")
+
+    def _restart(self, pending: PendingRestart) -> None:
+        event = pending.event
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart, self._mean_inputs)
+        chosen = {name: np.array(layer.filters) for name, layer in event.layers.items()}
+        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart, pending.mean_inputs)
+        event.learning_rate = self.state.learning_rate  # lowered, if the run was rolled back
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
+        self.state.pending = None
         self.events.append(event)
         for observer in self.observers:
             observer.on_restart_end(event, self)
-        self._say(epoch, event.summary())
+        self._say(event.epoch, event.summary())
 
     def _end_round(self, reason: str) -> None:
         self.rounds[-1].ended = reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class RestartEvent:
 
     Attributes:
         restart: Its number, from 1.
-        epoch: The epoch at whose end it was made, counted from 0 as in `keras.callbacks.History`.
+        epoch: The epoch that it followed, counted from 0 as in `keras.callbacks.History`.
         reason: Why the round before it ended.
         initializer: What the filters were initialised with.
         learning_rate: What the learning rate was set back to; None where a schedule rules it.
@@ -152,6 +152,53 @@ class Round:
             self.best_epoch, self.best_metrics = epoch, dict(logs)
 
 
+def best_by_round(rounds: Sequence[Round], monitor: str) -> str:
+    """What each round came to, as a line that a terminal shows; rounds of no epoch are left out.
+
+    Args:
+        rounds: The rounds, and
+        monitor: the metric that their best epochs were chosen by.
+    """
+    names = (f"restart {of.round}" if of.round else "baseline" for of in rounds)
+    best = (
+        f"{name} {of.best_metrics[monitor]:.4g} (epoch {of.best_epoch + 1})"
+        for name, of in zip(names, rounds, strict=True)
+        if of.best_epoch is not None
+    )
+    return f"Best {monitor} by round: {', '.join(best)}."
+
+
+@dataclasses.dataclass
+class PendingRestart:
+    """A restart that the end of an epoch has called for, and the next epoch will begin with.
+
+    So all that is saved of an epoch, by whichever callback, is the model that its metrics tell of.
+
+    Attributes:
+        event: What it will be.
+        mean_inputs: By layer name, what layers read on average, float32 `[inputs]`; empty without
+            `compensate_bias`.
+    """
+
+    event: RestartEvent
+    mean_inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON knows it."""
+        means = {name: means.tolist() for name, means in self.mean_inputs.items()}
+        return {"event": dataclasses.asdict(self.event), "mean_inputs": means}
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> PendingRestart:
+        """What `to_dict` wrote.
+
+        Raises:
+            TypeError, KeyError: Something else did.
+        """
+        means = {name: np.array(of, np.float32) for name, of in written["mean_inputs"].items()}
+        return cls(RestartEvent.from_dict(written["event"]), means)
+
+
 @dataclasses.dataclass
 class RestartState:
     """All that changes while a run with restarts goes on, but for the model and its scorer.
@@ -163,6 +210,8 @@ class RestartState:
         learning_rate: The rate that each round begins with; None where a schedule rules it.
         finished: Why no more restarts will come; None while they may.
         scored_epoch: The last epoch whose batches were scored; None before there is one.
+        pending: The restart that the next epoch begins with; None where it begins with none.
+        lowers_rate: Whether the next epoch begins with a lower learning rate.
     """
 
     trigger: TriggerState = dataclasses.field(default_factory=TriggerState)
@@ -171,10 +220,13 @@ class RestartState:
     learning_rate: float | None = None
     finished: str | None = None
     scored_epoch: int | None = None
+    pending: PendingRestart | None = None
+    lowers_rate: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON knows it."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(dataclasses.replace(self, pending=None))
+        return {**plain, "pending": None if self.pending is None else self.pending.to_dict()}
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> RestartState:
@@ -184,11 +236,14 @@ class RestartState:
             TypeError, KeyError: Something else did.
         """
         events = [RestartEvent.from_dict(event) for event in written["events"]]
+        pending = written.get("pending")  # like scored_epoch, not in states of older versions
         return cls(
             trigger=TriggerState(**written["trigger"]),
             rounds=[Round(**of_round) for of_round in written["rounds"]],
             events=events,
             learning_rate=written["learning_rate"],
             finished=written["finished"],
-            scored_epoch=written.get("scored_epoch"),  # not in states of older versions
+            scored_epoch=written.get("scored_epoch"),
+            pending=None if pending is None else PendingRestart.from_dict(pending),
+            lowers_rate=written.get("lowers_rate", False),
         )

@@ -61,6 +61,11 @@ class RestartRule:
         """Whether nothing is reset."""
         return initializers.get(self.initializer) is None
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether no weight is drawn anew, so that the same filters may well be selected again."""
+        return self.is_control or initializers.get(self.initializer) is initializers.slots
+
     def scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         """Makes the scorer of a model, once it is clear that the model can be restarted so.
 

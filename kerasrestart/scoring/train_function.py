@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import RestartModel, scored_train_step
@@ -59,7 +60,13 @@ class ScoringFunction:
         if isinstance(self._model, RestartModel):
             # Its step looks for the scorer when it is traced, or runs eagerly.
             self._model.scorer = self._scorer if score else None
-        return (self._scored if score else self._plain)(iterator)
+        try:
+            return (self._scored if score else self._plain)(iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            raise  # the end of the data
+        except BaseException:
+            detach(self._model)  # Keras calls no on_train_end after an error, or Ctrl-C
+            raise
 
 
 def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunction:

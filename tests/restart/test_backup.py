@@ -77,19 +77,24 @@ def as_is(restart):
     return state
 
 
-@pytest.mark.parametrize("where", ["begin", "batch"])
-@pytest.mark.parametrize("epoch", [1, 4, 5])
-def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epoch, where):
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("epoch", "where"), [(1, "batch"), (4, "begin"), (4, "batch"), (5, "batch")]
+)
+def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epoch, where, first):
     straight, plain = net(), restarts()
     train(straight, images, plain)
     assert len(plain.events) == 3
 
-    keep = callbacks.BackupAndRestore(tmp_path / "model")
+    def both():
+        restart = restarts(backup=tmp_path / "restarts")
+        keep = callbacks.BackupAndRestore(tmp_path / "model")
+        return restart, ([restart, keep] if first else [keep, restart])
+
     with pytest.raises(KilledError):
-        train(net(), images, restarts(backup=tmp_path / "restarts"), keep, Kill(epoch, where))
-    model, again = net(), restarts(backup=tmp_path / "restarts")
-    keep = callbacks.BackupAndRestore(tmp_path / "model")
-    history = train(model, images, again, keep)
+        train(net(), images, *both()[1], Kill(epoch, where))
+    model, (again, in_order) = net(), both()
+    history = train(model, images, *in_order)
     assert history.epoch[0] == epoch  # it did not begin anew
     assert as_is(again) == as_is(plain)
     for one, other in zip(straight.weights, model.weights, strict=True):
@@ -97,14 +102,36 @@ def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epo
     assert not (tmp_path / "restarts").exists()
 
 
-def test_the_wrong_order_is_told_where_it_would_lose_a_restart(tmp_path, images):
+def test_weights_that_are_not_those_of_the_epoch_are_refused(tmp_path, images):
+    with pytest.raises(KilledError):
+        train(net(), images, restarts(backup=tmp_path / "restarts"), Kill(2, "begin"))
+    with pytest.raises(ValueError, match="expected BackupAndRestore with save_freq='epoch'"):
+        net().fit(*images, initial_epoch=2, epochs=EPOCHS, verbose=0,
+                  callbacks=[restarts(backup=tmp_path / "restarts")])  # fmt: skip
+
+
+def test_a_second_fit_with_the_same_callback_is_backed_up_too(tmp_path, images):
+    restart = restarts(backup=tmp_path / "restarts")
+    train(net(), images, restart)
     keep = callbacks.BackupAndRestore(tmp_path / "model")
     with pytest.raises(KilledError):
-        # At the end of epoch 1 the model is saved, and then restarted.
-        train(net(), images, keep, restarts(backup=tmp_path / "restarts"), Kill(2, "begin"))
-    keep = callbacks.BackupAndRestore(tmp_path / "model")
-    with pytest.raises(ValueError, match="put PartialRestart before BackupAndRestore"):
-        train(net(), images, keep, restarts(backup=tmp_path / "restarts"))
+        train(net(), images, restart, keep, Kill(3, "begin"))
+    again = restarts(backup=tmp_path / "restarts")
+    history = train(net(), images, again, callbacks.BackupAndRestore(tmp_path / "model"))
+    assert history.epoch[0] == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_saved_of_an_epoch_is_what_its_metrics_tell_of(tmp_path, images, first):
+    x, y = images
+    save = callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    both = [restarts(), save] if first else [save, restarts()]
+    history = (
+        net().fit(x, y, validation_data=(x, y), epochs=EPOCHS, verbose=0, callbacks=both).history
+    )
+    saved = [keras.saving.load_model(tmp_path / f"{n + 1}.keras") for n in range(EPOCHS)]
+    losses = [model.evaluate(x, y, verbose=0)[0] for model in saved]
+    np.testing.assert_allclose(losses, history["val_loss"], rtol=1e-5)
 
 
 def test_a_backup_of_other_epochs_or_of_no_sense_is_refused(tmp_path, images):
@@ -153,13 +180,20 @@ def test_beside_a_stock_callback_in_either_order(tmp_path, images, name, first):
         assert ("learning_rate" in header) is first
 
 
-def test_early_stopping_leaves_no_filter_restarted_for_nothing(images):
+@pytest.mark.parametrize("first", [True, False])
+def test_early_stopping_leaves_no_filter_restarted_for_nothing(images, first):
+    x, y = images
     model, restart = net(), restarts()
     # The loss falls, so this stops at the end of epoch 1, where the first round ends too.
     stop = callbacks.EarlyStopping("loss", mode="max", patience=1)
-    train(model, images, stop, restart)
+    both = [restart, stop] if first else [stop, restart]
+    history = model.fit(x, y, validation_data=(x, y), epochs=EPOCHS, verbose=0, callbacks=both)
     assert restart.events == []
     assert len(restart.rounds) == 1
+    assert restart.state.finished == "another callback has ended the training"
+    assert restart.state.pending is None
+    loss, _ = model.evaluate(x, y, verbose=0)
+    np.testing.assert_allclose(loss, history.history["val_loss"][-1], rtol=1e-5)
 
 
 def test_reduce_lr_on_plateau_and_a_restart_agree_on_the_rate(images):

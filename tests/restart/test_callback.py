@@ -36,13 +36,17 @@ class Scripted(keras.callbacks.Callback):
 
 
 class Weights(keras.callbacks.Callback):
-    """Keeps the weights at the end of each epoch, as far as the callbacks before it have gone."""
+    """Keeps for each epoch the weights that the next begins with, restarted where they are."""
 
     def __init__(self):
         super().__init__()
         self.of_epoch = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch:
+            self.of_epoch.append({w.path: w.numpy() for w in self.model.weights})
+
+    def on_train_end(self, logs=None):
         self.of_epoch.append({w.path: w.numpy() for w in self.model.weights})
 
 
@@ -239,7 +243,7 @@ def test_learning_rate_falls_and_comes_back(images):
     restart = restart_of(
         learning_rate_drops=2, learning_rate_factor=0.5, max_restarts=1, stop_on_repeat=False
     )
-    fit(images, restart, FLAT, model=model, before=[see])
+    fit(images, restart, FLAT, model=model, after=[see])
     of_round = [0.02, 0.02, 0.01, 0.005]
     np.testing.assert_allclose(rates, of_round * 2, rtol=1e-6)
     np.testing.assert_allclose(model.history.history["learning_rate"], of_round * 2, rtol=1e-6)
@@ -402,6 +406,7 @@ def test_training_that_another_callback_ends_is_not_restarted(images):
     restart = restart_of(max_restarts=3)
     fit(images, restart, FLAT, before=[Stop()])
     assert restart.events == []
+    assert restart.state.finished == "another callback has ended the training"
     assert restart.rounds[-1].ended == "training ended"
 
 
@@ -455,9 +460,42 @@ def test_prints_a_line_at_each_restart_if_asked(verbose, images, capsys):
     if not verbose:
         assert lines == []
         return
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[0].startswith("Epoch 2: val_loss has not improved for 1 epoch. Restarted 3 of 12")
     assert lines[1] == "No more restarts: max_restarts=1 reached."
+    assert lines[2] == "Best val_loss by round: baseline 1 (epoch 1), restart 1 1 (epoch 3)."
+
+
+def test_a_schedule_is_told_of(images, capsys):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
+    fit(images, restart_of(verbose=1), [1.0], model=net(keras.optimizers.SGD(schedule)))
+    assert "follows a schedule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("control", ["none", "slots"])
+def test_a_control_goes_on_where_the_same_filters_come_again(images, control):
+    restart = restart_of(initializer=control, criterion=by_index, max_restarts=3)
+    fit(images, restart, FLAT)
+    assert [e.layers["first"].filters for e in restart.events] == [[0, 1]] * 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("where", ["batch", "observer"])
+def test_after_an_error_the_model_has_its_own_step(images, error, where):
+    def fail(*args):
+        raise error
+
+    class Fails(kr.RestartObserver):
+        on_train_begin = fail
+
+    model = net()
+    if where == "batch":
+        model.compile(keras.optimizers.SGD(0.01), lambda y, y_pred: fail(), run_eagerly=True)
+    observers = [Fails()] if where == "observer" else []
+    with pytest.raises(error):
+        fit(images, restart_of(observers=observers), FLAT, model=model)
+    assert "train_step" not in vars(model)
+    assert model.train_function is None
 
 
 def test_plateau_of_a_real_loss_restarts_a_real_model(images):
