@@ -11,11 +11,8 @@ turns too. About ten minutes on two idle cores; on busy ones look at CPU time al
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 from multiprocessing.connection import Connection
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from absl import app, flags

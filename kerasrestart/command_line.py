@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from typing import NoReturn
 
 from absl import flags
+
+
+def set_up_tensorflow() -> None:
+    """Sets what TensorFlow reads off the environment when it is imported, where nobody has.
+
+    On x86 that is oneDNN: TensorFlow turns it on by itself only where the CPU has AVX-512 VNNI, but
+    convolutions train twice as fast with it where there is AVX2 alone (docs/performance.md).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def parse_or_exit(argv: list[str]) -> list[str]:

@@ -5,12 +5,10 @@ python -m kerasrestart.main --model=mininet --init=uniform
 
 from __future__ import annotations
 
-import os
-
 from absl import app, flags, logging
 
 from kerasrestart import data, run_flags, settings
-from kerasrestart.command_line import fail, parse_or_exit
+from kerasrestart.command_line import fail, parse_or_exit, set_up_tensorflow
 from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
 from kerasrestart.weights.locate import locate_alexnet_weights
 
@@ -23,7 +21,7 @@ flags.adopt_module_key_flags(run_flags)
 def main(argv: list[str]) -> None:
     """Makes the run that the flags describe."""
     del argv
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
+    set_up_tensorflow()
     try:
         with interruptible():
             _run(settings.RunSettings.from_flags(flags.FLAGS))

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerasrestart.restart import initializers
+from kerasrestart.restart.arguments import check
 from kerasrestart.restart.backup import Backup
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.observer import RestartObserver
@@ -23,15 +24,9 @@ from kerasrestart.restart.records import (
     layer_restarts,
 )
 from kerasrestart.restart.rule import RestartRule
+from kerasrestart.restart.schedule import Decision, RestartSchedule
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.trigger import (
-    Action,
-    EpochsTrigger,
-    PlateauTrigger,
-    Trigger,
-    TriggerState,
-    higher_is_better,
-)
+from kerasrestart.restart.trigger import TriggerState, higher_is_better
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
@@ -189,20 +184,15 @@ class PartialRestart(keras.callbacks.Callback):
         verbose: int = 1,
     ):
         super().__init__()
-        _check("patience", patience, patience >= 1, "1 or more")
-        _check("max_restarts", max_restarts, max_restarts >= 0, "0 or more")
-        _check("min_delta", min_delta, min_delta >= 0, "0 or more")
-        _check("learning_rate_drops", learning_rate_drops, learning_rate_drops >= 0, "0 or more")
-        in_range = 0 < learning_rate_factor < 1
-        _check("learning_rate_factor", learning_rate_factor, in_range, "between 0 and 1")
-        if round_epochs is not None:
-            least = learning_rate_drops + 1
-            _check("round_epochs", round_epochs, round_epochs >= least, f"{least} or more")
-        _check("score_every", score_every, score_every >= 1, "1 or more")
+        check(
+            "learning_rate_factor",
+            learning_rate_factor,
+            0 < learning_rate_factor < 1,
+            "between 0 and 1",
+        )
+        check("score_every", score_every, score_every >= 1, "1 or more")
         if score_window is not None:
-            _check("score_window", score_window, score_window >= 1, "1 or more")
-        if recovery_epochs is not None:
-            _check("recovery_epochs", recovery_epochs, recovery_epochs >= 0, "0 or more")
+            check("score_window", score_window, score_window >= 1, "1 or more")
 
         self.rule = RestartRule(
             initializer=initializer,
@@ -218,27 +208,25 @@ class PartialRestart(keras.callbacks.Callback):
             compensate_bias=compensate_bias,
             seed=seed,
         )
+        self.schedule = RestartSchedule(
+            monitor=monitor,
+            higher_is_better=higher_is_better(monitor, mode),
+            patience=patience,
+            min_delta=min_delta,
+            round_epochs=round_epochs,
+            learning_rate_drops=learning_rate_drops,
+            target=target,
+            max_restarts=max_restarts,
+            stop_on_repeat=stop_on_repeat and not self.rule.keeps_weights,
+            stop_when_done=stop_when_done,
+            recovery_epochs=recovery_epochs,
+        )
+        self.learning_rate_factor = learning_rate_factor
         self.score_every = score_every
         self.score_window = score_window
-        self.monitor = monitor
-        self.max_restarts = max_restarts
-        self.target = target
-        self.learning_rate_factor = learning_rate_factor
-        self.learning_rate_drops = learning_rate_drops
-        self.stop_on_repeat = stop_on_repeat and not self.rule.keeps_weights
-        self.stop_when_done = stop_when_done
-        self.recovery_epochs = (
-            (round_epochs or patience) if recovery_epochs is None else recovery_epochs
-        )
         self.backup = None if backup is None else Backup(backup)
         self.observers = list(observers)
         self.verbose = verbose
-        self.higher_is_better = higher_is_better(monitor, mode)
-        self.trigger: Trigger = (
-            PlateauTrigger(self.higher_is_better, patience, min_delta, learning_rate_drops)
-            if round_epochs is None
-            else EpochsTrigger(round_epochs, learning_rate_drops)
-        )
         self.state = RestartState()
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
@@ -246,6 +234,16 @@ class PartialRestart(keras.callbacks.Callback):
         self._scoring: ScoringFunction | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
+
+    @property
+    def monitor(self) -> str:
+        """The metric that tells a plateau, and which epoch of a round is the best."""
+        return self.schedule.monitor
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether that metric is to rise."""
+        return self.schedule.higher_is_better
 
     @property
     def events(self) -> list[RestartEvent]:
@@ -281,7 +279,7 @@ class PartialRestart(keras.callbacks.Callback):
         self._resumed = state, dict(scores or {})
 
     def _scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
-        if learning_rate_of(model.optimizer) is None and self.learning_rate_drops:
+        if learning_rate_of(model.optimizer) is None and self.schedule.learning_rate_drops:
             raise ValueError(
                 "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
                 "made with a schedule: pass it a number, or learning_rate_drops=0."
@@ -375,9 +373,7 @@ class PartialRestart(keras.callbacks.Callback):
         """Whether the scores of the epoch that begins may be needed."""
         if self.score_window is None:
             return True
-        if self.state.finished is not None or len(self.events) >= self.max_restarts:
-            return False
-        return self.trigger.soonest(self.state.trigger) <= self.score_window
+        return self.schedule.may_restart_within(self.score_window, self.state)
 
     def _follow(self, epoch: int, logs: dict[str, Any]) -> None:
         metrics = self._metrics(logs)
@@ -392,48 +388,34 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 
-        value = metrics[self.monitor]
-        self.state.trigger, action = self.trigger.step(self.state.trigger, value)
-        if self._target_reached(value):
-            self._no_more_restarts("target reached")
-            self._end_training(f"{self.monitor} has reached {self.target:g}")
-        elif action is Action.LOWER_LEARNING_RATE:
-            self.state.lowers_rate = True
-        elif action is Action.END_ROUND and self.state.finished is None:
-            self._restart_or_finish(epoch, metrics)
+        known = bool(self.scores) and not (self.rule.compensate_bias and not self._mean_inputs)
+        decision = self.schedule.decide(
+            self.state,
+            metrics[self.monitor],
+            epochs_left=None if self.model.stop_training else self.params["epochs"] - epoch - 1,
+            scores=self.scores if known else None,
+            rule=self.rule,
+        )
+        self.state.trigger, self.state.lowers_rate = decision.trigger, decision.lowers_rate
+        if decision.finished is not None:
+            self._no_more_restarts(decision.finished)
+        if decision.round_over is not None:
+            self._end_round(decision.round_over)
+        if decision.ends_training:
+            self.model.stop_training = True
+        if decision.chosen:
+            self._plan_restart(epoch, decision, metrics)
 
-    def _restart_or_finish(self, epoch: int, metrics: dict[str, float]) -> None:
-        reason = self.trigger.describe(self.monitor)
-        if len(self.events) >= self.max_restarts:
-            self._converged(f"max_restarts={self.max_restarts} reached", reason)
-            return
-        if self.model.stop_training:
-            self._no_more_restarts("another callback has ended the training")
-            return
-        left = self.params["epochs"] - epoch - 1
-        if left < max(1, self.recovery_epochs):
-            self._no_more_restarts(f"{left} epochs left, too few for a filter to recover in")
-            return
-        if not self.scores or (self.rule.compensate_bias and not self._mean_inputs):
-            return  # every batch so far has overflowed its loss scale: the next epoch will tell
-        if not all(np.isfinite(scores).all() for scores in self.scores.values()):
-            self._no_more_restarts("training has diverged, the scores are not finite")
-            return
-        chosen = self.rule.select(self.scores, self.events)
-        if not chosen:
-            self._converged("no filter was selected", reason)
-            return
-        if self.stop_on_repeat and self.rule.repeats(chosen, self.events):
-            self._converged("the same filters were selected as at the last restart", reason)
-            return
-        self._end_round(reason)
+    def _plan_restart(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> None:
         event = RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
-            reason=reason,
+            reason=decision.round_over,
             initializer=initializers.describe(self.rule.initializer),
             learning_rate=self.state.learning_rate,
-            layers=layer_restarts(chosen, self.scores, self.events[-1] if self.events else None),
+            layers=layer_restarts(
+                decision.chosen, self.scores, self.events[-1] if self.events else None
+            ),
             metrics_before=metrics,
         )
         # Not at once: callbacks behind this one may save the model by what this epoch came to.
@@ -469,24 +451,9 @@ class PartialRestart(keras.callbacks.Callback):
         self.state.finished = why
         self._messages.append(f"No more restarts: {why}.")
 
-    def _converged(self, why: str, reason: str) -> None:
-        """Makes no more restarts, at the end of a round."""
-        self._no_more_restarts(why)
-        if self.stop_when_done:
-            self._end_training(reason)
-
-    def _end_training(self, reason: str) -> None:
-        self._end_round(reason)
-        self.model.stop_training = True
-
     def _set_learning_rate(self, rate: float | None) -> None:
         if rate is not None:
             set_learning_rate(self.model.optimizer, rate)
-
-    def _target_reached(self, value: float) -> bool:
-        if self.target is None:
-            return False
-        return value >= self.target if self.higher_is_better else value <= self.target
 
     def _take_scores(self) -> None:
         if self.scorer.needs_step and not self.scorer.seen:
@@ -515,8 +482,3 @@ class PartialRestart(keras.callbacks.Callback):
         for message in self._messages if self.verbose else ():
             print(message, flush=True)
         self._messages.clear()
-
-
-def _check(name: str, value: Any, right: bool, expected: str) -> None:
-    if not right:
-        raise ValueError(f"{name} must be {expected}. Received: {value}")
