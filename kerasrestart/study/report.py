@@ -134,7 +134,8 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
         *sections,
         f"Points are percentage points. An interval is that of one comparison alone "
         f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
-        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}.",
+        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}. Numbers of seeds "
+        "are for the first step of that correction, the strictest: rather too many than too few.",
     ]
 
 
