@@ -6,9 +6,6 @@ a download is begun only after its server has answered.
 
 import json
 import os
-import queue
-import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from kerasrestart.data.dataset import Split
 from kerasrestart.data.errors import DataError, UnavailableError, one_line
+from kerasrestart.web import open_url
 
 CLASSES = (
     "airplane",
@@ -88,22 +86,11 @@ def download_obstacle(timeout: float = 4.0) -> str | None:
     Args:
         timeout: Longest wait in seconds, 4 by default, the look-up of the name included.
     """
-    answer: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def ask():
-        request = urllib.request.Request(_DOWNLOAD_URL, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=timeout):
-                answer.put(None)
-        except (OSError, ValueError) as error:  # ValueError: a malformed proxy setting
-            answer.put(one_line(error, limit=100))
-
-    # No timeout of the socket bounds the look-up of a name, so a thread does the waiting.
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        return answer.get(timeout=timeout)
-    except queue.Empty:
-        return f"no answer within {timeout:g} s"
+        with open_url(_DOWNLOAD_URL, timeout, method="HEAD"):
+            return None
+    except OSError as error:
+        return str(error)
 
 
 def _download(root: Path) -> Path:

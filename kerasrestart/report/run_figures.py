@@ -90,8 +90,8 @@ def _useless(run: RunCurves) -> Figure:
     figure = Figure(figsize=(8.2, 1.3 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
-        lowest, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest",
-        extent=(*_extent(run.epochs), len(names) - 0.5, -0.5),
+        _by_epoch(run.epochs, lowest), aspect="auto", cmap="viridis", vmin=0, vmax=1,
+        interpolation="nearest", extent=(*_extent(run.epochs), len(names) - 0.5, -0.5),
     )  # fmt: skip
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel="epoch", title="Lowest score of a layer over the layer's mean")
@@ -111,8 +111,8 @@ def _filters(run: RunCurves) -> Figure:
     for axes, name in zip(grid.flat, names, strict=False):
         relative = _relative(run.scores[name])
         image = axes.imshow(
-            relative.T, aspect="auto", cmap="magma", vmin=0, vmax=2, interpolation="nearest",
-            extent=(*_extent(run.epochs), relative.shape[1] - 0.5, -0.5),
+            _by_epoch(run.epochs, relative.T), aspect="auto", cmap="magma", vmin=0, vmax=2,
+            interpolation="nearest", extent=(*_extent(run.epochs), relative.shape[1] - 0.5, -0.5),
         )  # fmt: skip
         for event in run.events:
             chosen = event["layers"].get(name, {"filters": []})["filters"]
@@ -170,8 +170,24 @@ def _relative(scores: np.ndarray) -> np.ndarray:
         return np.nan_to_num(scores / scores.mean(axis=1, keepdims=True))
 
 
+def _by_epoch(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Gives each epoch from the first scored one to the last a column of its own.
+
+    Args:
+        epochs: The scored epochs, int `[n]`.
+        values: Of each of them, float `[rows, n]`.
+
+    Returns:
+        float `[rows, epochs]`; not a number where an epoch was not scored.
+    """
+    columns = np.full((len(values), epochs.max() - epochs.min() + 1), np.nan)
+    columns[:, epochs - epochs.min()] = values
+    return columns
+
+
 def _extent(epochs: np.ndarray) -> tuple[float, float]:
-    return float(epochs[0]) + 0.5, float(epochs[-1]) + 1.5
+    """From where to where the columns of `_by_epoch` go; epochs are drawn as counted from 1."""
+    return float(epochs.min()) + 0.5, float(epochs.max()) + 1.5
 
 
 def _mark_restarts(axes: Axes, run: RunCurves) -> None:

@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
+from kerasrestart.network import kernels
 from kerasrestart.report.filter_images import draw_filters
+from kerasrestart.report.markdown import code, plain_table
 from kerasrestart.restart.observer import RestartObserver
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class RestartTensorBoard(RestartObserver):
         settings: What the run was made with, by name, to be shown as a table. Defaults to None: no
             table.
         image_layer: Name of the layer whose filters are drawn, where a restart selects any of them.
-            Defaults to None: the first layer that is scored, if that is a 2D convolution.
+            Of a separable convolution that is the pointwise kernel. Defaults to None: the first
+            layer that is scored, if that is a 2D convolution.
 
     Raises:
         ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution.
@@ -156,9 +158,9 @@ class RestartTensorBoard(RestartObserver):
     ) -> None:
         site = _pictured_site(self.image_layer, restart.scorer.sites)
         if site is not None and site.name in event.layers:
-            kernel = keras.ops.convert_to_numpy(site.layer.kernel)
-            kernels = np.moveaxis(kernel, site.filter_axis, 0)
-            picture = draw_filters(kernels, framed=event.layers[site.name].filters)
+            kernel = kernels.by_filter(site.layer, kernels.incoming_kernel(site.layer).value)
+            filters = np.moveaxis(np.asarray(kernel), site.filter_axis, 0)
+            picture = draw_filters(filters, framed=event.layers[site.name].filters)
             tf.summary.image(f"filters/{site.name}/{when}", picture[np.newaxis], epoch)
 
 
@@ -242,14 +244,9 @@ def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def markdown_table(settings: Mapping[str, Any]) -> str:
     """Settings as a table in Markdown, a row each."""
-    rows = [f"| {_code(name)} | {_code(value)} |" for name, value in settings.items()]
-    return "\n".join(["| setting | value |", "|---|---|", *rows])
-
-
-def _code(value: Any) -> str:
-    """A value as inline code, where `_`, `*`, `<` and `|` are nothing but themselves."""
-    text = " ".join(str(value).split()).replace("`", "'")
-    return f"`{text}`" if text else ""
+    # TensorBoard's Markdown shows the backslash that other kinds need before a pipe in code.
+    rows = [[code(cell).replace("\\|", "|") for cell in row] for row in settings.items()]
+    return plain_table(("setting", "value"), rows)
 
 
 def _write_scalars(scalars: Mapping[str, float], step: int) -> None:
@@ -259,7 +256,11 @@ def _write_scalars(scalars: Mapping[str, float], step: int) -> None:
 
 def _pictured_site(image_layer: str | None, sites: Mapping[str, Site]) -> Site | None:
     """The layer to be drawn; None where none was asked for and the first cannot be."""
-    flat = {name: site for name, site in sites.items() if len(site.layer.kernel.shape) == 4}
+    flat = {
+        name: site
+        for name, site in sites.items()
+        if len(kernels.incoming_kernel(site.layer).shape) == 4
+    }
     if image_layer is None:
         return flat.get(next(iter(sites)))
     if image_layer not in flat:

@@ -52,7 +52,7 @@ def saliencies_of_weights(
             weight = tf.cast(variable.value, tf.float32)
             gradient = by_weight[id(variable)]
             gradient = tf.zeros_like(weight) if gradient is None else gradient
-            rows.append([by_filter(tensor, site) for tensor in (weight, gradient)])
+            rows.append([filter_columns(tensor, site) for tensor in (weight, gradient)])
         weights, gradients = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
         saliency = criterion.saliency(weights, tf.cast(gradients, tf.float32) * factor)
         criterion.check(saliency.shape, site.name, site.filters)
@@ -60,7 +60,7 @@ def saliencies_of_weights(
     return tf.concat(saliencies, axis=0)
 
 
-def by_filter(values: tf.Tensor, site: Site) -> tf.Tensor:
+def filter_columns(values: tf.Tensor, site: Site) -> tf.Tensor:
     """Brings a kernel, or one number a filter, into the form `[weights, filters]`."""
     if len(values.shape) > 1 and site.filter_axis == -2:
         values = tf.linalg.matrix_transpose(values)

@@ -14,6 +14,7 @@ from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call
 from kerasrestart.network.sites import Survey, survey
+from kerasrestart.scoring.batches import as_batches
 from kerasrestart.scoring.recorder import record_outputs
 
 
@@ -22,8 +23,8 @@ def mean_inputs(model: keras.Model, x: Any, *, batch_size: int = 128) -> dict[st
 
     Args:
         model: A built Functional or Sequential model.
-        x: Inputs: arrays, or a `tf.data.Dataset` of batches `x`, `(x, y)` or
-            `(x, y, sample_weight)`.
+        x: Inputs: arrays, or batches `x`, `(x, y)` or `(x, y, sample_weight)` as a
+            `tf.data.Dataset` or a `keras.utils.PyDataset`.
         batch_size: Examples in a batch, where `x` is arrays. Defaults to 128.
 
     Returns:
@@ -32,10 +33,11 @@ def mean_inputs(model: keras.Model, x: Any, *, batch_size: int = 128) -> dict[st
 
     Raises:
         ValueError: There is no example, or the model has no filters.
-        TypeError: The model has no graph.
+        TypeError: The model has no graph; or `x` is neither arrays nor a data set.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+    batches = as_batches(x, size=batch_size)
     inputs = ReaderInputs(survey(model, ".*"))
     sums, examples = tf.Variable(tf.zeros(inputs.size)), 0
 
@@ -47,10 +49,7 @@ def mean_inputs(model: keras.Model, x: Any, *, batch_size: int = 128) -> dict[st
         sums.assign_add(tf.cast(size, tf.float32) * inputs.means(outputs))
         return size
 
-    if not isinstance(x, tf.data.Dataset):
-        # As tuples: tf.data would stack a list of inputs into one.
-        x = tf.data.Dataset.from_tensor_slices((keras.tree.lists_to_tuples(x),)).batch(batch_size)
-    for batch in x:
+    for batch in batches:
         examples += int(add_batch(keras.utils.unpack_x_y_sample_weight(batch)[0]))
     if not examples:
         raise ValueError("There is no example to take means over: x is empty.")

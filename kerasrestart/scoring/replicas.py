@@ -82,9 +82,10 @@ def split_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) ->
 
             return tf.data.Dataset.range(first, first + of_worker).map(part)
 
-        count = dataset.cardinality()
-        known = count * of_worker if count > 0 else count
-        split = dataset.flat_map(parts).apply(tf.data.experimental.assert_cardinality(known))
+        split, count = dataset.flat_map(parts), dataset.cardinality()
+        if count != tf.data.UNKNOWN_CARDINALITY:
+            known = count * of_worker if count > 0 else count
+            split = split.apply(tf.data.experimental.assert_cardinality(known))
         return split.prefetch(2 * of_worker)
 
     return strategy.distribute_datasets_from_function(parts_of)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.scoring import criteria
+from kerasrestart.scoring.batches import as_batches, has_targets
 from kerasrestart.scoring.criteria import Criterion, Saliency
 from kerasrestart.scoring.reduction import costs_per_loss
 from kerasrestart.scoring.replicas import split_batches
@@ -33,8 +34,9 @@ def score_filters(
 
     Args:
         model: A built Functional or Sequential model, compiled if the criterion needs gradients.
-        x: Inputs: arrays, or a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`.
-            Not looked at where the criterion needs no examples. Defaults to None.
+        x: Inputs: arrays, or batches `(x, y)` or `(x, y, sample_weight)` as a `tf.data.Dataset` or
+            a `keras.utils.PyDataset`. Not looked at where the criterion needs no examples. Defaults
+            to None.
         y: Targets, where `x` is arrays. Not needed where the criterion needs no gradients.
         sample_weight: Weights of the examples, where `x` is arrays. Defaults to None.
         criterion: A name or a function, see `kerasrestart.scoring.criteria.get`. Defaults to
@@ -50,9 +52,10 @@ def score_filters(
         in units of the loss with the criterion `"taylor"`.
 
     Raises:
-        ValueError: The model is not compiled, has no filters, there is no example, `criterion` is
-            not known, or `y` or `sample_weight` stand beside a data set, which holds its own.
-        TypeError: The model has no graph.
+        ValueError: The model is not compiled, has no filters, there is no example, the criterion
+            needs targets and there are none, `criterion` is not known, or `y` or `sample_weight`
+            stand beside a data set, which holds its own.
+        TypeError: The model has no graph; or `x` is neither arrays nor a data set.
     """
     criterion = criteria.get(criterion)
     uncompiled = not model.compiled or model.loss is None or model.optimizer is None
@@ -62,11 +65,17 @@ def score_filters(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
-    scorer = Scorer(model, criterion, seed=seed, only=layers)
     if not criterion.needs_step:
-        return scorer.result()
+        return Scorer(model, criterion, seed=seed, only=layers).result()
     if x is None:
         raise ValueError(f"Criterion '{criterion.name}' needs examples to score by: x is None.")
+    batches = as_batches(x, y, sample_weight, size=batch_size)
+    if criterion.needs_gradient and not has_targets(batches):
+        raise ValueError(
+            f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
+            "y, or a data set of batches (x, y). Received: y=None"
+        )
+    scorer = Scorer(model, criterion, seed=seed, only=layers)
 
     @tf.function(reduce_retracing=True)
     def score_batch(x: Any, y: Any, sample_weight: Any) -> None:
@@ -83,19 +92,8 @@ def score_filters(
         factor = costs_per_loss(model, size, sample_weight)
         scorer.gradients(tape, loss, (), maps, batch_size=size, costs_per_loss=factor)
 
-    if not isinstance(x, tf.data.Dataset):
-        # As tuples: tf.data would stack a list of inputs into one.
-        arrays: tuple[Any, ...] = (x, y) if sample_weight is None else (x, y, sample_weight)
-        if y is None and not criterion.needs_gradient:
-            arrays = (x,)
-        slices = tf.data.Dataset.from_tensor_slices(keras.tree.lists_to_tuples(arrays))
-        x = slices.batch(batch_size)
-    elif y is not None or sample_weight is not None:
-        raise ValueError(
-            "y and sample_weight go with arrays: a data set holds its own. Received both."
-        )
     strategy = model.distribute_strategy
-    for batch in split_batches(x, strategy):
+    for batch in split_batches(batches, strategy):
         strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")

@@ -15,7 +15,7 @@ from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.feature_maps import FeatureMaps, positions_of, sums_of_maps, uses_of
-from kerasrestart.scoring.gate_weights import by_filter, gate_weights, saliencies_of_weights
+from kerasrestart.scoring.gate_weights import filter_columns, gate_weights, saliencies_of_weights
 from kerasrestart.scoring.mean_inputs import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
 from kerasrestart.scoring.replicas import sum_variable
@@ -271,7 +271,7 @@ class Scorer:
         saliencies = []
         for number, site in enumerate(self._sites):
             if self.criterion.needs is Needs.WEIGHTS:
-                kernel = by_filter(kernels.incoming_kernel(site.layer).value, site)
+                kernel = filter_columns(kernels.incoming_kernel(site.layer).value, site)
                 saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
             else:
                 generator = np.random.default_rng([self.seed, draw, number])

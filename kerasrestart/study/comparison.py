@@ -35,8 +35,11 @@ class Arm:
             seed in common.
         adjusted_p: The difference's p after Holm's correction over the arms of this model and
             variation, or None.
+        comparisons: How many arms of this model and variation are tested against the control; the
+            correction is for them.
         seeds_needed: How many seeds it would take to find a difference of one point, by the spread
-            of the differences; None where that is not known, or more than anybody has.
+            of the differences, at the level of Holm's first step, which is the strictest; None
+            where that is not known, or more than anybody has.
         verdict: One of `"control"`, `"better"`, `"worse"`, `"equal"`, `"not told apart"`,
             `"unknown"`.
     """
@@ -47,6 +50,7 @@ class Arm:
     last: Summary
     difference: Difference | None
     adjusted_p: float | None
+    comparisons: int
     seeds_needed: int | None
     verdict: str
 
@@ -77,9 +81,12 @@ class Arm:
             enough = f"{needed} seeds would be needed"
         else:
             enough = f"{needed} seeds are enough"
+        level = f"{1 - CONFIDENCE:.0%}"
+        if self.comparisons > 1:
+            level += f" / {self.comparisons}, Holm's first and strictest step"
         return (
             f"{not_apart} {sure}. By the spread seen here, {enough} to find a true difference of "
-            f"one point with a power of {POWER:.0%}."
+            f"one point with a power of {POWER:.0%} at a level of {level}."
         )
 
 
@@ -158,7 +165,8 @@ def _arms(by_arm: Mapping[str, list[CellResult]]) -> tuple[Arm, ...]:
     differences = [
         None if name == CONTROL else paired_difference(percent[name], control) for name in names
     ]
-    adjusted = holm([None if found is None else found.p for found in differences])
+    p_values = [None if found is None else found.p for found in differences]
+    comparisons = sum(p is not None for p in p_values)
     return tuple(
         Arm(
             name,
@@ -167,17 +175,18 @@ def _arms(by_arm: Mapping[str, list[CellResult]]) -> tuple[Arm, ...]:
             summarize([100 * result.last for result in by_arm[name]]),
             difference,
             p,
-            _needed(difference),
+            comparisons,
+            _needed(difference, comparisons),
             "control" if name == CONTROL else _verdict(difference, p),
         )
-        for name, difference, p in zip(names, differences, adjusted, strict=True)
+        for name, difference, p in zip(names, differences, holm(p_values), strict=True)
     )
 
 
-def _needed(difference: Difference | None) -> int | None:
+def _needed(difference: Difference | None, comparisons: int) -> int | None:
     if difference is None or not difference.deviation:
         return None
-    return seeds_needed(difference.deviation, POINTS)
+    return seeds_needed(difference.deviation, POINTS, comparisons)
 
 
 def _verdict(difference: Difference | None, p: float | None) -> str:

@@ -24,6 +24,8 @@ _CAPTIONS = {
     "restarts": "the rounds of each arm laid over each other.",
     "differences": "what each arm has more than the control, with confidence intervals.",
 }
+_PARTS = ("figures", "tables")
+_LISTING = "report_files.txt"
 _NOT_SHOWN = ("seed", "baseline")  # the seeds are the repetitions, the baselines are folders
 
 
@@ -39,6 +41,9 @@ def write_report(
     """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
 
     The same results give the same bytes: there are no times in it.
+
+    `report_files.txt` lists what lies in the two folders; of what lies there besides, nothing is
+    removed.
 
     Args:
         folder: The study's folder, where they go.
@@ -64,13 +69,7 @@ def write_report(
     for table in made:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
-    for part in ("figures", "tables"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for old in (folder / part).iterdir():
-            if f"{part}/{old.name}" not in files:
-                old.unlink()  # of an arm that the study no longer has
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    _write_files(folder, files)
     sections = [
         f"# {one_line(title)}",
         _question(groups),
@@ -87,6 +86,21 @@ def write_report(
     write_text(folder / "report.html", html_page.to_html(text, one_line(title), images))
     write_text(folder / "report.md", text)
     return folder / "report.md"
+
+
+def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes figures and tables, and removes those of the report before that are no more."""
+    for part in _PARTS:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    listing = folder / _LISTING
+    before = listing.read_text().splitlines() if listing.exists() else []
+    for name in before:  # some are of a network or an arm that the study no longer has
+        part, _, file = name.partition("/")
+        if name not in files and part in _PARTS and (folder / part / file).is_file():
+            (folder / part / file).unlink()
+    write_text(listing, "".join(f"{name}\n" for name in files))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _question(groups: Sequence[Group]) -> str:
@@ -120,7 +134,8 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
         *sections,
         f"Points are percentage points. An interval is that of one comparison alone "
         f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
-        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}.",
+        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}. Numbers of seeds "
+        "are for the first step of that correction, the strictest: rather too many than too few.",
     ]
 
 

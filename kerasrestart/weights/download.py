@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import queue
-import threading
-import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 
 from kerasrestart.files import written_whole
+from kerasrestart.web import open_url
 
 _BLOCK = 2**20
 
@@ -40,7 +38,7 @@ def fetch_weights(url: str, sha256_prefix: str, timeout: float = 5.0) -> pathlib
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        with _open(url, timeout) as response, written_whole(path) as file:
+        with open_url(url, timeout) as response, written_whole(path) as file:
             while block := response.read(_BLOCK):
                 digest.update(block)
                 file.write(block)
@@ -51,28 +49,6 @@ def fetch_weights(url: str, sha256_prefix: str, timeout: float = 5.0) -> pathlib
             f"put it at {path}, or name a file of weights by its path."
         ) from error
     return path
-
-
-def _open(url: str, timeout: float) -> HTTPResponse:
-    """Opens a URL within a time that bounds the look-up of the name too, as no socket's does."""
-    answer: queue.SimpleQueue[HTTPResponse | BaseException] = queue.SimpleQueue()
-
-    def ask():
-        try:
-            answer.put(urllib.request.urlopen(url, timeout=timeout))
-        except Exception as error:
-            answer.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        response = answer.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
-    if isinstance(response, ValueError):  # a malformed proxy setting
-        raise OSError(str(response)) from response
-    if isinstance(response, BaseException):
-        raise response
-    return response
 
 
 def _digest(path: str | os.PathLike) -> str:
@@ -89,4 +65,4 @@ def _check(source: object, digest: str, prefix: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

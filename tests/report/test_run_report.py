@@ -116,6 +116,24 @@ def test_figures_mark_the_restarts_where_they_were(folder):
     np.testing.assert_allclose(median.get_ydata(), [0.375 / 1.5] * 2)
 
 
+def test_an_epoch_that_was_not_scored_has_a_column_that_is_empty(folder):
+    record = json.loads((folder / "run.json").read_text())
+    epochs = np.array([1, 3, 4])
+    scores = {"conv1": np.array([[1.0, 3.0], [1.0, 1.0], [0.0, 2.0]])}
+    drawn = run_figures.draw_run(
+        run_figures.RunCurves({"epoch": [0.0]}, record["events"], epochs, scores)
+    )
+    # Columns are epochs 2 to 5, counted from 1; 3 was not scored.
+    for name, expected in {
+        "useless": [[0.5, np.nan, 1.0, 0.0]],
+        "filters": [[0.5, np.nan, 1.0, 0.0], [1.5, np.nan, 1.0, 2.0]],
+    }.items():
+        image = drawn[name].axes[0].images[0]
+        np.testing.assert_array_equal(image.get_array().filled(np.nan), expected)
+        left, right, _, _ = image.get_extent()
+        assert (left, right) == (1.5, 5.5)
+
+
 def test_an_epoch_that_was_not_scored_has_no_line_and_a_cut_line_is_left_out(tmp_path):
     log = ScoreLog(tmp_path / "scores.jsonl")
     log.on_epoch_end(0, restart_with(0, {"conv": np.array([0.123456789])}))

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
@@ -204,32 +205,70 @@ def test_texts_tell_settings_and_restarts(run):
     [(step, table)] = run.records["settings"]
     assert step == 0
     assert table.item().decode().splitlines()[2:] == [
-        "| `learning_rate` | `0.01` |",
-        "| `init` | `he` |",
-        "| `pattern` | `a|b_c_d` |",
+        "| `learning_rate` | `0.01`    |",
+        "| `init`          | `he`      |",
+        "| `pattern`       | `a|b_c_d` |",
     ]
     told = [(step, text.item().decode()) for step, text in run.records["restart/summary"]]
     assert told == [(event.epoch, event.summary()) for event in run.restart.events]
+
+
+def test_tensorboard_shows_the_settings_as_they_are():
+    shown = markdown_to_safe_html(markdown_table(SETTINGS | {"back": r"a\|b", "tag": "<b>"}))
+    cells = re.findall("<td><code>(.*?)</code></td>", shown)
+    expected = {**SETTINGS, "back": r"a\|b", "tag": "&lt;b&gt;"}
+    assert cells == [str(cell) for row in expected.items() for cell in row]
 
 
 def test_pictures_frame_the_restarted_filters_and_differ_in_them_alone(run):
     before, after = (run.records[f"filters/conv1/{when}"] for when in ("1_before", "2_after"))
     assert [step for step, _ in before] == [step for step, _ in after] == [1, 3]
     for event, (_, old), (_, new) in zip(run.restart.events, before, after, strict=True):
-        old, new = tiles_of(old), tiles_of(new)
+        old, new = tiles_of(old, 50), tiles_of(new, 50)
         restarted = event.layers["conv1"].filters
         for tiles in (old, new):
             assert [k for k in range(6) if (tiles[k, :2] == FRAME).all()] == restarted
         assert [k for k in range(6) if (old[k] != new[k]).any()] == restarted
 
 
-def tiles_of(image):
-    """The 6 tiles of 50 x 50 pixels of a picture of conv1, which has 4 columns and 2 rows."""
+def tiles_of(image, side):
+    """The tiles of a picture of 6 filters, which has 4 columns and 2 rows of them."""
     width, height, png = image
     picture = tf.io.decode_png(png).numpy()
-    assert picture.shape == (100, 200, 3)
-    assert (int(width), int(height)) == (200, 100)
-    return picture.reshape(2, 50, 4, 50, 3).swapaxes(1, 2).reshape(8, 50, 50, 3)[:6]
+    assert picture.shape == (2 * side, 4 * side, 3)
+    assert (int(width), int(height)) == (4 * side, 2 * side)
+    return picture.reshape(2, side, 4, side, 3).swapaxes(1, 2).reshape(8, side, side, 3)[:6]
+
+
+@pytest.mark.parametrize(
+    ("first", "side", "one_number_each"),
+    [
+        # A filter of a separable convolution is a column of its 1 x 1 kernel: one number is drawn.
+        (lambda: layers.SeparableConv2D(6, 3, name="first"), 40 + 8, True),
+        (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, name="first"), 3 * 14 + 8, False),
+        (lambda: layers.Conv2DTranspose(6, 3, name="first"), 3 * 14 + 8, False),
+    ],
+    ids=["separable", "depthwise", "transposed"],
+)
+def test_filters_are_pictured_whatever_way_their_kernel_lies(
+    first, side, one_number_each, tmp_path
+):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), first(), layers.GlobalAveragePooling2D(), layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    restart = restarts(RestartTensorBoard(tmp_path), max_restarts=1)
+    fit(model, restart, epochs=4)
+    records = read(tmp_path)
+    restarted = restart.events[0].layers["first"].filters
+    assert len(restarted) == 2
+    [(_, old)], [(_, new)] = (records[f"filters/first/{when}"] for when in ("1_before", "2_after"))
+    old, new = tiles_of(old, side), tiles_of(new, side)
+    for tiles in (old, new):
+        assert [k for k in range(6) if (tiles[k, :2] == FRAME).all()] == restarted
+    changed = [k for k in range(6) if (old[k] != new[k]).any()]
+    assert set(changed) <= set(restarted) if one_number_each else changed == restarted
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
@@ -345,10 +384,10 @@ def test_a_layer_of_zero_scores_is_told_as_zero():
 def test_a_table_keeps_its_two_columns_whatever_the_values():
     rows = markdown_table({"none": None, "empty": "", "lines": "a\nb", "tick": "`"}).splitlines()
     assert rows == [
-        "| setting | value |",
-        "|---|---|",
-        "| `none` | `None` |",
-        "| `empty` |  |",
-        "| `lines` | `a b` |",
-        "| `tick` | `'` |",
+        "| setting | value  |",
+        "| ------- | ------ |",
+        "| `none`  | `None` |",
+        "| `empty` |        |",
+        "| `lines` | `a b`  |",
+        "| `tick`  | `'`    |",
     ]

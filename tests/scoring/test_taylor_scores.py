@@ -408,7 +408,72 @@ def test_scoring_a_model_that_is_not_compiled_is_refused(images):
         kr.score_filters(plain, *images)
 
 
-def test_weights_beside_a_dataset_are_not_silently_dropped(images):
-    dataset = tf.data.Dataset.from_tensor_slices(images).batch(8)
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of 8, the last one shorter."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // 8)
+
+    def __getitem__(self, number):
+        return tuple(array[8 * number : 8 * number + 8] for array in self.arrays)
+
+
+class Endless(Batches):
+    num_batches = None
+
+
+@pytest.mark.parametrize(
+    "make", [lambda *a: tf.data.Dataset.from_tensor_slices(a).batch(8), Batches]
+)
+def test_weights_beside_a_dataset_are_not_silently_dropped(make, images):
     with pytest.raises(ValueError, match="sample_weight"):
-        kr.score_filters(network(conv()), dataset, sample_weight=np.zeros(20))
+        kr.score_filters(network(conv()), make(*images), sample_weight=np.zeros(20))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_of_keras_are_scored_as_the_arrays_they_come_of(weighted, images, randomized):
+    model = randomized(network(conv(activation="relu")))
+    weights = np.linspace(0, 2, len(images[1]), dtype="float32") if weighted else None
+    expected = kr.score_filters(model, *images, sample_weight=weights, batch_size=8)
+    batches = Batches(*images, weights) if weighted else Batches(*images)
+    np.testing.assert_allclose(
+        kr.score_filters(model, batches)["conv"], expected["conv"], rtol=1e-6
+    )
+    means, expected = (kr.mean_inputs(model, x)["logits"] for x in (Batches(images[0]), images[0]))
+    np.testing.assert_allclose(means, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x,
+        lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8),
+        lambda x: tf.data.Dataset.from_tensor_slices((x,)).batch(8),
+        Batches,
+    ],
+    ids=["arrays", "data set", "data set of tuples", "PyDataset"],
+)
+@pytest.mark.parametrize("criterion", ["taylor", "taylor_weight", "gradient"])
+def test_without_targets_a_criterion_of_the_loss_is_refused_in_one_line(make, criterion, images):
+    model = network(conv())
+    with pytest.raises(ValueError, match=f"'{criterion}' needs targets.*y=None$") as error:
+        kr.score_filters(model, make(images[0]), criterion=criterion)
+    assert "\n" not in str(error.value)
+    assert kr.score_filters(model, make(images[0]), criterion="activation")
+
+
+def test_examples_of_another_kind_are_refused_in_one_line(images):
+    model = network(conv())
+    generator = (images for _ in range(1))
+    for received in (generator, [images[0], None], "images"):
+        with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
+            kr.score_filters(model, received, images[1])
+        with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
+            kr.mean_inputs(model, received)
+    assert next(generator) is images  # no batch was taken
+    with pytest.raises(ValueError, match="an end"):
+        kr.score_filters(model, Endless(*images))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.integrate import quad
 
 from kerasrestart.study.statistics import (
     MOST_SEEDS,
@@ -96,7 +97,7 @@ def test_power_is_how_often_a_simulated_test_finds_the_difference():
     n, effect = 8, 0.9
     p = stats.ttest_1samp(rng.normal(effect, 1, (20_000, n)), 0, axis=1).pvalue
     assert power(n, effect) == pytest.approx(np.mean(p < 0.05), abs=0.012)
-    assert power(5, 0.0) == pytest.approx(0.05)  # no difference: as many false alarms
+    assert power(5, 0.0) == pytest.approx(0.05, abs=1e-5)  # no difference: as many false alarms
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,56 @@ def test_seeds_needed_are_the_published_numbers(effect, published):
     assert seeds_needed(2.0, -2 * effect) == published
 
 
-def test_seeds_needed_is_the_least_number_with_that_power():
+def integrated_power(n, effect, level):
+    """Power of the two-sided t test: an integral over the density of the chi distribution."""
+    edge, shift = stats.t.isf(level / 2, n - 1) / (n - 1) ** 0.5, effect * n**0.5
+
+    def found(chi):
+        beyond = stats.norm.sf(edge * chi - shift) + stats.norm.cdf(-edge * chi - shift)
+        return stats.chi.pdf(chi, n - 1) * beyond
+
+    turn = min(shift / edge, n**0.5 + 10)  # where the test begins to miss the difference
+    return quad(found, 0, turn)[0] + quad(found, turn, n**0.5 + 10)[0]
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("n", "effect"), [(2, 0.5), (2, 10.0), (4, 3.0), (8, 1.2), (30, 0.5), (300, 0.2)]
+)
+def test_power_is_the_integral_over_what_spread_is_seen(n, effect, comparisons):
+    level = 0.05 / comparisons
+    assert power(n, effect, level) == pytest.approx(integrated_power(n, effect, level), abs=1e-5)
+
+
+@pytest.mark.parametrize(("n", "effect"), [(2, 20.0), (2, 60.0), (3, 5.0), (3, 10.0)])
+def test_power_of_few_seeds_is_that_of_simulations(n, effect):
+    level = 0.05 / 7
+    p = stats.ttest_1samp(np.random.default_rng(0).normal(effect, 1, (40_000, n)), 0, axis=1).pvalue
+    assert power(n, effect, level) == pytest.approx(np.mean(p < level), abs=0.01)
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 7])
+def test_seeds_needed_is_the_least_number_with_that_power(comparisons):
+    level = 0.05 / comparisons
     for deviation in (0.1, 0.3, 1.0, 2.5):
-        n = seeds_needed(deviation, 1.0)
-        assert power(n, 1 / deviation) >= 0.8
-        assert n == 2 or power(n - 1, 1 / deviation) < 0.8
+        n = seeds_needed(deviation, 1.0, comparisons)
+        assert integrated_power(n, 1 / deviation, level) >= 0.8
+        assert n == 2 or integrated_power(n - 1, 1 / deviation, level) < 0.8
+
+
+def test_so_many_seeds_find_a_difference_after_holms_correction():
+    # One of four arms differs, by as much as the spread; the others do not.
+    rng, arms = np.random.default_rng(2), 4
+    n = seeds_needed(1.0, 1.0, arms)
+    found = {}
+    for seeds in (n, seeds_needed(1.0, 1.0)):
+        differences = rng.normal(size=(4000, arms, seeds))
+        differences[:, 0] += 1
+        p = stats.ttest_1samp(differences, 0, axis=2).pvalue
+        found[seeds] = np.mean([holm(of_study)[0] < 0.05 for of_study in p])
+    enough, too_few = found.values()
+    assert 0.79 < enough < 0.9
+    assert too_few < 0.7  # without the correction
 
 
 def test_seeds_needed_at_the_ends():

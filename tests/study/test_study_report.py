@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from synthetic_study import realistic, result
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -94,13 +95,25 @@ def test_the_same_results_give_the_same_bytes_in_another_process(made, tmp_path)
     assert [name for name in again if again[name] != before[name]] == []
 
 
-def test_what_an_arm_left_behind_is_taken_away(tmp_path, no_figures):
-    for name in ("figures/arms-gone.svg", "tables/gone.csv"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
+def test_what_an_earlier_report_left_behind_is_taken_away_and_nothing_else(tmp_path, monkeypatch):
+    drawn = ["differences", "arms-gone", "arms-folder"]
+    monkeypatch.setattr(figures, "draw", lambda groups: {name: Figure() for name in drawn})
     report(tmp_path)
-    assert not [name for name in files(tmp_path) if "gone" in name]
-    assert "tables/differences.csv" in files(tmp_path)
+    assert "figures/arms-gone.png" in files(tmp_path)
+    foreign = {"figures/arms-mine.svg", "tables/mine.csv", "tables/notes/mine.txt"}
+    foreign.add("figures/arms-folder.svg/mine.txt")
+    (tmp_path / "figures/arms-folder.svg").unlink()
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    drawn[1:] = []
+    report(tmp_path)
+    again = files(tmp_path)
+    assert not [name for name in again if "gone" in name]
+    assert {name for name, content in again.items() if content == b"mine"} == foreign
+    assert "tables/differences.csv" in again
+    report(tmp_path)
+    assert files(tmp_path) == again
 
 
 class Page(html.parser.HTMLParser):

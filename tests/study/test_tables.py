@@ -2,8 +2,11 @@
 
 import csv
 import io
+import re
 
+import numpy as np
 import pytest
+from scipy import stats
 from synthetic_study import result
 
 from kerasrestart.study import tables
@@ -50,7 +53,26 @@ def test_verdicts_go_by_holms_correction_over_the_arms_of_a_model():
     assert he.verdict == "not told apart"
     assert "not told apart with 3 seeds: +3.00 points" in he.sentence()
     assert "p = 0.07 after Holm" in he.sentence()
-    assert "10 seeds would be needed to find a true difference of one point" in he.sentence()
+    needed = re.search(r"(\d+) seeds would be needed to find a true difference", he.sentence())
+    assert int(needed[1]) == he.seeds_needed > 10  # by the correction for two; 10 is for one alone
+    assert "at a level of 5% / 2, Holm's first and strictest step." in he.sentence()
+    # The differences have a deviation of 1: so many seeds are the least whose test at 2.5 % has a
+    # power of 80 %.
+    powers = {n: simulated_power(n, 0.025) for n in (he.seeds_needed - 1, he.seeds_needed)}
+    assert powers[he.seeds_needed - 1] < 0.8 < powers[he.seeds_needed]
+
+
+def simulated_power(n, level):
+    """How often a t test of `n` differences finds that their mean, 1 deviation, is not 0."""
+    differences = np.random.default_rng(n).normal(1, 1, (200_000, n))
+    return np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < level)
+
+
+def test_one_arm_alone_needs_no_correction():
+    runs = [*RUNS[:3], *(result("he", s, (0.6, 0.72 + 0.07 * s)) for s in range(3))]
+    (_, he) = compare(runs)[0].arms
+    assert (he.verdict, he.comparisons) == ("not told apart", 1)
+    assert he.sentence().endswith("with a power of 80% at a level of 5%.")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Examples as batches, in whatever form they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -> tf.data.Dataset:
+    """Makes batches of what was given as `x`, in order.
+
+    Args:
+        x: Arrays, or a structure of them; or batches that hold all there is: a `tf.data.Dataset` or
+            a `keras.utils.PyDataset`.
+        y: Targets, where `x` is arrays. Defaults to None: there are none.
+        sample_weight: Weights of the examples, where `x` and `y` are arrays. Defaults to None.
+        size: Examples in a batch, where `x` is arrays.
+
+    Returns:
+        Batches `(x,)`, `(x, y)` or `(x, y, sample_weight)`; a `tf.data.Dataset` as it is.
+
+    Raises:
+        TypeError: `x` is something else.
+        ValueError: `y` or `sample_weight` stand beside batches; or a `PyDataset` has no batch, or
+            no end.
+    """
+    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "y and sample_weight go with arrays: a data set holds its own. Received both."
+            )
+        return x if isinstance(x, tf.data.Dataset) else _from_py_dataset(x)
+    for leaf in keras.tree.flatten(x):
+        if not getattr(leaf, "shape", ()):
+            raise TypeError(
+                "x must be arrays, a tf.data.Dataset or a keras.utils.PyDataset. Received: "
+                f"{type(leaf).__name__}"
+            )
+    return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
+
+
+def has_targets(batches: tf.data.Dataset) -> bool:
+    """Whether batches hold targets beside the inputs."""
+    return keras.utils.unpack_x_y_sample_weight(batches.element_spec)[1] is not None
+
+
+def _from_py_dataset(source: keras.utils.PyDataset) -> tf.data.Dataset:
+    count = source.num_batches
+    if not count:
+        raise ValueError(f"x must have batches, and an end. Received: num_batches={count}")
+
+    def batch(number: int) -> tuple[Any, ...]:
+        return _present(*keras.utils.unpack_x_y_sample_weight(source[number]))
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        return map(batch, range(count))
+
+    def spec(array: Any) -> tf.TensorSpec:
+        tensor = tf.convert_to_tensor(array)
+        return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
+
+    signature = keras.tree.map_structure(spec, batch(0))
+    made = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return made.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _present(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
+    """What there is of a batch. As tuples: tf.data would stack a list of inputs into one."""
+    parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+    return keras.tree.lists_to_tuples(parts)
