@@ -16,7 +16,7 @@ from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.slots import check_second_moment, check_slots
+from kerasrestart.restart.slots import build_optimizer, check_second_moment, check_slots
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
 
@@ -64,6 +64,8 @@ class RestartRule:
     def scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         """Makes the scorer of a model, once it is clear that the model can be restarted so.
 
+        The optimizer is built where it is not yet.
+
         Args:
             model: A compiled model.
 
@@ -90,6 +92,7 @@ class RestartRule:
             if shared:
                 scorer = self._scorer(model, free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
+        build_optimizer(model)  # else unknown slots would come to light at the first restart
         check_slots(model.optimizer)
         if not self.is_control:
             surgery.check_draw(

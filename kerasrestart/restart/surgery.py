@@ -230,9 +230,8 @@ def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.nda
 
 def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
     """Refuses `outgoing="zero"` where Adafactor would turn the kernel into NaN; ValueError."""
-    adafactor = optimizer is not None and isinstance(
-        slots.unwrap(optimizer), keras.optimizers.Adafactor
-    )
+    found = [] if optimizer is None else slots.leaves(optimizer)
+    adafactor = any(isinstance(leaf, keras.optimizers.Adafactor) for leaf in found)
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
