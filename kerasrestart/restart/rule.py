@@ -104,12 +104,12 @@ class RestartRule:
             check_compensation(scorer.survey)
         return scorer, list(shared)
 
-    def _scorer(self, model: keras.Model, only: str | Sequence[str] | None) -> Scorer:
+    def _scorer(self, model: keras.Model, layers: str | Sequence[str] | None) -> Scorer:
         return Scorer(
             model,
             self.criterion,
             seed=self.seed,
-            only=only,
+            layers=layers,
             with_mean_inputs=self.compensate_bias,
         )
 

@@ -62,7 +62,7 @@ def score_filters(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
-    scorer = Scorer(model, criterion, seed=seed, only=layers)
+    scorer = Scorer(model, criterion, seed=seed, layers=layers)
     if not criterion.needs_step:
         return scorer.result()
     if x is None:
