@@ -105,8 +105,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "init",
         "uniform",
         names.INITIALIZERS,
-        "What useless filters are initialised with; none: the control, which restarts the learning "
-        "rate and no filter.",
+        "What useless filters are initialised with. Controls: none restarts the learning rate and "
+        "no filter; slots restarts the optimizer's memory of them and no weight.",
         **into,
     )
     flags.DEFINE_enum("criterion", "taylor", names.CRITERIA, "What filters are scored by.", **into)
@@ -208,7 +208,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "stop_on_repeat",
         True,
         "End the restarts when the same filters are selected as the last time, as the paper does. "
-        "Without it all arms of a comparison make --max_restarts.",
+        "Without it all arms of a comparison make --max_restarts, as --init=none always does; "
+        "--init=slots does not.",
         **into,
     )
     flags.DEFINE_integer("round_epochs", 15, "Epochs of a round with --trigger=epochs.", **whole)

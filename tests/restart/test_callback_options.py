@@ -484,8 +484,12 @@ def test_an_initializer_that_fails_on_a_later_layer_does_so_before_training(imag
 
 
 @pytest.mark.parametrize("initializer", ["clone", "norm_matched", "orthogonal_to_survivors"])
-@pytest.mark.parametrize("begins", ["single", "zero"])
-def test_a_layer_that_could_not_be_drawn_for_yet_does_not_end_training(initializer, begins, images):
+@pytest.mark.parametrize(
+    ("begins", "outgoing"), [("single", "keep"), ("single", "zero"), ("zero", "keep")]
+)
+def test_a_layer_that_could_not_be_drawn_for_yet_does_not_end_training(
+    initializer, begins, outgoing, images
+):
     """One filter, of which none is ever taken; or weights of zero, which training changes."""
     image = keras.Input((8, 8, 2))
     first = (
@@ -497,7 +501,8 @@ def test_a_layer_that_could_not_be_drawn_for_yet_does_not_end_training(initializ
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01), loss=loss)
-    restart, _ = train(images, model, initializer=initializer, fraction=0.25)
+    options = {"initializer": initializer, "outgoing": outgoing, "fraction": 0.25}
+    restart, _ = train(images, model, **options)
     taken = {name for event in restart.events for name in event.layers}
     assert taken == ({"b"} if begins == "single" else {"a", "b"})
 
