@@ -23,8 +23,12 @@ def main(argv: list[str]) -> None:
     del argv
     set_up_tensorflow()
     try:
+        chosen = settings.RunSettings.from_flags(flags.FLAGS)
+    except flags.Error as error:
+        fail(str(error), status=2)
+    try:
         with interruptible():
-            _run(settings.RunSettings.from_flags(flags.FLAGS))
+            _run(chosen)
     except (ValueError, OSError, RunStoppedError) as error:
         logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
         fail(str(error), getattr(error, "status", 1))

@@ -20,7 +20,8 @@ def parse_settings(arguments: Sequence[str]) -> RunSettings:
             default.
 
     Raises:
-        absl.flags.Error: A flag is not known, its value is wrong, or an argument is no flag.
+        absl.flags.Error: A flag is not known, its value is wrong or does not go with another, or an
+            argument is no flag.
     """
     values = flags.FlagValues()
     define_flags(values)
@@ -104,8 +105,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "init",
         "uniform",
         names.INITIALIZERS,
-        "What useless filters are initialised with; none: the control, which restarts the learning "
-        "rate and no filter.",
+        "What useless filters are initialised with. Controls: none restarts the learning rate and "
+        "no filter; slots restarts the optimizer's memory of them and no weight.",
         **into,
     )
     flags.DEFINE_enum("criterion", "taylor", names.CRITERIA, "What filters are scored by.", **into)
@@ -207,7 +208,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "stop_on_repeat",
         True,
         "End the restarts when the same filters are selected as the last time, as the paper does. "
-        "Without it all arms of a comparison make --max_restarts.",
+        "Without it all arms of a comparison make --max_restarts, as --init=none always does; "
+        "--init=slots does not.",
         **into,
     )
     flags.DEFINE_integer("round_epochs", 15, "Epochs of a round with --trigger=epochs.", **whole)
@@ -306,14 +308,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.register_validator("label_noise", _is_share, "must lie between 0 and 1", **into)
     flags.register_validator("threshold", _is_share, "must lie between 0 and 1", **into)
-    flags.register_validator("cap", _is_share, "must lie between 0 and 1", **into)
-    flags.register_validator("layers", _is_pattern, "must be a regular expression", **into)
-    flags.register_multi_flags_validator(
-        ["fraction", "threshold"],
-        lambda v: v["fraction"] is None or v["threshold"] is None,
-        "--fraction and --threshold are two rules of selection: expected one of them",
-        **into,
+    flags.register_validator(
+        "cap", lambda v: v is None or 0 < v <= 1, "must be above 0 and at most 1", **into
     )
+    flags.register_validator("layers", _is_pattern, "must be a regular expression", **into)
     flags.register_validator(
         "monitor",
         lambda v: v.removeprefix("val_") in ("loss", "accuracy"),

@@ -9,7 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from kerasrestart.restart.selection import DEFAULT_FRACTION
+from kerasrestart.names import REVERSED
+from kerasrestart.restart.combinations import check_combination
+from kerasrestart.restart.selection import DEFAULT_FRACTION, Selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,37 @@ class RunSettings:
 
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> RunSettings:
-        """Reads the settings off parsed flags."""
+        """Reads the settings off parsed flags.
+
+        Raises:
+            absl.flags.IllegalFlagValueError: Two of them do not go together.
+        """
         chosen = {field.name: values[field.name].value for field in dataclasses.fields(cls)}
         if chosen["fraction"] is None and chosen["threshold"] is None:
             chosen["fraction"] = DEFAULT_FRACTION  # so that a record tells what was done
-        return cls(**chosen)
+        settings = cls(**chosen)
+        settings._check_combination()
+        return settings
+
+    def _check_combination(self) -> None:
+        try:
+            selection = Selection(
+                self.fraction,
+                self.threshold,
+                self.scope,
+                self.cap,
+                self.normalize,
+                min_survivors=self.min_survivors,
+            )
+            check_combination(
+                selection,
+                initializer=self.init,
+                reverses=self.criterion.startswith(REVERSED),
+                outgoing=self.outgoing,
+                compensate_bias=self.compensate_bias,
+            )
+        except ValueError as error:
+            raise flags.IllegalFlagValueError(_in_flags(str(error))) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON knows them."""
@@ -110,6 +138,13 @@ def as_flag(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     return f"--{name}={value}"
+
+
+def _in_flags(message: str) -> str:
+    """A message about arguments of `PartialRestart` in terms of flags."""
+    message = message.replace("initializer=", "init=")
+    names = "|".join(RunSettings.__dataclass_fields__)
+    return re.sub(rf"\b({names})=", r"--\1=", message)
 
 
 def is_plain_name(value: str) -> bool:

@@ -1,7 +1,10 @@
 """The flags of a run: whatever is typed is taken or refused, and never a traceback."""
 
+import dataclasses
+import functools
 import math
 
+import keras
 import pytest
 from absl import flags
 from hypothesis import given
@@ -9,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kerasrestart import run_flags, settings
+from kerasrestart.build import restart_callback
 
 NAMES = list(settings.RunSettings.__dataclass_fields__)
 ODD = ["", "0", "-0", "-1", "2", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0", "("]
@@ -53,6 +57,54 @@ def test_an_odd_value_of_any_flag_is_taken_as_it_is_meant_or_refused(name):
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_any_values_are_taken_as_they_are_meant_or_refused(typed):
     check(typed)
+
+
+RESTARTS = {
+    "init": ["uniform", "none", "slots", "zeros", "clone"],
+    "criterion": ["taylor", "reversed_taylor", "reversed_random"],
+    "fraction": [None, 0.25],
+    "threshold": [None, 0.5],
+    "scope": ["layer", "global"],
+    "cap": [None, 0.0, 0.5, 1.0],
+    "normalize": ["none", "l2"],
+    "outgoing": ["keep", "zero"],
+    "compensate_bias": [False, True],
+}
+
+
+@functools.cache
+def network():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(8, 3, activation="relu"),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+@given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in RESTARTS.items()}))
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_flags_of_a_restart_are_refused_where_the_callback_refuses_them(options):
+    """Not later: what the flags take, the callback and a network with room for it take."""
+    typed = {name: value for name, value in options.items() if value is not None}
+    told = ""
+    try:
+        chosen = parsed(*(settings.as_flag(name, value) for name, value in typed.items()))
+    except flags.Error as error:
+        told = str(error)
+    if not told:
+        restart_callback(chosen).check(network())
+        return
+    assert "\n" not in told
+    assert any(f"--{name}" in told for name in typed)
+    with pytest.raises(ValueError, match=r"[Rr]eceived"):
+        restart_callback(dataclasses.replace(parsed(), **options))
 
 
 @pytest.mark.parametrize("name", NAMES)

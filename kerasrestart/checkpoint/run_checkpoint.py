@@ -16,6 +16,7 @@ from kerasrestart.checkpoint.starting_point import StartingPoint
 from kerasrestart.checkpoint.state_file import StateError, write_state
 from kerasrestart.files import sync_folder
 from kerasrestart.restart.records import RestartState
+from kerasrestart.restart.slots import build_optimizer
 
 if TYPE_CHECKING:
     from kerasrestart.report.round_evaluator import RoundEvaluator
@@ -72,7 +73,7 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Writes the state that the run begins with, unless it has one already."""
-        _build_optimizer(self.model)  # that of a state has all its variables from the beginning
+        build_optimizer(self.model)  # that of a state has all its variables from the beginning
         if self.epochs_saved is None:
             self._write(next_epoch=self._first_epoch, done=False)
 
@@ -123,7 +124,7 @@ def take_up(
     Raises:
         StateError: The state is that of another model or optimizer.
     """
-    _build_optimizer(model)
+    build_optimizer(model)
     variables = [*model.variables, *model.optimizer.variables]
     try:
         if len(content["variables"]) != len(variables):
@@ -146,12 +147,6 @@ def take_up(
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     restart.resume(state, _part(arrays, "scores/"))
-
-
-def _build_optimizer(model: keras.Model) -> None:
-    if not model.optimizer.built:
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -47,12 +47,26 @@ class Path:
     def obstacle(self) -> str | None:
         """Why these readers' weights cannot be set to zero; None if they can."""
         if self.escapes:
-            return f"its channels go into {', '.join(self.escapes)}"
+            return f"its channels go into {listed(self.escapes)}"
         if self.shared_with:
-            return f"its channels are shared with {', '.join(self.shared_with)}"
+            return f"its channels are shared with {listed(self.shared_with)}"
         if fixed := [r.layer.name for r in self.readers if not _learns(r.layer)]:
-            return f"its channels are read by {', '.join(fixed)}, of fixed weights"
+            return f"its channels are read by {listed(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"
+
+
+def listed(names: Sequence[str], width: int = 60) -> str:
+    """Names in a row, or as many of them as there is room for: "relu3, conv7 and 5 more".
+
+    Args:
+        names: One at least comes out.
+        width: How many characters there is room for, but for the last words. Defaults to 60.
+    """
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= width:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
 
 
 def united(readings: Sequence[Reading]) -> tuple[Reading, ...]:

@@ -89,18 +89,18 @@ class Survey:
     left_out: dict[str, str]
 
 
-def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Survey:
+def survey(model: keras.Model, layers: str | Sequence[str] | None = None) -> Survey:
     """Looks for all layers with filters in a model.
 
     Args:
         model: A built Functional or Sequential model.
-        only: Which layers are to be restarted: their names, or a regular expression that a whole
+        layers: Which layers are to be restarted: their names, or a regular expression that a whole
             name matches. Defaults to None: all convolutions, of any kind, and no dense layers.
 
     Raises:
         TypeError: The model has no graph.
-        ValueError: Two layers with filters bear the same name; `only` names no layer with filters,
-            or one that cannot be restarted; or there is none at all.
+        ValueError: Two layers with filters bear the same name; `layers` names no layer with
+            filters, or one that cannot be restarted; or there is none at all.
     """
     graph = Graph(model)
     sites: dict[str, Site] = {}
@@ -108,7 +108,7 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
     for call in graph.calls:
         layer = call.operation
         if call.occurrence == 0 and _hides_filters(layer):
-            left_out[layer.name] = "has convolutions inside, which are not followed"
+            left_out[layer.name] = "has convolutions inside, out of reach"
         if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
             continue
         if layer.name in sites or layer.name in left_out:
@@ -116,12 +116,12 @@ def survey(model: keras.Model, only: str | Sequence[str] | None = None) -> Surve
                 f"Two layers of model '{model.name}' are named '{layer.name}'. Filters are found "
                 "by the name of their layer: give each layer its own name."
             )
-        reason = _cannot(graph, layer) or _not_chosen(layer, only)
+        reason = _cannot(graph, layer) or _not_chosen(layer, layers)
         if reason is None:
             sites[layer.name] = _site(graph, layer)
         else:
             left_out[layer.name] = reason
-    named = [] if only is None or isinstance(only, str) else only
+    named = [] if layers is None or isinstance(layers, str) else layers
     for name in named:
         if name not in sites:
             why = left_out.get(name, f"expected some of {[*sites, *left_out]}")
@@ -152,12 +152,12 @@ def _cannot(graph: Graph, layer: layers.Layer) -> str | None:
     return None
 
 
-def _not_chosen(layer: layers.Layer, only: str | Sequence[str] | None) -> str | None:
-    if only is None:
+def _not_chosen(layer: layers.Layer, chosen: str | Sequence[str] | None) -> str | None:
+    if chosen is None:
         dense = isinstance(layer, layers.Dense)
-        return "is a dense layer, and only convolutions are restarted by default" if dense else None
-    chosen = re.fullmatch(only, layer.name) if isinstance(only, str) else layer.name in only
-    return None if chosen else "is not among the chosen layers"
+        return "is a dense layer (layers='.*' takes these too)" if dense else None
+    takes = re.fullmatch(chosen, layer.name) if isinstance(chosen, str) else layer.name in chosen
+    return None if takes else "is not among the chosen layers"
 
 
 def _site(graph: Graph, layer: layers.Layer) -> Site:

@@ -6,20 +6,39 @@ from collections.abc import Iterable
 
 import keras
 
-from kerasrestart.restart.slots import unwrap
+from kerasrestart.restart.slots import leaves, unwrap
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
-    """The present learning rate; None where a schedule or a function rules it."""
-    rate = unwrap(optimizer).get_config()["learning_rate"]
-    if not isinstance(rate, int | float):
+    """The present learning rate; None where a schedule or a function rules it.
+
+    That of a `MultiOptimizer` is the highest of its optimizers'; None where it does not know these
+    yet, since it is made with a function and not built.
+    """
+    rates = [leaf.get_config().get("learning_rate") for leaf in leaves(optimizer)]
+    if not rates or not all(isinstance(rate, int | float) for rate in rates):
         return None
-    return float(f"{rate:.7g}")  # it is held in float32: 0.01, not 0.009999999776482582
+    return _plain(max(rates))
 
 
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
-    """Sets the learning rate of an optimizer that was made with a number."""
-    unwrap(optimizer).learning_rate = rate
+    """Sets the learning rate of an optimizer for which `learning_rate_of` has one.
+
+    The optimizers of a `MultiOptimizer` keep the ratio of their rates, so that each has its own
+    again when `rate` is what it was.
+    """
+    parts, highest = leaves(optimizer), learning_rate_of(optimizer)
+    if len(parts) == 1:
+        parts[0].learning_rate = rate
+    elif highest:
+        for part in parts:
+            own = part.get_config()["learning_rate"]
+            part.learning_rate = _plain(own * (rate / highest))
+
+
+def _plain(rate: float) -> float:
+    """A rate as it was written: 0.01, not 0.009999999776482582, as float32 holds it."""
+    return float(f"{rate:.7g}")
 
 
 def scale_learning_rate(

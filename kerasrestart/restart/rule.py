@@ -9,14 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasrestart.names import SLOTS
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.sites import Survey
 from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart.combinations import check_combination
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.slots import check_second_moment, check_slots
+from kerasrestart.restart.slots import build_optimizer, check_second_moment, check_slots
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
 
@@ -26,7 +28,7 @@ class RestartRule:
     """The arguments of `PartialRestart` that say what a restart does; they are described there.
 
     Raises:
-        ValueError: An argument is not known, or out of range.
+        ValueError: An argument is not known, out of range, or goes with no other that is given.
     """
 
     initializer: Any
@@ -41,17 +43,15 @@ class RestartRule:
     seed: int
 
     def __post_init__(self):
-        initializers.get(self.initializer)
-        criteria.get(self.criterion)
-        surgery.check_outgoing(self.outgoing, compensates=self.compensate_bias)
-        if initializers.get(self.initializer) is initializers.slots:
-            surgery.check_slots_alone(self.outgoing)
+        keeps = initializers.get(self.initializer) is initializers.slots
+        check_combination(
+            self.selection,
+            initializer=SLOTS if keeps else self.initializer,
+            reverses=criteria.get(self.criterion).reversed,
+            outgoing=self.outgoing,
+            compensate_bias=self.compensate_bias,
+        )
         check_second_moment(self.second_moment)
-        if criteria.get(self.criterion).reversed and self.selection.threshold is not None:
-            raise ValueError(
-                "threshold is a share of the mean score, and needs scores of 0 or more: expected a "
-                f"fraction with a reversed criterion. Received threshold={self.selection.threshold}"
-            )
         for name in ("grace_restarts", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more. Received: {getattr(self, name)}")
@@ -68,6 +68,8 @@ class RestartRule:
 
     def scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         """Makes the scorer of a model, once it is clear that the model can be restarted so.
+
+        The optimizer is built where it is not yet.
 
         Args:
             model: A compiled model.
@@ -95,23 +97,22 @@ class RestartRule:
             if shared:
                 scorer = self._scorer(model, free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
+        build_optimizer(model)  # else unknown slots would come to light at the first restart
         check_slots(model.optimizer)
         if not self.is_control:
-            surgery.check_draw(
-                next(iter(scorer.sites.values())), self.initializer, outgoing=self.outgoing
-            )
+            surgery.check_draws(scorer.sites.values(), self.initializer, outgoing=self.outgoing)
         if self.outgoing == "zero":
             surgery.check_adafactor(model.optimizer, self.second_moment)
         if self.compensate_bias:
             check_compensation(scorer.survey)
         return scorer, list(shared)
 
-    def _scorer(self, model: keras.Model, only: str | Sequence[str] | None) -> Scorer:
+    def _scorer(self, model: keras.Model, layers: str | Sequence[str] | None) -> Scorer:
         return Scorer(
             model,
             self.criterion,
             seed=self.seed,
-            only=only,
+            layers=layers,
             with_mean_inputs=self.compensate_bias,
         )
 

@@ -90,7 +90,7 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
         ValueError: It keeps variables that are not known here, or one of another shape.
     """
     known = set()
-    for leaf in _leaves(optimizer):
+    for leaf in leaves(optimizer):
         for variable in leaf._trainable_variables if leaf.built else ():
             for slot, rule, _ in _find(leaf, variable):
                 _check_shape(leaf, variable, slot, rule)
@@ -106,6 +106,13 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
             f"({', '.join(name for name in SLOTS if name != 'Optimizer')}), or one derived from "
             "these that adds no slots."
         )
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Gives the optimizer of a compiled model its slots now, and not only at the first step."""
+    if not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
 
 def check_second_moment(second_moment: str) -> None:
@@ -202,8 +209,8 @@ def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that make the steps."""
+def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that make the steps: one, or those of a `MultiOptimizer`."""
     inner = unwrap(optimizer)
     if isinstance(inner, _keras_class("MultiOptimizer")):
         return list(inner.optimizers)
@@ -214,7 +221,7 @@ def _slots(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
     """Yields the slots of one variable, each with its rule and the optimizer that made it."""
-    for leaf in _leaves(optimizer):
+    for leaf in leaves(optimizer):
         if leaf.built:
             yield from _find(leaf, variable)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.names import OUTGOING
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
+from kerasrestart.restart.combinations import check_outgoing, check_slots_alone
 from kerasrestart.restart.compensation import compensations
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.seeds import derive_seed
@@ -120,46 +120,39 @@ def restart_filters(
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 
-def check_draw(site: Site, initializer: Any, *, outgoing: str) -> None:
-    """Draws a filter as a trial, and drops it.
+def check_draws(sites: Iterable[Site], initializer: Any, *, outgoing: str) -> None:
+    """Draws half of the filters of each layer as a trial, and drops them.
+
+    It is tried on made-up weights: the present ones may be zero, but not when a restart comes.
+    Layers with kernels of the same shape are tried as one; a layer of one filter loses none ever.
 
     Args:
-        site: The layer to draw it for.
+        sites: The layers to draw for.
         initializer: As in `restart_filters`, not `none`.
         outgoing: As in `restart_filters`.
 
     Raises:
-        ValueError: The initializer cannot draw for this layer; or draws zeros, with
-            `outgoing="zero"`.
+        ValueError: The initializer cannot draw for such a layer; or draws zeros, with
+            `outgoing="zero"`. An error of an initializer of one's own comes as it is, with a note
+            that names the layer.
     """
-    drawn = next(_draw(site, np.array([0]), initializers.get(initializer), 0))
-    if outgoing == "zero":
-        _check_alive(site.name, *drawn)
-
-
-def check_slots_alone(outgoing: str) -> None:
-    """Refuses `outgoing="zero"` with an initializer that keeps the weights; ValueError."""
-    if outgoing != "keep":
-        raise ValueError(
-            "initializer='slots' changes no weight: expected outgoing='keep'. "
-            f"Received: outgoing={outgoing!r}"
-        )
-
-
-def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
-    """Checks the name of an outgoing rule, and that there is something to make up for; ValueError.
-
-    Args:
-        outgoing: The name.
-        compensates: Whether biases are to take up what filters gave.
-    """
-    if outgoing not in OUTGOING:
-        raise ValueError(f"outgoing must be one of {list(OUTGOING)}. Received: {outgoing!r}")
-    if compensates and outgoing != "zero":
-        raise ValueError(
-            "A bias makes up for outgoing weights that are set to zero: expected outgoing='zero' "
-            f"with compensate_bias or mean_inputs. Received: outgoing={outgoing!r}"
-        )
+    rule = initializers.get(initializer)
+    tried = set()
+    for site in sites:
+        kernel = kernels.incoming_kernel(site.layer)
+        layout = type(site.layer), tuple(kernel.shape), kernel.value.dtype
+        if site.filters < 2 or layout in tried:
+            continue
+        tried.add(layout)
+        made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)
+        filters = np.arange(site.filters // 2)
+        try:
+            drawn = _draw_kernel(site, kernels.by_filter(site.layer, made_up), filters, rule, 0)
+        except Exception as error:
+            error.add_note(f"It came from a trial draw of the initializer for '{site.name}'.")
+            raise
+        if outgoing == "zero":
+            _check_alive(site.name, *drawn)
 
 
 def _checked(
@@ -185,18 +178,27 @@ def _draw(
     site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
     """Yields kernel and bias of a site, with new values and the mask of those."""
-    layer, axis = site.layer, site.filter_axis
-    chosen = np.zeros(site.filters, bool)
-    chosen[filters] = True
-    kernel = kernels.incoming_kernel(layer)
-    old = kernels.by_filter(layer, tf.convert_to_tensor(kernel.value))
-    new = rule(old, axis, derive_seed(seed, 0), chosen.copy())
-    yield kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(layer, filters)
+    layer = site.layer
+    kernel = tf.convert_to_tensor(kernels.incoming_kernel(layer).value)
+    yield _draw_kernel(site, kernels.by_filter(layer, kernel), filters, rule, seed)
     if layer.bias is not None:
+        chosen = np.zeros(site.filters, bool)
+        chosen[filters] = True
         keeps = rule is initializers.slots
         bias_rule = rule if keeps else initializers.from_keras(layer.bias_initializer)
         new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
         yield layer.bias, new, chosen
+
+
+def _draw_kernel(
+    site: Site, old: tf.Tensor, filters: np.ndarray, rule: initializers.Rule, seed: int
+) -> tuple[keras.Variable, tf.Tensor, np.ndarray]:
+    """The kernel of a site, with new values and the mask of those; `old` is it by filter."""
+    chosen = np.zeros(site.filters, bool)
+    chosen[filters] = True
+    kernel = kernels.incoming_kernel(site.layer)
+    new = rule(old, site.filter_axis, derive_seed(seed, 0), chosen)
+    return kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(site.layer, filters)
 
 
 def _renew_norms(
@@ -230,9 +232,8 @@ def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.nda
 
 def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
     """Refuses `outgoing="zero"` where Adafactor would turn the kernel into NaN; ValueError."""
-    adafactor = optimizer is not None and isinstance(
-        slots.unwrap(optimizer), keras.optimizers.Adafactor
-    )
+    found = [] if optimizer is None else slots.leaves(optimizer)
+    adafactor = any(isinstance(leaf, keras.optimizers.Adafactor) for leaf in found)
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "

@@ -66,7 +66,7 @@ def score_filters(
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
     if not criterion.needs_step:
-        return Scorer(model, criterion, seed=seed, only=layers).result()
+        return Scorer(model, criterion, seed=seed, layers=layers).result()
     if x is None:
         raise ValueError(f"Criterion '{criterion.name}' needs examples to score by: x is None.")
     batches = as_batches(x, y, sample_weight, size=batch_size)
@@ -75,7 +75,7 @@ def score_filters(
             f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
             "y, or a data set of batches (x, y). Received: y=None"
         )
-    scorer = Scorer(model, criterion, seed=seed, only=layers)
+    scorer = Scorer(model, criterion, seed=seed, layers=layers)
 
     @tf.function(reduce_retracing=True)
     def score_batch(x: Any, y: Any, sample_weight: Any) -> None:

@@ -46,7 +46,7 @@ class Scorer:
         model: A built Functional or Sequential model.
         criterion: See `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
         seed: Seed of a criterion that draws its scores. Defaults to 0.
-        only: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
+        layers: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
             all convolutions.
         with_mean_inputs: Whether to take the means of what the readers of filters get, too.
             Defaults to False.
@@ -77,12 +77,12 @@ class Scorer:
         criterion: str | criteria.Criterion | criteria.Saliency = "taylor",
         *,
         seed: int = 0,
-        only: str | Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         with_mean_inputs: bool = False,
     ):
         self.criterion = criteria.get(criterion)
         self.seed = seed
-        self.survey: Survey = survey(model, only)
+        self.survey: Survey = survey(model, layers)
         self.sites: dict[str, Site] = self.survey.sites
         self._sites = list(self.sites.values())
         self._weights: list[list[keras.Variable]] = []

@@ -252,6 +252,14 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
         (["--fraction=0.1", "--threshold=0.1"], "expected one of them"),
         (["--threshold=2"], "threshold"),
         (["--cap=-1"], "cap"),
+        (["--cap=0"], "cap"),
+        (["--cap=0.5"], "expected no cap. Received --fraction=0.1, --cap=0.5"),
+        (["--scope=global", "--threshold=0.1"], "expected --scope='layer'"),
+        (["--normalize=l2"], "expected --scope='global'"),
+        (["--compensate_bias"], "expected --outgoing='zero' with --compensate_bias=True"),
+        (["--init=slots", "--outgoing=zero"], "--init='slots' changes no weight"),
+        (["--init=zeros", "--outgoing=zero"], "never learn again"),
+        (["--criterion=reversed_taylor", "--threshold=0.1"], "expected a fraction"),
         (["--scope=world"], "global"),
         (["--normalize=max"], "l2"),
         (["--layers=("], "regular expression"),
@@ -299,8 +307,6 @@ def test_a_bad_value_is_refused_in_one_line_before_any_work(tmp_path, arguments,
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--cap=0.5"], "expected no cap"),
-        (["--scope=global", "--threshold=0.1"], "expected scope='layer'"),
         (["--fraction=0.001"], "raise it to 0.008"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
@@ -312,6 +318,19 @@ def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
     assert done.returncode == 1
     assert says in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_that_do_not_go_together_are_refused_without_tensorflow():
+    code = (
+        "import sys; sys.argv = ['main', '--cap=0.5']\n"
+        "from kerasrestart.main import entry_point\n"
+        "try: entry_point()\n"
+        "finally: print({'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "expected no cap" in one_line(done.stderr)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):

@@ -1,9 +1,13 @@
 """The table that tells what will be restarted."""
 
+import re
+
 import keras
+import pytest
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.network.paths import listed
 
 
 class Block(layers.Layer):
@@ -15,9 +19,9 @@ class Block(layers.Layer):
         return keras.activations.relu(self.inner(x))
 
 
-def rows(model, only=None):
+def rows(model, layers=None):
     """By layer name, the cells of its line."""
-    header, *lines = kr.describe(model, only).split("\n")
+    header, *lines = kr.describe(model, layers).split("\n")
     names = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
     starts = [header.index(name) for name in names]
     ends = [*starts[1:], None]
@@ -50,11 +54,55 @@ def test_convolutions_out_of_sight_are_told_of():
     assert list(found) == ["first", "depthwise", "second", "block", "out"]
     assert found["block"] == [
         *("Block", "", "", "", ""),
-        "left out: has convolutions inside, which are not followed",
+        "left out: has convolutions inside, out of reach",
     ]
 
 
 def test_layers_that_were_not_chosen_say_so():
-    found = rows(network(), only=["second"])
+    found = rows(network(), layers=["second"])
     assert found["first"][-1] == "left out: is not among the chosen layers"
     assert found["second"][-1] == "its channels go into block"
+
+
+def test_a_dense_layer_says_how_it_is_taken_too():
+    image = keras.Input((6, 6, 2))
+    x = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(image))
+    x = layers.Dense(5, name="hidden")(x)
+    model = keras.Model(image, layers.Dense(2, name="out")(x))
+    assert rows(model)["hidden"][-1] == "left out: is a dense layer (layers='.*' takes these too)"
+    assert rows(model, ".*")["hidden"][-1] == ""
+
+
+def test_a_wide_table_has_its_remarks_below_and_names_no_more_than_it_has_room_for():
+    model = kr.models.resnet20()
+    header, *lines = kr.describe(model).split("\n")
+    assert max(map(len, lines)) <= 120
+    assert header.endswith("  read by")
+    assert [line.split()[0] for line in lines if line[0] != " "] == [
+        layer.name for layer in model.layers if isinstance(layer, layers.Conv2D | layers.Dense)
+    ]
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("conv1 "):
+            # Nine blocks read it, and the dense layer behind them; the sums are those of the nine.
+            assert line.endswith("stage1_block1_conv1 and 9 more")
+            assert re.fullmatch(
+                "    its channels are shared with stage1_block1_conv2, .* and 7 more", below
+            )
+        if line.startswith("stage1_block2_conv1 "):
+            assert line.endswith(" stage1_block2_conv2")
+            assert not below.startswith(" ")
+    assert lines[-1] == "    left out: makes an output of the model"
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "expected"),
+    [
+        ([], 10, ""),
+        (["relu3"], 3, "relu3"),
+        (["relu3", "conv7"], 12, "relu3, conv7"),
+        (["relu3", "conv7"], 11, "relu3 and 1 more"),
+        (["relu3", "conv7", "a", "b", "c", "d", "e"], 12, "relu3, conv7 and 5 more"),
+    ],
+)
+def test_names_are_listed_as_far_as_there_is_room(names, width, expected):
+    assert listed(names, width) == expected

@@ -453,8 +453,10 @@ def test_own_function_gets_the_whole_kernel_and_gives_the_new_weights(images):
         return values * (1e-4 + seed * 1e-13)
 
     seen = list(restarted(images, by_seed))
-    trial, *calls = calls  # at the start of training, so that a function that fails does so there
-    assert trial[3] == [0]
+    trials, calls = calls[:2], calls[2:]  # before training, so that what fails does so there
+    assert [(shape, told) for shape, _, _, told in trials] == [
+        *(((3, 3, 2, 8), [0, 1, 2, 3]), ((2, 2, 8, 8), [0, 1, 2, 3])),
+    ]
     assert len(seen) == len(calls) == 4
     assert len({seed for _, _, seed, _ in calls}) == 4
     for (name, filters, new, _), (shape, axis, seed, told) in zip(seen, calls, strict=True):
@@ -462,6 +464,47 @@ def test_own_function_gets_the_whole_kernel_and_gives_the_new_weights(images):
         assert shape == {"first": (3, 3, 2, 8), "second": (2, 2, 8, 8)}[name]
         values = (1 + np.arange(np.prod(shape)).reshape(-1, 8))[:, filters]
         np.testing.assert_allclose(new, values * (1e-4 + seed * 1e-13), rtol=1e-6)
+
+
+def for_maps_only(kernel, axis, seed, chosen):
+    height, width, _, _ = kernel.shape  # a dense kernel has two axes
+    return keras.random.normal(kernel.shape, stddev=1 / (height * width), seed=seed)
+
+
+def test_an_initializer_that_fails_on_a_later_layer_does_so_before_training(images):
+    model = net()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="not enough values to unpack") as error:
+        train(images, model, initializer=for_maps_only, layers=".*")
+    assert "'hidden'" in error.value.__notes__[0]
+    assert model.optimizer.iterations == 0
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    train(images, model, initializer=for_maps_only, fraction=0.25)  # the convolutions alone
+
+
+@pytest.mark.parametrize("initializer", ["clone", "norm_matched", "orthogonal_to_survivors"])
+@pytest.mark.parametrize(
+    ("begins", "outgoing"), [("single", "keep"), ("single", "zero"), ("zero", "keep")]
+)
+def test_a_layer_that_could_not_be_drawn_for_yet_does_not_end_training(
+    initializer, begins, outgoing, images
+):
+    """One filter, of which none is ever taken; or weights of zero, which training changes."""
+    image = keras.Input((8, 8, 2))
+    first = (
+        layers.Conv2D(1, 3, name="a")
+        if begins == "single"
+        else layers.Conv2D(8, 3, kernel_initializer="zeros", name="a")
+    )
+    x = layers.Conv2D(8, 3, activation="relu", bias_initializer="ones", name="b")(first(image))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01), loss=loss)
+    options = {"initializer": initializer, "outgoing": outgoing, "fraction": 0.25}
+    restart, _ = train(images, model, **options)
+    taken = {name for event in restart.events for name in event.layers}
+    assert taken == ({"b"} if begins == "single" else {"a", "b"})
 
 
 @pytest.mark.parametrize(

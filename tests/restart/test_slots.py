@@ -159,6 +159,16 @@ def test_unknown_slots_stop_a_fit_before_its_first_step(net, images):
     assert "train_step" not in vars(model)
 
 
+def test_unknown_slots_of_an_optimizer_that_is_not_built_stop_a_fit_too():
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(1)]
+    )
+    model.compile(OwnSlots(), "mse")
+    assert not model.optimizer.built
+    with pytest.raises(ValueError, match="The slots of OwnSlots are not known"):
+        kr.PartialRestart(fraction=0.25, monitor="loss").check(model)
+
+
 def test_slots_are_found_by_identity_where_the_optimizer_has_another_order(net):
     optimizer = optimizers.SGD(0.01, momentum=0.9)
     model = net(optimizers.SGD(0.01))

@@ -201,6 +201,35 @@ def test_a_restart_resets_the_slots_of_any_optimizer(name, randomized):
     assert checked
 
 
+@pytest.mark.parametrize("name", [*NAMES, *sorted(WRAPPERS & set(dir(optimizers)))])
+def test_fit_restarts_filters_and_learning_rate_with_any_optimizer(name):
+    make = getattr(optimizers, name)
+    if name == "LossScaleOptimizer":
+        optimizer = make(optimizers.Adam(0.01))
+    elif name == "MultiOptimizer":
+        others = {"logits/.*": optimizers.SGD(0.002, momentum=0.9)}
+        optimizer = make(optimizers.OptimizerMap(optimizers.Adam(0.01), others))
+    else:
+        optimizer = make(learning_rate=0.01)
+    model = small_net()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, run_eagerly=True)  # a graph takes longer to make than to use
+    restart = kr.PartialRestart(
+        fraction=0.25,
+        monitor="loss",
+        round_epochs=2,
+        learning_rate_drops=1,
+        max_restarts=1,
+        verbose=0,
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 8)
+    logs = model.fit(x, y, epochs=4, callbacks=[restart], verbose=0).history
+    assert len(restart.events) == 1
+    assert logs["learning_rate"] == [0.01, 0.001, 0.01, 0.001]
+    assert np.isfinite(logs["loss"]).all()
+
+
 def test_each_optimizer_of_several_has_the_rules_of_its_own_class():
     if not hasattr(optimizers, "MultiOptimizer"):
         pytest.skip("this Keras has no MultiOptimizer")

@@ -123,6 +123,13 @@ def test_a_jobs_command_line_gives_its_settings_and_its_folder():
         ({"arms": ("he", "he:fraction=0.2")}, "comes twice"),
         ({"arms": ("strong:fraction=2",)}, "fraction"),
         ({"arms": ("strong:fractoin=0.2",)}, "fractoin"),
+        ({"arms": ("capped:cap=0.2",)}, "expected no cap"),
+        ({"arms": ("wide:scope=global,threshold=0.2",)}, "expected --scope='layer'"),
+        ({"arms": ("even:normalize=l2",)}, "expected --scope='global'"),
+        ({"arms": ("made_up:compensate_bias",)}, "expected --outgoing='zero'"),
+        ({"arms": ("late:init=slots,outgoing=zero",)}, "--init='slots' changes no weight"),
+        ({"arms": ("dead:init=zeros,outgoing=zero",)}, "never learn again"),
+        ({"arms": ("odd:criterion=reversed_apoz,threshold=0.2",)}, "expected a fraction"),
         ({"arms": ("../up:fraction=0.2",)}, "../up"),
         ({"networks": (".up:model=mininet",)}, "letters"),
         ({"arms": ("other:seed=3",)}, "seed"),
@@ -150,6 +157,13 @@ def test_what_cannot_be_compared_is_refused_in_one_line(arguments, told):
     with pytest.raises(PlanError) as caught:
         plan(**arguments)
     assert told in str(caught.value)
+
+
+def test_a_flag_of_all_runs_may_need_another_that_is_swept():
+    jobs = plan("--cap=0.3", sweep=("threshold=0.1,0.2",))
+    assert {(job.settings.cap, job.settings.threshold) for job in jobs if job.cell} == {
+        *((0.3, 0.1), (0.3, 0.2)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -213,6 +227,8 @@ def test_the_flagfiles_of_studies_are_plans(tmp_path, monkeypatch, name, runs):
         (("--seeds=3-1",), "seeds must be"),
         (("--seed=3",), "--seed is set by the study"),
         (("--arms=unifrom",), "unifrom"),
+        (("--dry_run", "--outgoing=zero", "--arms=slots"), "--init='slots' changes no weight"),
+        (("--dry_run", "--threshold=0.1", "--arms=reversed"), "expected a fraction"),
     ],
 )
 def test_wrong_flags_end_the_command_with_one_line(tmp_path, monkeypatch, wrong, told):
