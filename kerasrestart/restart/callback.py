@@ -54,8 +54,9 @@ class PartialRestart(keras.callbacks.Callback):
     Args:
         initializer: What the filters are initialised with: `"uniform"`, `"he"`, `"xavier"`,
             `"minmax"`, `"distribution"`, `"none"` (the control: the learning rate restarts, no
-            filter does), or any Keras initializer by name, config or instance. Defaults to
-            `"uniform"`.
+            filter does), `"slots"` (a second control: the optimizer's memory of the filters
+            restarts, their weights stay), or any Keras initializer by name, config or instance.
+            Defaults to `"uniform"`.
         criterion: What filters are scored by: a name or function, see
             `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
         fraction: Share of each layer's filters that a restart takes; this and the further rules of
@@ -279,12 +280,13 @@ class PartialRestart(keras.callbacks.Callback):
         self._resumed = state, dict(scores or {})
 
     def _scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
+        found = self.rule.scorer_for(model)  # builds the optimizer, which then knows its rates
         if learning_rate_of(model.optimizer) is None and self.schedule.learning_rate_drops:
             raise ValueError(
                 "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
                 "made with a schedule: pass it a number, or learning_rate_drops=0."
             )
-        return self.rule.scorer_for(model)
+        return found
 
     def on_train_begin(self, logs=None):
         """Finds the filters and puts the scored step under the model."""
