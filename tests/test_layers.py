@@ -8,7 +8,7 @@ import pytest
 import kerasrestart
 
 ROOT = pathlib.Path(kerasrestart.__file__).parent
-SMALL = {"names", "files", "interruption"}  # which all may import
+SMALL = {"names", "files", "web", "interruption"}  # which all may import
 BELOW = {
     "data": set(),
     "network": set(),
