@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
-from absl import flags
+from absl import app, flags
 
 
 def set_up_tensorflow() -> None:
@@ -19,6 +20,24 @@ def set_up_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def start(
+    main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] | None = None
+) -> None:
+    """Runs a program as `absl.app.run` does, whether as a module or by a console script.
+
+    absl's `--help` shows the text and flags of the module that python was started with. A console
+    script is another module, with neither.
+
+    Args:
+        main: The program's main function; its module has the text and the flags.
+        parse: What parses the command line. Defaults to `parse_or_exit`.
+    """
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main, flags_parser=parse or parse_or_exit)
 
 
 def parse_or_exit(argv: list[str]) -> list[str]:

@@ -5,10 +5,10 @@ python -m kerasrestart.main --model=mininet --init=uniform
 
 from __future__ import annotations
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from kerasrestart import data, run_flags, settings
-from kerasrestart.command_line import fail, parse_or_exit, set_up_tensorflow
+from kerasrestart.command_line import fail, set_up_tensorflow, start
 from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
 from kerasrestart.weights.locate import locate_alexnet_weights
 
@@ -61,7 +61,7 @@ def _run(chosen: settings.RunSettings) -> None:
 
 def entry_point() -> None:
     """What the console script calls."""
-    app.run(main, flags_parser=parse_or_exit)
+    start(main)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +25,19 @@ def test_onednn_is_turned_on_where_it_helps_and_nobody_has_said_otherwise(
         monkeypatch.delenv(ONEDNN)
     set_up_tensorflow()
     assert os.environ.get(ONEDNN) == then
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "flag"),
+    [
+        ("kerasrestart.main", "Trains a network, restarts", "--max_restarts"),
+        ("kerasrestart.study.__main__", "Compares ways to restart", "--arms"),
+        ("kerasrestart.report.__main__", "Writes the report of a run", "--help"),
+    ],
+)
+def test_a_console_script_shows_the_help_of_its_program(module, text, flag):
+    script = f"import sys\nfrom {module} import entry_point\nsys.exit(entry_point())"
+    command = [sys.executable, "-c", script, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.lstrip().startswith(text)
+    assert flag in done.stdout

@@ -6,11 +6,10 @@ python -m kerasrestart.report tf_logs/RUN
 from __future__ import annotations
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from kerasrestart.command_line import fail
+from kerasrestart.command_line import fail, start
 
 
 def main(argv: list[str]) -> None:
@@ -35,7 +34,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def entry_point() -> None:
     """What the console script calls."""
-    app.run(main, argv=sys.argv, flags_parser=_parse)
+    start(main, _parse)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import re
 import shlex
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from kerasrestart import run_flags, settings
-from kerasrestart.command_line import fail, parse_or_exit
+from kerasrestart.command_line import fail, start
 from kerasrestart.interruption import exit_status, interruptible
 from kerasrestart.study.plan import SET_BY_THE_STUDY, Job, PlanError, make_plan, parse_seeds
 
@@ -111,7 +111,7 @@ def _tell(line: str) -> None:
 
 def entry_point() -> None:
     """What the console script calls."""
-    app.run(main, flags_parser=parse_or_exit)
+    start(main)
 
 
 if __name__ == "__main__":
