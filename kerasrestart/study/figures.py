@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -46,7 +45,7 @@ def draw(groups: Sequence[Group]) -> dict[str, Figure]:
 
 def baselines(groups: Sequence[Group]) -> Figure:
     """Accuracy by epoch of each baseline, as the paper's figure 3."""
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for number, group in enumerate(groups):
         results = _one_of_each_seed(group)
@@ -54,7 +53,7 @@ def baselines(groups: Sequence[Group]) -> Figure:
         color, dashes = _look(number)
         band = _draw_curve(axes, curves, 1, color, dashes, f"{group.name} (n = {len(results)})")
     axes.set(xlabel="epoch", ylabel=_label(groups[0]), title="Baselines")
-    _legend(axes, f"mean over seeds; band: {band}" if band else "")
+    _legend(axes, f"mean over seeds;\nband: {band}" if band else "")
     return figure
 
 
@@ -97,7 +96,7 @@ def arms_by_epoch(group: Group) -> Figure:
         )  # fmt: skip
     upper.set(ylabel=_label(group), title=group.name, xlim=(0, None))
     lower.set(xlabel="epoch", ylabel="difference from\nthe control (points)")
-    _legend(upper, f"mean over seeds;\nband: {band}" if band else "", outside=True)
+    _legend(upper, f"mean over seeds;\nband: {band}" if band else "")
     return figure
 
 
@@ -293,9 +292,10 @@ def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _legend(axes: Axes, title: str, *, outside: bool = False) -> None:
-    place: dict[str, Any] = {"loc": "lower right"}
-    if outside:
-        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
-    axes.legend(title=title or None, title_fontsize=7.5, fontsize=8, alignment="left", **place)
+def _legend(axes: Axes, title: str) -> None:
+    """Beside the axes, where it hides no curve."""
+    axes.legend(
+        title=title or None, title_fontsize=7.5, fontsize=8, alignment="left", loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+    )  # fmt: skip
     axes.xaxis.get_major_locator().set_params(integer=True)
