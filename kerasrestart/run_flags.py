@@ -208,8 +208,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "stop_on_repeat",
         True,
         "End the restarts when the same filters are selected as the last time, as the paper does. "
-        "Without it all arms of a comparison make --max_restarts, as --init=none always does; "
-        "--init=slots does not.",
+        "Without it all arms of a comparison make --max_restarts, as --init=none and --init=slots "
+        "always do.",
         **into,
     )
     flags.DEFINE_integer("round_epochs", 15, "Epochs of a round with --trigger=epochs.", **whole)

@@ -196,11 +196,12 @@ def test_early_stopping_leaves_no_filter_restarted_for_nothing(images, first):
     np.testing.assert_allclose(loss, history.history["val_loss"][-1], rtol=1e-5)
 
 
-def test_reduce_lr_on_plateau_and_a_restart_agree_on_the_rate(images):
+@pytest.mark.parametrize("first", [True, False])
+def test_reduce_lr_on_plateau_and_a_restart_agree_on_the_rate(images, first):
     model = net()
     restart = kr.PartialRestart(fraction=0.25, monitor="loss", round_epochs=3, verbose=0)
     lower = callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9)
-    history = train(model, images, lower, restart)  # first the other, so that we have the last word
+    history = train(model, images, *((restart, lower) if first else (lower, restart)))
     rates = history.history["learning_rate"]
     # The other lowers the rate at the end of each epoch but the first; a new round begins high.
     np.testing.assert_allclose(rates[:6], [0.01, 0.01, 0.005, 0.01, 0.005, 0.0025], rtol=1e-5)
