@@ -4,6 +4,7 @@ from __future__ import annotations
 
 DATASETS = ("auto", "cifar10", "shapes")
 MODELS = ("mininet", "alexnet", "resnet20")
+ALEXNET_LEAST_SIDE = 63  # pixels: below that its last pooling has no position
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 REVERSED = "reversed_"
 _CRITERIA = (

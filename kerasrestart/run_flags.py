@@ -286,6 +286,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.register_multi_flags_validator(
+        ["model", "image_size"],
+        lambda v: v["model"] != "alexnet" or (v["image_size"] or 0) >= names.ALEXNET_LEAST_SIDE,
+        f"AlexNet needs images of at least {names.ALEXNET_LEAST_SIDE} x {names.ALEXNET_LEAST_SIDE} "
+        f"pixels, and those of the data sets are smaller: expected --image_size="
+        f"{names.ALEXNET_LEAST_SIDE} or more, such as 64, or 224 as in the paper",
+        **into,
+    )
+    flags.register_multi_flags_validator(
         ["weights", "model"],
         lambda v: v["weights"] is None or v["model"] == "alexnet",
         "--weights are for --model=alexnet",

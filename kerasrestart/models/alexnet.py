@@ -8,8 +8,7 @@ import keras
 from keras import layers
 
 from kerasrestart.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
-
-LEAST_SIDE = 63
+from kerasrestart.names import ALEXNET_LEAST_SIDE
 
 
 def alexnet(
@@ -54,10 +53,10 @@ def alexnet(
             their map to 6x6; or a file of weights cannot be used.
         OSError: The file cannot be read or downloaded.
     """
-    if min(input_shape[:2]) < LEAST_SIDE:
+    if min(input_shape[:2]) < ALEXNET_LEAST_SIDE:
         raise ValueError(
-            f"AlexNet needs images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels: give it larger "
-            f"ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
+            f"AlexNet needs images of at least {ALEXNET_LEAST_SIDE} x {ALEXNET_LEAST_SIDE} pixels: "
+            f"give it larger ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
         )
 
     pooling = {"pool_size": 3, "strides": 2}

@@ -21,6 +21,9 @@ _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", 
 
 run_flags.define_flags()
 flags.adopt_module_key_flags(run_flags)
+# What make_plan gives all runs: the checks of flags, and --help, are to know of it.
+flags.FLAGS.set_default("trigger", "epochs")
+flags.FLAGS.set_default("stop_on_repeat", False)
 flags.DEFINE_string("logdir", "tf_logs", "Folder of all studies and runs.")
 flags.DEFINE_string("study_name", None, "Folder of this study in it.", required=True)
 flags.DEFINE_string("title", None, "Head of the report. Default: made from the study's name.")

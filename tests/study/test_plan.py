@@ -208,6 +208,15 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_needs_equally_long_rounds_needs_no_further_flag(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", package_root())
+    regimes = [["--tasks=random_labels", "--monitor=accuracy"], ["--warm_start_fraction=0.5"]]
+    for regime in regimes:
+        done = study(*BASE, *regime, "--dry_run", "--arms=he", "--seeds=0", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert all("--trigger=epochs" in line for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("name", "runs"), [("table2", 3 * 3 * 7), ("table3", 5 * 3 * 4), ("small_data", 10 * 6)]
 )
