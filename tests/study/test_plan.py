@@ -218,7 +218,13 @@ def test_what_needs_equally_long_rounds_needs_no_further_flag(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("table2", 3 * 3 * 7), ("table3", 5 * 3 * 4), ("small_data", 10 * 6)]
+    ("name", "runs"),
+    [
+        ("table2", 3 * 3 * 7),
+        ("table3", 5 * 3 * 4),
+        ("small_data", 10 * 6),
+        ("random_labels", 8 * 4),
+    ],
 )
 def test_the_flagfiles_of_studies_are_plans(tmp_path, monkeypatch, name, runs):
     flagfile = pathlib.Path(package_root()) / "flags" / f"{name}.flags"
