@@ -8,9 +8,9 @@ import keras
 
 from kerasrestart import data, models
 from kerasrestart.data.regimes import Regime, TaskSequence, WarmStart
+from kerasrestart.layer_rates import scale_learning_rate
 from kerasrestart.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.restart.callback import PartialRestart
-from kerasrestart.restart.learning_rate import scale_learning_rate
 from kerasrestart.settings import RunSettings
 from kerasrestart.strategies import synchronize_norms
 

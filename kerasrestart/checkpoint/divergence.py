@@ -91,7 +91,8 @@ def what_came_before(
     if events:
         last = events[-1]
         filters = ", ".join(f"{name} {layer.filters}" for name, layer in last.layers.items())
-        restart = f"restart {last.restart} at the end of epoch {last.epoch + 1}, of {filters}"
+        restart = f"restart {last.restart} at the end of epoch {last.epoch + 1}"
+        restart += f", of {filters}" if filters else ", of no filter"
     return f"Before it came {restart}; the largest weight was {largest:.3g}, in {where}"
 
 

@@ -48,7 +48,9 @@ def describe(model: keras.Model, layers: str | Sequence[str] | None = None) -> s
             continue
         if isinstance(layer, WITH_FILTERS):
             path = channels.path(layer)
-            site, left_out = found.sites.get(layer.name), found.left_out.get(layer.name)
+            site, left_out = found.sites.get(layer.name), None
+            if site is None or site.layer is not layer:  # else another has the same name
+                site, left_out = None, found.left_out[layer.name]
             remark = f"left out: {left_out}" if left_out else channels.outgoing(layer).obstacle()
             lines.append(_line(layer, site, path, remark or ""))
         elif layer.name in found.left_out:

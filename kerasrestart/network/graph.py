@@ -46,9 +46,16 @@ class Graph:
 
     Raises:
         TypeError: The model has no graph (a subclassed model) or is not built yet.
+        ValueError: Keras runs on another backend than TensorFlow.
     """
 
     def __init__(self, model: keras.Model):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "Filters are scored and restarted in Keras on TensorFlow: expected "
+                "KERAS_BACKEND=tensorflow, set before Keras is imported. Received: "
+                f"{keras.backend.backend()!r}"
+            )
         self.calls: list[Call] = []
         self.consumers: dict[int, list[Call]] = defaultdict(list)
         self.shapes: dict[int, tuple[int | None, ...]] = {}

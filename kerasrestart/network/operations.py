@@ -57,13 +57,18 @@ def activates(operation: keras.Operation) -> bool:
     return kind_of(operation) in ACTIVATION_OPERATIONS
 
 
+def has_activation(layer: layers.Layer) -> bool:
+    """Whether a layer with weights applies an activation function itself; any callable may be."""
+    return layer.activation is not keras.activations.linear
+
+
 def is_linear_by_channel(operation: keras.Operation) -> bool:
     """Whether a layer is a depthwise convolution that adds nothing: homogeneous, with weights."""
     return (
         isinstance(operation, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
         and operation.depth_multiplier == 1
         and not operation.use_bias
-        and operation.activation is keras.activations.linear
+        and not has_activation(operation)
     )
 
 

@@ -28,6 +28,7 @@ from kerasrestart.network.operations import (
     NORMS,
     SHRINKING,
     activates,
+    has_activation,
     is_linear_by_channel,
     takes_as_channels,
 )
@@ -80,8 +81,8 @@ class Survey:
     Attributes:
         graph: The model's graph.
         sites: Those that can be restarted and are to be, by name, in execution order.
-        left_out: The others, by name: why they are left out; and layers of other kinds that hold
-            convolutions inside.
+        left_out: The others, by name: why they are left out, of several of one name the first; and
+            layers of other kinds that hold convolutions inside.
     """
 
     graph: Graph
@@ -99,8 +100,8 @@ def survey(model: keras.Model, layers: str | Sequence[str] | None = None) -> Sur
 
     Raises:
         TypeError: The model has no graph.
-        ValueError: Two layers with filters bear the same name; `layers` names no layer with
-            filters, or one that cannot be restarted; or there is none at all.
+        ValueError: Two layers that are to be restarted bear the same name; `layers` names no layer
+            with filters, or one that cannot be restarted; or there is none at all.
     """
     graph = Graph(model)
     sites: dict[str, Site] = {}
@@ -111,16 +112,16 @@ def survey(model: keras.Model, layers: str | Sequence[str] | None = None) -> Sur
             left_out[layer.name] = "has convolutions inside, out of reach"
         if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
             continue
-        if layer.name in sites or layer.name in left_out:
+        reason = _cannot(graph, layer) or _not_chosen(layer, layers)
+        if reason is not None:
+            left_out.setdefault(layer.name, reason)
+        elif layer.name in sites:
             raise ValueError(
                 f"Two layers of model '{model.name}' are named '{layer.name}'. Filters are found "
                 "by the name of their layer: give each layer its own name."
             )
-        reason = _cannot(graph, layer) or _not_chosen(layer, layers)
-        if reason is None:
-            sites[layer.name] = _site(graph, layer)
         else:
-            left_out[layer.name] = reason
+            sites[layer.name] = _site(graph, layer)
     named = [] if layers is None or isinstance(layers, str) else layers
     for name in named:
         if name not in sites:
@@ -173,7 +174,7 @@ def _site(graph: Graph, layer: layers.Layer) -> Site:
 
 def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]:
     """Walks from a convolution to where its score is read, to its norm and to its activation."""
-    activated = keras.activations.serialize(start.operation.activation) != "linear"
+    activated = has_activation(start.operation)
     read, norm, current = start, None, start
     axis = kernels.channel_axis_of(start.operation)
     activation = start if activated else None

@@ -62,7 +62,8 @@ class PartialRestart(keras.callbacks.Callback):
         fraction: Share of each layer's filters that a restart takes; this and the further rules of
             selection: see `kerasrestart.restart.selection.Selection`. Defaults to 0.1, where there
             is no `threshold`.
-        monitor: Metric that tells a plateau, as it stands in the logs. Defaults to `"val_loss"`.
+        monitor: Metric that tells a plateau, as it stands in the logs of every epoch: one of
+            validation needs `fit` with `validation_freq=1`, its default. Defaults to `"val_loss"`.
         patience: Epochs without improvement that make a plateau. Defaults to 5.
         max_restarts: How many restarts at most. Defaults to 3.
         seed: Seed of the new weights. Defaults to 0.
@@ -110,9 +111,11 @@ class PartialRestart(keras.callbacks.Callback):
             the deviation from it is lost. Without a bias, the batch norm right behind takes it up.
             Defaults to False.
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last one,
-            as in the paper. With the controls `"none"` and `"slots"`, which draw no weight anew,
-            they do not. To compare with a control, pass False and `round_epochs` to both: only
-            then are they sure to train equally long. Defaults to True.
+            as in the paper, or none at all, as a `threshold` may. With the controls `"none"` and
+            `"slots"`, which draw no weight anew, the same filters end nothing. With False, a
+            restart at which no filter is useless sets the learning rate back alone. To compare with
+            a control, pass False and `round_epochs` to both: only then are they sure to train
+            equally long. Defaults to True.
         stop_when_done: Whether training ends with the round that follows the last restart. Defaults
             to True.
         recovery_epochs: A restart is left out where fewer epochs than this would remain. Defaults
@@ -405,7 +408,7 @@ class PartialRestart(keras.callbacks.Callback):
             self._end_round(decision.round_over)
         if decision.ends_training:
             self.model.stop_training = True
-        if decision.chosen:
+        if decision.chosen is not None:
             self._plan_restart(epoch, decision, metrics)
 
     def _plan_restart(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> None:
@@ -458,12 +461,12 @@ class PartialRestart(keras.callbacks.Callback):
             set_learning_rate(self.model.optimizer, rate)
 
     def _take_scores(self) -> None:
-        if self.scorer.needs_step and not self.scorer.seen:
+        if self.scorer.needs_step and self._scoring.batches and not self.scorer.seen:
             raise ValueError(
                 f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
                 "forward pass inside record_feature_maps and then call scored_gradients."
             )
-        if self.scorer.ready:
+        if self.scorer.ready:  # else, as after an epoch of no batch, what was known stays
             self.scores = self.scorer.result(draw=len(self.events))
             self._mean_inputs = self.scorer.mean_inputs()
 

@@ -11,6 +11,7 @@ from keras import layers
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Graph
+from kerasrestart.network.operations import has_activation
 from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Survey, normalizes
 
@@ -90,7 +91,7 @@ def _check_readers(graph: Graph, readers: Iterable[layers.Layer]) -> None:
 
 def _norm_behind(graph: Graph, layer: layers.Layer) -> layers.BatchNormalization | None:
     """The batch norm that takes a layer's output as it is, at each use of the layer."""
-    if keras.activations.serialize(layer.activation) != "linear":
+    if has_activation(layer):
         return None
     uses = graph.calls_of(layer)
     behind = [graph.only_consumer(use) for use in uses]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import keras
+import numpy as np
 
-from kerasrestart.restart.slots import leaves, unwrap
+from kerasrestart.restart.slots import leaves
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
@@ -33,51 +32,10 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
     elif highest:
         for part in parts:
             own = part.get_config()["learning_rate"]
-            part.learning_rate = _plain(own * (rate / highest))
+            part.learning_rate = float(f"{own * (rate / highest):.7g}")
 
 
 def _plain(rate: float) -> float:
     """A rate as it was written: 0.01, not 0.009999999776482582, as float32 holds it."""
-    return float(f"{rate:.7g}")
-
-
-def scale_learning_rate(
-    optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable], factor: float
-) -> None:
-    """Makes some variables train at a lower learning rate than the others.
-
-    Keras has one learning rate for all. A factor on the gradients would do it for plain gradient
-    descent, but Adam and its like divide it out again: it is the rate itself that is multiplied, in
-    each step and in decoupled weight decay. The optimizer stays what it is and is saved as such,
-    without the factor.
-
-    Args:
-        optimizer: An optimizer of Keras; before its first step.
-        variables: What the factor is for.
-        factor: Of the learning rate, whatever that is at each step.
-    """
-    optimizer = unwrap(optimizer)
-    keys = {optimizer._var_key(variable) for variable in variables}
-    update_step, apply_weight_decay = optimizer.update_step, optimizer._apply_weight_decay
-
-    def scaled_update_step(gradient, variable, learning_rate):
-        if optimizer._var_key(variable) in keys:
-            learning_rate = learning_rate * factor
-        return update_step(gradient, variable, learning_rate)
-
-    optimizer.update_step = scaled_update_step
-    # Read here and not at each step: under a strategy several replicas are in the middle of one.
-    decay = optimizer.weight_decay
-    if decay is None:
-        return
-
-    def scaled_weight_decay(variables):
-        apply_weight_decay([v for v in variables if optimizer._var_key(v) not in keys])
-        # Decay takes the learning rate from the optimizer itself: its other factor will do.
-        optimizer.weight_decay = decay * factor
-        try:
-            apply_weight_decay([v for v in variables if optimizer._var_key(v) in keys])
-        finally:
-            optimizer.weight_decay = decay
-
-    optimizer._apply_weight_decay = scaled_weight_decay
+    short = float(str(np.float32(rate)))
+    return short if np.float32(rate) == rate else rate

@@ -61,7 +61,7 @@ class RestartEvent:
         reason: Why the round before it ended.
         initializer: What the filters were initialised with.
         learning_rate: What the learning rate was set back to; None where a schedule rules it.
-        layers: By name, the layers of which some filter was selected.
+        layers: By name, the layers of which some filter was selected; empty where none was.
         metrics_before: The logs of `epoch`.
         metrics_after: The logs of the epoch after it; empty until that has ended.
         dip: How much worse the monitored metric was after that epoch than before it, in its own
@@ -109,13 +109,15 @@ class RestartEvent:
 
     def summary(self) -> str:
         """The restart as one sentence, such as a terminal shows."""
+        rate = self.learning_rate
+        back = "" if rate is None else f"; learning rate back to {rate:g}"
+        if not self.layers:
+            return f"{self.reason}. No filter was selected{back}"
         counts = {name: (len(of.filters), len(of.scores)) for name, of in self.layers.items()}
         restarted, filters = map(sum, zip(*counts.values(), strict=True))
         by_layer = ", ".join(f"{name} {k}/{n}" for name, (k, n) in counts.items())
         did = "Left" if self.initializer == "none" else "Restarted"
         how = "as they are" if self.initializer == "none" else f"with {self.initializer}"
-        rate = self.learning_rate
-        back = "" if rate is None else f"; learning rate back to {rate:g}"
         return f"{self.reason}. {did} {restarted} of {filters} filters ({by_layer}) {how}{back}"
 
 

@@ -13,6 +13,7 @@ from kerasrestart.names import SLOTS
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.sites import Survey
 from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart.arguments import check, checked_layers
 from kerasrestart.restart.combinations import check_combination
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.records import RestartEvent
@@ -20,6 +21,7 @@ from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
 from kerasrestart.restart.slots import build_optimizer, check_second_moment, check_slots
 from kerasrestart.scoring import criteria
+from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.scorer import Scorer
 
 
@@ -52,9 +54,11 @@ class RestartRule:
             compensate_bias=self.compensate_bias,
         )
         check_second_moment(self.second_moment)
+        checked_layers(self.layers)
         for name in ("grace_restarts", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more. Received: {getattr(self, name)}")
+            value = getattr(self, name)
+            right = isinstance(value, int | np.integer) and value >= 0
+            check(name, value, bool(right), "0 or more, whole")
 
     @property
     def is_control(self) -> bool:
@@ -79,9 +83,12 @@ class RestartRule:
 
         Raises:
             TypeError: The model has no graph.
-            ValueError: It has no filters, `selection` selects none or too many, the optimizer's
-                slots are not known, or as `restart_filters` does.
+            ValueError: It is not compiled, or has no filters, `selection` selects none or too many,
+                the optimizer's slots are not known, the criterion needs gradients and the losses
+                have no reduction in common, or as `restart_filters` does.
         """
+        if not model.compiled:
+            raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
         scorer = self._scorer(model, self.layers)
         shared: dict[str, str] = {}
         if self.outgoing == "zero":
@@ -97,6 +104,8 @@ class RestartRule:
             if shared:
                 scorer = self._scorer(model, free)
         self.selection.check({name: site.filters for name, site in scorer.sites.items()})
+        if scorer.criterion.needs_gradient:
+            check_reductions(model)
         build_optimizer(model)  # else unknown slots would come to light at the first restart
         check_slots(model.optimizer)
         if not self.is_control:

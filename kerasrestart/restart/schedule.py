@@ -27,7 +27,8 @@ class Decision:
         trigger: How far the round has come now.
         lowers_rate: Whether the learning rate falls.
         round_over: Why the round is over; None where it goes on.
-        chosen: By layer name, the filters to restart; empty where none are.
+        chosen: By layer name, the filters to restart; None where there is no restart. Empty where
+            none is useless, and the learning rate alone begins anew.
         finished: Why no more restarts will come; None where nothing new is to be said of that.
         ends_training: Whether training is over.
     """
@@ -35,7 +36,7 @@ class Decision:
     trigger: TriggerState
     lowers_rate: bool = False
     round_over: str | None = None
-    chosen: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    chosen: Mapping[str, np.ndarray] | None = None
     finished: str | None = None
     ends_training: bool = False
 
@@ -138,7 +139,7 @@ class RestartSchedule:
         if not all(np.isfinite(of_layer).all() for of_layer in scores.values()):
             return Decision(trigger, finished="training has diverged, the scores are not finite")
         chosen = rule.select(scores, state.events)
-        if not chosen:
+        if self.stop_on_repeat and not chosen:
             return self._converged(trigger, "no filter was selected", reason)
         if self.stop_on_repeat and rule.repeats(chosen, state.events):
             why = "the same filters were selected as at the last restart"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.names import SELECTION_NORMALIZATIONS, SELECTION_SCOPES
+from kerasrestart.restart.arguments import checked_layers
 from kerasrestart.restart.ranking import (
     check_finite,
     count_low,
@@ -102,7 +103,7 @@ class Selection:
         if not isinstance(survivors, numbers.Integral) or survivors < 1:
             raise ValueError(f"min_survivors must be 1 or more, whole. Received: {survivors!r}")
         self._check_combination()
-        self._check_layers()
+        self._set("layers", checked_layers(self.layers))
         if self.scope == "global" and self.cap is None:
             self._set("cap", DEFAULT_CAP)
 
@@ -248,24 +249,6 @@ class Selection:
                 "normalize makes layers comparable: expected scope='global' with it. Received "
                 f"scope='layer', normalize={self.normalize!r}."
             )
-
-    def _check_layers(self) -> None:
-        if isinstance(self.layers, str):
-            try:
-                re.compile(self.layers)
-            except re.error as error:
-                raise ValueError(
-                    f"layers must be a regular expression or a list of names. Received: "
-                    f"{self.layers!r} ({error})"
-                ) from None
-        elif self.layers is not None:
-            names = tuple(self.layers) if isinstance(self.layers, Iterable) else ()
-            if not names or not all(isinstance(name, str) for name in names):
-                raise ValueError(
-                    "layers must be a regular expression or a list of names, one at least. "
-                    f"Received: {self.layers!r}"
-                )
-            self._set("layers", names)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # frozen for all others

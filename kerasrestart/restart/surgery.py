@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.paths import Path
 from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
@@ -61,8 +62,9 @@ def restart_filters(
             `outgoing="zero"` the bias of each reader takes up what the filters gave it on average,
             or the moving mean of a batch norm behind a reader without one. Defaults to None: what
             they gave is lost.
-        seed: The new weights are a function of the seed and of which layer it is in the model: a
-            second restart needs another seed to draw others. Defaults to 0.
+        seed: The new weights are a function of the seed and of which of the model's layers with
+            filters it is, whichever others take part: a second restart needs another seed to draw
+            others. Defaults to 0.
         found: The survey of the model, where it is known already. Defaults to None: it is made.
 
     Raises:
@@ -101,9 +103,13 @@ def restart_filters(
     else:
         used = {name: filters for name, filters in taken.items() if len(filters)}
         paths = {name: channels.path(sites[name].layer, used[name]) for name in used}
-    for number, (name, site) in enumerate(sites.items()):
+    first_calls = (call.operation for call in found.graph.calls if call.occurrence == 0)
+    with_filters = (layer for layer in first_calls if isinstance(layer, WITH_FILTERS))
+    numbers = {id(layer): number for number, layer in enumerate(with_filters)}
+    for name, site in sites.items():
         if len(taken.get(name, ())):
-            drawn = list(_draw(site, taken[name], rule, derive_seed(seed, number)))
+            own_seed = derive_seed(seed, numbers[id(site.layer)])
+            drawn = list(_draw(site, taken[name], rule, own_seed))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn

@@ -24,15 +24,22 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 
     Raises:
         TypeError: `x` is something else.
-        ValueError: `y` or `sample_weight` stand beside batches; or a `PyDataset` has no batch, or
-            no end.
+        ValueError: `y` or `sample_weight` stand beside batches; or batches have no end, or a
+            `PyDataset` has none.
     """
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         if y is not None or sample_weight is not None:
             raise ValueError(
                 "y and sample_weight go with arrays: a data set holds its own. Received both."
             )
-        return x if isinstance(x, tf.data.Dataset) else _from_py_dataset(x)
+        if not isinstance(x, tf.data.Dataset):
+            return _from_py_dataset(x)
+        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "x must have an end. Received: a tf.data.Dataset that is repeated without one; "
+                "x.take(STEPS) ends after so many batches"
+            )
+        return x
     for leaf in keras.tree.flatten(x):
         if not getattr(leaf, "shape", ()):
             raise TypeError(

@@ -39,6 +39,23 @@ def costs_per_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any
     return factor / model.optimizer.scale_loss(1.0)
 
 
+def check_reductions(model: keras.Model) -> None:
+    """Checks that the losses of a compiled model have one reduction in common.
+
+    Raises:
+        ValueError: As `costs_per_loss` does.
+    """
+    reductions = _reductions(model)
+    if reductions <= set(MEANS) or reductions <= set(SUMS):
+        return
+    if reductions != {"mean_with_sample_weight"}:
+        raise ValueError(
+            "Scores need one reduction for all losses: expected all of 'sum_over_batch_size', all "
+            "of 'sum', or one 'mean_with_sample_weight'; received "
+            f"{sorted(map(str, reductions))}."
+        )
+
+
 def share_of_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
     """What a replica's loss is to be multiplied by, to be its part of the whole batch's loss.
 
@@ -70,12 +87,13 @@ def _divisor(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> t
         return size
     if reductions <= set(SUMS):
         return None
-    if reductions == {"mean_with_sample_weight"} and not keras.tree.is_nested(sample_weight):
-        return size if sample_weight is None else tf.reduce_sum(tf.cast(sample_weight, "float32"))
-    raise ValueError(
-        "Scores need one reduction for all losses: expected all of 'sum_over_batch_size', all "
-        f"of 'sum', or one 'mean_with_sample_weight'; received {sorted(map(str, reductions))}."
-    )
+    check_reductions(model)
+    if keras.tree.is_nested(sample_weight):
+        raise ValueError(
+            "Scores with 'mean_with_sample_weight' need one weight for each example. Received: "
+            "weights of each output"
+        )
+    return size if sample_weight is None else tf.reduce_sum(tf.cast(sample_weight, "float32"))
 
 
 def _reductions(model: keras.Model) -> set[str | None]:

@@ -98,7 +98,11 @@ class Scorer:
 
     @contextlib.contextmanager
     def record(self) -> Iterator[FeatureMaps]:
-        """Records the feature maps of the one forward pass that is made inside the context."""
+        """Records the feature maps of the one forward pass that is made inside the context.
+
+        Raises:
+            ValueError: At the end of the context: not all of the model was called in it.
+        """
         uses = [use for site in self._sites for use in uses_of(site, self.criterion)]
         operations = [call.operation for use in uses for call in use]
         maps = FeatureMaps()
@@ -106,6 +110,13 @@ class Scorer:
             operations += self._inputs.operations
         with record_outputs(operations) as outputs:
             yield maps
+        for operation in operations:
+            if not outputs[id(operation)]:
+                raise ValueError(
+                    f"Layer '{operation.name}' was not called while feature maps were recorded: "
+                    "the forward pass, model(x, training=True), belongs inside the context of "
+                    "record_feature_maps (of a Scorer: record)."
+                )
         if self._inputs:
             maps.mean_inputs = self._inputs.means(outputs)
         for number, site in enumerate(self._sites):
@@ -148,7 +159,7 @@ class Scorer:
             The gradients by `weights`, as `tape.gradient` gives them.
 
         Raises:
-            ValueError: The recording context has not ended yet, or no forward pass was made in it.
+            ValueError: The recording context has not ended yet.
         """
         maps.check_complete()
         weights = list(weights)

@@ -27,6 +27,9 @@ class ScoringFunction:
         plain: Trains on a batch that an iterator gives, without scores.
         scored: Does the same, with scores.
         every: n. Defaults to 1: every batch is scored.
+
+    Attributes:
+        batches: How many batches of this epoch were trained on, or groups that run as one.
     """
 
     def __init__(
@@ -42,8 +45,8 @@ class ScoringFunction:
         self._plain = plain
         self._scored = scored
         self._every = every
-        self._calls = 0
         self._scores = True
+        self.batches = 0
 
     def begin_epoch(self, scores: bool = True) -> None:
         """Counts batches from the first again.
@@ -51,22 +54,26 @@ class ScoringFunction:
         Args:
             scores: Whether any batch of this epoch is scored. Defaults to True.
         """
-        self._calls, self._scores = 0, scores
+        self.batches, self._scores = 0, scores
 
     def __call__(self, iterator: Any) -> Any:
         """Trains on the next batch; returns its logs."""
-        score = self._scores and self._calls % self._every == 0
-        self._calls += 1
+        score = self._scores and self.batches % self._every == 0
         if isinstance(self._model, RestartModel):
             # Its step looks for the scorer when it is traced, or runs eagerly.
             self._model.scorer = self._scorer if score else None
         try:
-            return (self._scored if score else self._plain)(iterator)
+            logs = (self._scored if score else self._plain)(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
         except BaseException:
             detach(self._model)  # Keras calls no on_train_end after an error, or Ctrl-C
             raise
+        finally:
+            if isinstance(self._model, RestartModel):
+                self._model.scorer = None
+        self.batches += 1
+        return logs
 
 
 def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunction:
@@ -91,41 +98,40 @@ def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunctio
             "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
             "the gradients by its scored_gradients method."
         )
-    # fit makes its function before it calls on_train_begin; python attributes are frozen in it.
-    if not is_own and model.distribute_strategy.num_replicas_in_sync > 1:
-        # Weights are to come out the same whether or not a batch is scored.
-        model.train_step = functools.partial(scored_train_step, model, None)
-    plain = _train_function(model)
+    # fit makes its function before it calls on_train_begin, and a function keeps the step that it
+    # was made of: so the model need not keep it.
     if is_own:
-        model.scorer = scorer
+        plain, scored = _train_function(model), _train_function(model)
     else:
-        model.train_step = functools.partial(scored_train_step, model, scorer)
-    scored = _train_function(model)
+        several = model.distribute_strategy.num_replicas_in_sync > 1
+        # Weights are to come out the same whether or not a batch is scored.
+        unscored = functools.partial(scored_train_step, model, None) if several else None
+        plain = _train_function(model, unscored)
+        scored = _train_function(model, functools.partial(scored_train_step, model, scorer))
     model.train_function = ScoringFunction(model, scorer, plain, scored, every)
     return model.train_function
 
 
 def trains_as_keras(model: keras.Model) -> bool:
-    """Whether a model has no training step of its own, but Keras's, or the scored one."""
-    step = vars(model).get("train_step", type(model).train_step)
-    return step is keras.Model.train_step or _is_attached(step)
+    """Whether a model has no training step of its own, but Keras's."""
+    return vars(model).get("train_step", type(model).train_step) is keras.Model.train_step
 
 
 def detach(model: keras.Model) -> None:
-    """Gives the model its own training step back; does nothing where none was attached."""
-    if isinstance(model, RestartModel):
-        model.scorer = None
-    elif _is_attached(vars(model).get("train_step")):
-        del model.train_step
-    else:
-        return
-    model.train_function = None
+    """Lets the model train by its own step again; does nothing where none was attached."""
+    if isinstance(model.train_function, ScoringFunction):
+        model.train_function = None
 
 
-def _train_function(model: keras.Model) -> Callable[[Any], Any]:
-    model.make_train_function(force=True)
+def _train_function(
+    model: keras.Model, step: Callable[[Any], Any] | None = None
+) -> Callable[[Any], Any]:
+    """What Keras makes of a training step; None: of the model's own."""
+    if step is not None:
+        model.train_step = step
+    try:
+        model.make_train_function(force=True)
+    finally:
+        if step is not None:
+            del model.train_step
     return model.train_function
-
-
-def _is_attached(step: Any) -> bool:
-    return isinstance(step, functools.partial) and step.func is scored_train_step

@@ -46,15 +46,14 @@ def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> d
     if scorer is None:
         gradients = tape.gradient(loss, weights)
     else:
+        factor = _costs_per_loss(model, scorer, batch_size, sample_weight)
         gradients = scorer.gradients(
             tape,
             loss,
             weights,
             maps,
             batch_size=batch_size,
-            costs_per_loss=tf.math.divide_no_nan(
-                costs_per_loss(model, batch_size, sample_weight), share
-            ),
+            costs_per_loss=None if factor is None else tf.math.divide_no_nan(factor, share),
             skip_if_not_finite=_scales_loss(model.optimizer),
         )
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -139,9 +138,18 @@ class RestartModel(keras.Model):
             self.trainable_weights,
             maps,
             batch_size=batch_size,
-            costs_per_loss=costs_per_loss(self, batch_size, sample_weight),
+            costs_per_loss=_costs_per_loss(self, self.scorer, batch_size, sample_weight),
             skip_if_not_finite=_scales_loss(self.optimizer),
         )
+
+
+def _costs_per_loss(
+    model: keras.Model, scorer: Scorer, batch_size: int | tf.Tensor, sample_weight: Any
+) -> tf.Tensor | None:
+    """As `costs_per_loss`; None for a criterion to which the loss is nothing, whatever it is."""
+    if not scorer.criterion.needs_gradient:
+        return None
+    return costs_per_loss(model, batch_size, sample_weight)
 
 
 def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -1,9 +1,14 @@
 """Which layers have filters to restart, and where each is read."""
 
+import functools
+import subprocess
+import sys
+
 import keras
 import pytest
 from keras import layers
 
+from kerasrestart.network.describe import describe
 from kerasrestart.network.sites import survey
 
 
@@ -228,3 +233,38 @@ def test_model_that_is_not_built_is_told_so():
 def test_model_without_filters_is_refused():
     with pytest.raises(ValueError, match="no filters"):
         survey(model_of())
+
+
+def test_layers_of_one_name_are_told_apart_where_one_at_most_is_restarted():
+    base = keras.Sequential(
+        [keras.Input((8, 8, 2)), conv(), layers.Flatten(), layers.Dense(5, name="dense")]
+    )
+    model = keras.Sequential([keras.Input((8, 8, 2)), base, layers.Dense(3, name="dense")])
+    assert list(survey(model).sites) == ["conv"]
+    found = survey(model, ".*")
+    assert list(found.sites) == ["conv", "dense"]
+    assert found.sites["dense"].layer is base.layers[-1]
+    lines = [line.split() for line in describe(model, ".*").splitlines() if "Dense" in line]
+    assert [line[:3] for line in lines] == [["dense", "Dense", "5"], ["dense", "Dense", "3"]]
+    assert ["left" in line for line in lines] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "activation", [functools.partial(keras.ops.leaky_relu, negative_slope=0.1), lambda x: 2 * x]
+)
+def test_an_activation_that_keras_cannot_serialize_is_one_all_the_same(activation):
+    model = model_of(layers.Conv2D(4, 3, activation=activation, name="conv"), layers.ReLU())
+    (site,) = survey(model).sites.values()
+    assert site.activations[0].operation is site.layer
+
+
+def test_another_backend_is_refused_in_one_line():
+    code = """
+import os, types
+import keras
+keras.backend.backend = lambda: "torch"
+import kerasrestart
+kerasrestart.describe(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "expected KERAS_BACKEND=tensorflow" in done.stderr.splitlines()[-1]

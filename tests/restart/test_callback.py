@@ -513,3 +513,91 @@ def test_plateau_of_a_real_loss_restarts_a_real_model(images):
     for event in restart.events:
         in_round = history[restart.rounds[event.restart - 1].first_epoch : event.epoch + 1]
         assert min(in_round) < min(in_round[-2:])
+
+
+def test_a_restart_of_no_filter_sets_the_learning_rate_back_and_later_ones_may_take_some(images):
+    """A threshold may select none, as in a network that is healthy at first."""
+    epochs = []
+
+    def useless_later(feature_map, gradient, channel_axis):
+        zeros = 0 * tf.reduce_sum(feature_map * gradient, axis=(1, 2))
+        others = tf.range(feature_map.shape[channel_axis]) > 0
+        return zeros + 1e-3 + useful * tf.cast(others, "float32")
+
+    useful = tf.Variable(0.0)
+
+    class Later(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append(float(self.model.optimizer.learning_rate))
+            useful.assign(0.0 if epoch < 2 else 1.0)
+
+    restart = restart_of(
+        fraction=None, threshold=0.1, criterion=useless_later, round_epochs=2,
+        learning_rate_drops=1, stop_on_repeat=False, monitor="loss", patience=1, max_restarts=2,
+    )  # fmt: skip
+    fit(images, restart, epochs=8, after=[Later()])
+    assert [list(event.layers) for event in restart.events] == [[], ["first", "second"]]
+    assert (
+        restart.events[0].summary().endswith("No filter was selected; learning rate back to 0.01")
+    )
+    assert [layer.filters for layer in restart.events[1].layers.values()] == [[0], [0]]
+    np.testing.assert_allclose(epochs, [0.01, 0.001] * 3, rtol=1e-6)
+
+
+def test_an_epoch_without_batches_leaves_the_scores_as_they_were(images):
+    """Keras warns and goes on where the data end, and begins them anew at the next epoch."""
+    seen = []
+
+    class Scores(kr.RestartObserver):
+        def on_epoch_end(self, epoch, restart):
+            seen.append({name: of.copy() for name, of in restart.scores.items()})
+
+    data = tf.data.Dataset.from_tensor_slices(images).batch(10).filter(lambda *_: True)
+    restart = restart_of(monitor="loss", patience=9, observers=[Scores()])
+    model = net()
+    steps = -(-len(images[0]) // 10)
+    model.fit(data, epochs=3, steps_per_epoch=steps, verbose=0, callbacks=[restart])
+    for name in ("first", "second"):
+        np.testing.assert_array_equal(seen[0][name], seen[1][name])
+        assert (seen[2][name] != seen[0][name]).any()
+
+
+@pytest.mark.parametrize("kind", [keras.Sequential, kr.RestartModel])
+def test_an_interrupt_in_validation_leaves_no_step_on_the_model(kind, images):
+    class Interrupted(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    stack = net()
+    model = stack if kind is keras.Sequential else kind(stack.inputs, stack.outputs)
+    if model is not stack:
+        model.compile("sgd", loss=stack.loss)
+    callbacks = [restart_of(), Interrupted()]
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*images, epochs=2, verbose=0, validation_data=images, callbacks=callbacks)
+    assert "train_step" not in vars(model)
+    assert getattr(model, "scorer", None) is None
+    examples = callbacks[0].scorer.examples
+    model.compile("sgd", loss=stack.loss)
+    model.fit(*images, verbose=0)
+    assert callbacks[0].scorer.examples == examples > 0
+
+
+def test_the_model_must_be_compiled():
+    model = keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(2, 3)], name="net")
+    with pytest.raises(ValueError, match=r"Model 'net' is not compiled: call model\.compile"):
+        restart_of().check(model)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"seed": None}, r"seed must be 0 or more, whole\. Received: None"),
+        ({"seed": 0.5}, "seed must be 0 or more, whole"),
+        ({"layers": "conv("}, r"layers must be a regular expression.*Received: 'conv\('"),
+        ({"layers": []}, "layers must be a regular expression or a list of names, one at least"),
+    ],
+)
+def test_arguments_are_refused_at_once(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        restart_of(**wrong)

@@ -1,5 +1,7 @@
 """What the end of an epoch leads to, decided without a model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -28,13 +30,15 @@ def restarted(*filters):
     return RestartEvent(1, 3, "why", "uniform", 0.01, layers, {"val_loss": 1.0})
 
 
-def decide(value=0.6, *, events=(), finished=None, trigger=PLATEAU, left=9, scores=SCORES, **own):
+def decide(
+    value=0.6, *, events=(), finished=None, trigger=PLATEAU, left=9, scores=SCORES, rule=RULE, **own
+):
     state = RestartState(trigger=trigger, events=list(events), finished=finished)
-    return schedule(**own).decide(state, value, epochs_left=left, scores=scores, rule=RULE)
+    return schedule(**own).decide(state, value, epochs_left=left, scores=scores, rule=rule)
 
 
 def without_trigger(decision: Decision):
-    chosen = {name: filters.tolist() for name, filters in decision.chosen.items()}
+    chosen = {name: filters.tolist() for name, filters in (decision.chosen or {}).items()}
     return decision.round_over, chosen, decision.finished, decision.ends_training
 
 
@@ -86,6 +90,16 @@ def test_restarts_go_on_where_they_are_to():
     assert decide(events=[restarted(2)]).chosen
     assert decide(left=1, recovery_epochs=0).chosen
     assert decide(left=2).chosen
+
+
+def test_where_no_filter_is_useless_restarts_end_or_pass():
+    none_below = dataclasses.replace(RULE, selection=Selection(threshold=0.1))
+    decision = decide(rule=none_below)
+    assert without_trigger(decision) == (OVER, {}, "no filter was selected", True)
+    assert decision.chosen is None
+    passed = decide(rule=none_below, stop_on_repeat=False)
+    assert without_trigger(passed) == (OVER, {}, None, False)
+    assert passed.chosen == {}
 
 
 def test_training_goes_on_after_the_last_restart_if_asked():

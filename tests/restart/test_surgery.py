@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.network.sites import survey
 
 CHOSEN = {"normed": [1], "first": [0, 2], "up": [3, 4]}
 
@@ -311,3 +312,15 @@ def test_filters_of_a_nested_model_are_restarted():
     kr.restart_filters(model, {"inner": [2]})
     changed = (block.get_layer("inner").kernel.numpy() != old).any(axis=(0, 1, 2))
     assert changed.tolist() == [False, False, True, False]
+
+
+def test_draws_of_a_layer_do_not_depend_on_which_others_take_part(net):
+    def kernel(layers):
+        model = net()
+        model.compile("sgd", loss="mse")
+        chosen = {"first": [0, 2]}
+        found = survey(model, layers)
+        kr.restart_filters(model, chosen, initializer="he_uniform", seed=3, found=found)
+        return model.get_layer("first").kernel.numpy()
+
+    np.testing.assert_array_equal(kernel(None), kernel(["first"]))

@@ -224,7 +224,12 @@ def test_losses_that_mix_means_and_sums_are_refused(images):
     model.compile(keras.optimizers.SGD(0.0), loss=[loss("sum"), loss()])
     restart = kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0)
     with pytest.raises(ValueError, match="one reduction for all losses"):
+        restart.check(model)  # before any batch
+    # To others the loss is nothing.
+    for criterion in ("activation", "apoz"):
+        restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=criterion, verbose=0)
         model.fit(x, [y, y], verbose=0, callbacks=[restart])
+        assert all(of.any() for of in restart.scores.values())
 
 
 def test_cost_of_several_outputs_is_their_sum(images, randomized):

@@ -12,6 +12,7 @@ from keras import layers
 import kerasrestart as kr
 from kerasrestart.network.sites import survey
 from kerasrestart.scoring.criteria import taylor
+from kerasrestart.scoring.scorer import Scorer
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -477,3 +478,16 @@ def test_examples_of_another_kind_are_refused_in_one_line(images):
     assert next(generator) is images  # no batch was taken
     with pytest.raises(ValueError, match="an end"):
         kr.score_filters(model, Endless(*images))
+    for endless in (tf.data.Dataset.from_tensors(images).repeat(), Endless(*images)):
+        with pytest.raises(ValueError, match="an end"):
+            kr.mean_inputs(model, endless)
+        with pytest.raises(ValueError, match="an end"):
+            kr.score_filters(model, endless)
+
+
+def test_a_forward_pass_outside_of_the_context_is_told(images):
+    model = network(conv())
+    scorer = Scorer(model)
+    message = "Layer 'conv' was not called while feature maps were recorded"
+    with pytest.raises(ValueError, match=message), scorer.record():
+        pass
