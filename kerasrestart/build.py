@@ -54,8 +54,9 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
         return optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay)
     if settings.optimizer == "rmsprop":
         return optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay)
-    kind = {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[settings.optimizer]
-    return kind(rate, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return optimizers.AdamW(rate, weight_decay=settings.weight_decay)  # takes no None
+    return optimizers.Adam(rate, weight_decay=decay)
 
 
 def restart_callback(settings: RunSettings) -> PartialRestart:

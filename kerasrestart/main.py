@@ -5,11 +5,14 @@ python -m kerasrestart.main --model=mininet --init=uniform
 
 from __future__ import annotations
 
+import pathlib
+
 from absl import flags, logging
 
 from kerasrestart import data, run_flags, settings
 from kerasrestart.command_line import fail, set_up_tensorflow, start
 from kerasrestart.interruption import RunStoppedError, exit_status, interruptible
+from kerasrestart.report.run_folder import check_folder
 from kerasrestart.weights.locate import locate_alexnet_weights
 
 run_flags.define_flags()
@@ -37,6 +40,9 @@ def main(argv: list[str]) -> None:
 
 
 def _run(chosen: settings.RunSettings) -> None:
+    place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
+    named = place["run_name"] and pathlib.Path(place["logdir"]) / place["run_name"]
+    check_folder(named, resume=place["resume"], baseline=chosen.baseline)  # before any work
     if chosen.weights is not None:
         locate_alexnet_weights(chosen.weights)
     strategy = None
@@ -55,7 +61,6 @@ def _run(chosen: settings.RunSettings) -> None:
     # TensorFlow comes with this import: only now, when flags and data are known to be right.
     from kerasrestart.run import run
 
-    place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
     run(chosen, images, strategy=strategy, **place)
 
 

@@ -13,7 +13,11 @@ import tensorflow as tf
 from kerasrestart import data, strategies
 from kerasrestart.build import build_model, regime_of, restart_callback
 from kerasrestart.checkpoint.divergence import DivergenceCheck
-from kerasrestart.checkpoint.guarded_fit import fit_to_end, saying_how_to_go_on
+from kerasrestart.checkpoint.guarded_fit import (
+    fit_to_end,
+    saying_how_to_go_on,
+    saying_that_nothing_began,
+)
 from kerasrestart.checkpoint.run_checkpoint import RunCheckpoint, take_up
 from kerasrestart.checkpoint.starting_point import identity_of, starting_point
 from kerasrestart.data.regime_clock import RegimeClock
@@ -70,10 +74,11 @@ def run(
         sizes = (images.train, settings.batch_size), (images.validation, many), (images.test, many)
         for split, size in sizes:
             strategies.check_batches(strategy, len(split), size)
-        with strategy.scope():
-            model, weights = build_model(settings, images)
-        restart = restart_callback(settings)
-        restart.check(model)  # before there is a folder
+        with saying_that_nothing_began():
+            with strategy.scope():
+                model, weights = build_model(settings, images)
+            restart = restart_callback(settings)
+            restart.check(model)  # before there is a folder
         replicas = strategy.num_replicas_in_sync
         digest = weights.sha256 if weights else None
         identity = identity_of(settings, images, digest, replicas)

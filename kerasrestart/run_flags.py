@@ -327,6 +327,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.register_multi_flags_validator(
+        ["target", "monitor"],
+        lambda v: (
+            v["target"] is None or not v["monitor"].endswith("accuracy") or 0 <= v["target"] <= 1
+        ),
+        "the --target of an accuracy must lie between 0 and 1",
+        **into,
+    )
+    flags.register_multi_flags_validator(
         ["jit_compile", "strategy"],
         lambda v: not v["jit_compile"] or v["strategy"] == "none",
         "--jit_compile compiles for one device: expected --strategy=none",

@@ -96,8 +96,24 @@ def saying_how_to_go_on(folder: RunFolder, checkpoint: RunCheckpoint) -> Iterato
     except DivergedError as error:
         raise RunStoppedError(f"{error}. {_saved(checkpoint)}") from error
     except (OSError, MemoryError, *_SYSTEM_ERRORS) as error:
-        reason = getattr(error, "message", None) or str(error) or type(error).__name__
-        raise RunStoppedError(f"{reason.splitlines()[0]}. {_go_on(folder, checkpoint)}") from error
+        raise RunStoppedError(f"{_reason(error)}. {_go_on(folder, checkpoint)}") from error
+
+
+@contextlib.contextmanager
+def saying_that_nothing_began() -> Iterator[None]:
+    """Turns what the system refuses before training, such as memory, into one line.
+
+    Raises:
+        RunStoppedError: It has refused something.
+    """
+    try:
+        yield
+    except (MemoryError, *_SYSTEM_ERRORS) as error:
+        raise RunStoppedError(f"{_reason(error)}. Training had not begun.") from error
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def _saved(checkpoint: RunCheckpoint) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from kerasrestart.checkpoint.branching import AFTER_BASELINE
 from kerasrestart.checkpoint.state_file import StateError, read_last_good, read_state
 from kerasrestart.data import ImageData
-from kerasrestart.report.run_folder import BASELINE, RunFolder
+from kerasrestart.report.run_folder import BASELINE, RunFolder, check_folder
 from kerasrestart.settings import FREE, RunSettings
 
 
@@ -89,12 +89,8 @@ def starting_point(
         )
     if settings.baseline is None:
         return StartingPoint()
+    check_folder(folder.path, resume=True, baseline=settings.baseline)
     source = pathlib.Path(settings.baseline)
-    if not (source / BASELINE).is_file():
-        raise ValueError(
-            f"baseline must be the folder of a run whose first round is over, with a {BASELINE} in "
-            f"it. Received: {source}"
-        )
     arrays, content = read_state(source / BASELINE)
     _check_same(settings, identity, content["identity"], AFTER_BASELINE, source)
     epoch = content["next_epoch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -47,14 +48,8 @@ class RunFolder:
         if name is None:
             name = f"{prefix}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         self.path = pathlib.Path(logdir) / name
-        try:
-            self.path.mkdir(parents=True)
-        except FileExistsError as error:
-            if not resume or not self.path.is_dir():
-                raise ValueError(
-                    f"{self.path} is there already, and no run is overwritten: pass --resume to go "
-                    "on with it, another --run_name or --logdir, or remove it."
-                ) from error
+        check_folder(self.path, resume=resume)
+        self.path.mkdir(parents=True, exist_ok=True)
         others = {file.name for file in self.path.iterdir()} - {_LOCK}
         if others and _FLAGS not in others:
             raise ValueError(
@@ -71,13 +66,20 @@ class RunFolder:
             ) from error
 
     def release(self) -> None:
-        """Lets others have the folder; the end of the process does so too, however it ends."""
+        """Lets others have the folder; the end of the process does so too, however it ends.
+
+        Nothing stays of a folder that nothing was written to.
+        """
+        with contextlib.suppress(OSError):
+            if all(file.name == _LOCK for file in self.path.iterdir()):
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
         self._lock.release()
 
     @property
     def state(self) -> pathlib.Path:
         """Where the state goes that the run can go on from."""
-        return self.path / "state.npz"
+        return self.path / STATE
 
     @property
     def baseline(self) -> pathlib.Path:
@@ -137,12 +139,37 @@ class RunFolder:
             write_text(self.path / name, "".join(kept))
 
 
-RECORD, HISTORY, SCORES, BASELINE = "run.json", "history.csv", "scores.jsonl", "baseline.npz"
+RECORD, HISTORY, SCORES = "run.json", "history.csv", "scores.jsonl"
+STATE, BASELINE = "state.npz", "baseline.npz"
 _EPOCH = re.compile(r'(?:\{"epoch": )?(\d+),')
 """How a line of an epoch begins, in CSV and in JSON."""
 _FLAGS, _LOCK = "flags.txt", ".lock"
-RESUMED_FROM = ("state.npz", "state.previous.npz", RECORD, HISTORY, SCORES)
+RESUMED_FROM = (STATE, "state.previous.npz", RECORD, HISTORY, SCORES)
 """The files by which a run goes on, or knows that it has ended."""
+
+
+def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | None = None) -> None:
+    """Checks that a run can have a folder, and has a baseline to go on from where it names one.
+
+    Args:
+        path: The folder; None: it will be a new one.
+        resume: Whether the run may go on with what is there.
+        baseline: The folder of the run whose baseline it takes. Defaults to None.
+
+    Raises:
+        ValueError: The folder is there already, or is none; or there is no baseline.
+    """
+    if path is not None and path.exists() and not (resume and path.is_dir()):
+        raise ValueError(
+            f"{path} is there already, and no run is overwritten: pass --resume to go on with it, "
+            "another --run_name or --logdir, or remove it."
+        )
+    goes_on = path is not None and (path / STATE).exists()
+    if baseline is not None and not goes_on and not (pathlib.Path(baseline) / BASELINE).is_file():
+        raise ValueError(
+            f"baseline must be the folder of a run whose first round is over, with a {BASELINE} in "
+            f"it. Received: {baseline}"
+        )
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:

@@ -43,6 +43,15 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
         OSError: The file cannot be written.
     """
     record = _record(folder)
+    try:
+        return _write(folder, record)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / RECORD} is no record of a run: {type(error).__name__} {one_line(error)}"
+        ) from error
+
+
+def _write(folder: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
     epochs, scores = read_scores(folder / SCORES)
     curves = RunCurves(read_history(folder), record["events"], epochs, scores)
     images = {f"{name}.svg": to_bytes(figure, "svg") for name, figure in draw_run(curves).items()}
@@ -55,7 +64,7 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
         + (f"ended: {record['finished']}." if record["finished"] else "**not ended yet**."),
         "## Rounds",
         to_markdown(record["table"]),
-        "Test accuracy is that of the round's best epoch by validation, and of its last.",
+        *_of_test(record["settings"]),
         "## Restarts",
         _events(record),
         *(part for name in images for part in (f"![{name}]({name})", _CAPTIONS[name[:-4]])),
@@ -69,6 +78,15 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
     path = folder / REPORT
     write_text(path, to_html("\n\n".join(sections) + "\n", title, images))
     return path
+
+
+def _of_test(settings: Mapping[str, Any]) -> list[str]:
+    if settings["tasks"] == "random_labels":
+        return []  # nothing is tested
+    return [
+        f"Test accuracy is that of the round's best epoch by {code(settings['monitor'])}, and of "
+        "its last."
+    ]
 
 
 def _events(record: Mapping[str, Any]) -> str:
@@ -93,7 +111,7 @@ def _events(record: Mapping[str, Any]) -> str:
         "epoch",
         "what",
         "useless again",
-        "fall of the metric",
+        "metric worse by",
         "epochs to recover",
     )
     return plain_table(header, rows)

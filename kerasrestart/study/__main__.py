@@ -16,6 +16,7 @@ from kerasrestart import run_flags, settings
 from kerasrestart.command_line import fail, start
 from kerasrestart.interruption import exit_status, interruptible
 from kerasrestart.study.plan import SET_BY_THE_STUDY, Job, PlanError, make_plan, parse_seeds
+from kerasrestart.weights.locate import locate_alexnet_weights
 
 _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"]
 
@@ -42,7 +43,9 @@ flags.DEFINE_multi_string(
     "arm", [], "A further arm: NAME:flag=value,flag=value. Repeat it for several."
 )
 flags.DEFINE_multi_string(
-    "sweep", [], "A flag to vary for all arms: fraction=0.05,0.1,0.2. Several are crossed."
+    "sweep",
+    [],
+    "A flag to vary for all arms, the control too: fraction=0.05,0.1,0.2. Several are crossed.",
 )
 flags.DEFINE_string("seeds", "0-2", "Seeds, such as 0-9 or 0,1,5-7.")
 flags.DEFINE_integer("workers", 1, "Runs at once; they share out the cores.", lower_bound=1)
@@ -70,6 +73,8 @@ def main(argv: list[str]) -> None:
         failed: dict[str, str] = {}
         if not chosen.collect:
             arms = sum(job.cell is not None for job in jobs)
+            for weights in {job.settings.weights for job in jobs} - {None}:
+                locate_alexnet_weights(weights)  # now, and not when their first run begins
             print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
             with interruptible():
                 failed = run_jobs(jobs, folder, workers=chosen.workers, tell=_tell)

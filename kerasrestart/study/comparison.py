@@ -33,10 +33,10 @@ class Arm:
         last: Of what it has at the last epoch.
         difference: What it has more than the control; None for the control, and where they have no
             seed in common.
-        adjusted_p: The difference's p after Holm's correction over the arms of this model and
-            variation, or None.
-        comparisons: How many arms of this model and variation are tested against the control; the
-            correction is for them.
+        adjusted_p: The difference's p after Holm's correction over the arms of this model in all
+            variations, or None.
+        comparisons: How many arms of this model, in all variations, are tested against their
+            control; the correction is for them.
         seeds_needed: How many seeds it would take to find a difference of one point, by the spread
             of the differences, at the level of Holm's first step, which is the strictest; None
             where that is not known, or more than anybody has.
@@ -120,11 +120,15 @@ class Group:
         return "; ".join(dict.fromkeys(result.outcome for result in self.results))
 
     @property
+    def chooses(self) -> bool:
+        """Whether the outcome is that of epochs which the monitored metric has chosen."""
+        return any(result.chooses for result in self.results)
+
+    @property
     def budgets(self) -> dict[tuple[int, int], list[str]]:
         """By how many epochs and how many restarts were made: which arms have runs that made them.
 
-        A study plans one budget for all; but a run ends early where no filter is selected, and one
-        that diverges makes no more restarts.
+        A study plans one budget for all; but a run that diverges makes no more restarts.
         """
         found: dict[tuple[int, int], list[str]] = {}
         for arm in self.arms:
@@ -138,6 +142,8 @@ class Group:
 def compare(results: Sequence[CellResult]) -> list[Group]:
     """Compares each arm with the control of the same model and variation.
 
+    A model's arms in all variations of a sweep are one family of comparisons.
+
     Args:
         results: The runs, in the study's order.
 
@@ -150,36 +156,56 @@ def compare(results: Sequence[CellResult]) -> list[Group]:
         of_group = grid.setdefault((cell.model, cell.variation), {})
         of_group.setdefault(cell.arm, []).append(result)
     models = list(dict.fromkeys(model for model, _ in grid))
-    return [
-        Group(model, variation, _arms(by_arm))
-        for (model, variation), by_arm in sorted(grid.items(), key=lambda g: models.index(g[0][0]))
-    ]
+    groups = []
+    for model in models:
+        differences: dict[tuple[str, str], Difference | None] = {}
+        for (of, variation), by_arm in grid.items():
+            if of == model:
+                differences |= {(variation, arm): d for arm, d in _differences(by_arm).items()}
+        p_values = [None if found is None else found.p for found in differences.values()]
+        adjusted = dict(zip(differences, holm(p_values), strict=True))
+        comparisons = sum(p is not None for p in p_values)
+        for variation in dict.fromkeys(variation for variation, _ in differences):
+            runs = grid[model, variation]
+            arms = tuple(
+                _arm(name, runs[name], found, adjusted[variation, name], comparisons)
+                for (of, name), found in differences.items()
+                if of == variation
+            )
+            groups.append(Group(model, variation, arms))
+    return groups
 
 
-def _arms(by_arm: Mapping[str, list[CellResult]]) -> tuple[Arm, ...]:
-    names = sorted(by_arm, key=lambda name: name != CONTROL)  # a stable sort: the control first
+def _differences(by_arm: Mapping[str, list[CellResult]]) -> dict[str, Difference | None]:
+    """What each arm has more than the control, which comes first; None for the control itself."""
+    names = sorted(by_arm, key=lambda name: name != CONTROL)  # a stable sort
     percent = {
         name: {result.cell.seed: 100 * result.chosen for result in by_arm[name]} for name in names
     }
     control = percent.get(CONTROL, {})
-    differences = [
-        None if name == CONTROL else paired_difference(percent[name], control) for name in names
-    ]
-    p_values = [None if found is None else found.p for found in differences]
-    comparisons = sum(p is not None for p in p_values)
-    return tuple(
-        Arm(
-            name,
-            tuple(sorted(by_arm[name], key=lambda result: result.cell.seed)),
-            summarize(list(percent[name].values())),
-            summarize([100 * result.last for result in by_arm[name]]),
-            difference,
-            p,
-            comparisons,
-            _needed(difference, comparisons),
-            "control" if name == CONTROL else _verdict(difference, p),
-        )
-        for name, difference, p in zip(names, differences, holm(p_values), strict=True)
+    return {
+        name: None if name == CONTROL else paired_difference(percent[name], control)
+        for name in names
+    }
+
+
+def _arm(
+    name: str,
+    results: Sequence[CellResult],
+    difference: Difference | None,
+    p: float | None,
+    comparisons: int,
+) -> Arm:
+    return Arm(
+        name,
+        tuple(sorted(results, key=lambda result: result.cell.seed)),
+        summarize([100 * result.chosen for result in results]),
+        summarize([100 * result.last for result in results]),
+        difference,
+        p,
+        comparisons,
+        _needed(difference, comparisons),
+        "control" if name == CONTROL else _verdict(difference, p),
     )
 
 

@@ -72,6 +72,7 @@ def write_report(
     _write_files(folder, files)
     sections = [
         f"# {one_line(title)}",
+        *(f"**{note}**" for note in _notes(results)),
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
@@ -103,14 +104,21 @@ def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
+def _notes(results: Sequence[CellResult]) -> list[str]:
+    """What is to be known of the data before anything else, such as that they are others."""
+    notes = (result.record["data"]["note"] for result in results)
+    return [one_line(note) for note in dict.fromkeys(notes) if note]
+
+
 def _question(groups: Sequence[Group]) -> str:
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
+    chooses = any(group.chooses for group in groups)
     return (
         f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
         f"learning rate alone? Arms are compared by {outcomes}.\n\n"
         "For each seed all arms that train alike go on from one baseline, so they are compared in "
-        "pairs. All are planned to train for the same number of epochs. Epochs are chosen by the "
-        "monitored metric; the test set is only reported."
+        "pairs. All are planned to train for the same number of epochs."
+        + (" Epochs are chosen by the monitored metric; the test set is only reported." * chooses)
     )
 
 
@@ -132,10 +140,11 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
         sections.append("\n".join(f"- {sentence}" for sentence in sentences))
     return [
         *sections,
-        f"Points are percentage points. An interval is that of one comparison alone "
+        "Points are percentage points. An interval is that of one comparison alone "
         f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
-        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}. Numbers of seeds "
-        "are for the first step of that correction, the strictest: rather too many than too few.",
+        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}; those of all "
+        "values of a sweep count together. Numbers of seeds are for the first step of that "
+        "correction, the strictest: rather too many than too few.",
     ]
 
 
@@ -183,8 +192,6 @@ def _origin(results: Sequence[CellResult]) -> list[str]:
         counts = " + ".join(str(count) for count in of_data["examples"].values())
         rows.append((of_data["name"], counts, code(of_data["sha256"])))
     sections = ["## Data and versions"]
-    notes = dict.fromkeys(of_data["note"] for of_data in data.values() if of_data["note"])
-    sections += [f"**{one_line(note)}**" for note in notes]
     header = ("data", "images to train, validate and test", "SHA-256")
     sections.append(plain_table(header, rows))
     if len(data) > 1:

@@ -106,6 +106,11 @@ class CellResult:
         return "test accuracy at the best epoch after the baseline"
 
     @property
+    def chooses(self) -> bool:
+        """Whether `chosen` is that of epochs which the monitored metric has chosen."""
+        return self._tasks != "random_labels"
+
+    @property
     def _tasks(self) -> str:
         return self.record["settings"]["tasks"]
 

@@ -84,6 +84,7 @@ def run_jobs(
     total = len(done) + len(waiting)
     failed: dict[str, str] = {}
     durations: list[float] = []
+    noted: set[str] = set()
     running: list[_Running] = []
     if done:
         tell(f"{len(done)} of {total} runs have ended already.")
@@ -103,6 +104,9 @@ def run_jobs(
                 if one.process.returncode == 0 and is_done(one.job, folder):
                     done.add(one.job.name)
                     what = f"{one.job.name} ended"
+                    if (note := _note(one.job, folder)) and note not in noted:
+                        noted.add(note)
+                        tell(f"*** {note} ***")
                 else:
                     failed[one.job.name] = why = _reason(one)
                     what = f"{one.job.name} FAILED: {why}"
@@ -114,6 +118,12 @@ def run_jobs(
                 )
             time.sleep(_POLL_SECONDS if running else 0)
     return failed
+
+
+def _note(job: Job, folder: pathlib.Path) -> str | None:
+    """What a run that has ended says of its data, such as that they are not those asked for."""
+    record = read_record(folder / job.name) or {}
+    return record.get("data", {}).get("note")
 
 
 def _start(job: Job, folder: pathlib.Path, workers: int) -> _Running:

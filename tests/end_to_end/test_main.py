@@ -278,6 +278,7 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
         (["--learning_rate=0"], "learning_rate"),
         (["--learning_rate=nan"], "learning_rate"),
         (["--target=nan"], "target"),
+        (["--target=75"], "must lie between 0 and 1"),
         (["--learning_rate_factor=1"], "learning_rate_factor"),
         (["--momentum=1.5"], "momentum"),
         (["--weight_decay=-1"], "weight_decay"),
@@ -334,9 +335,40 @@ def test_flags_that_do_not_go_together_are_refused_without_tensorflow():
 
 
 def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):
-    done = command("--model=alexnet", "--weights=nowhere.safetensors", cwd=tmp_path)
+    weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
+    done = command(*weights, cwd=tmp_path)
     assert done.returncode == 1
     assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_that_is_none_and_a_name_that_is_taken_are_told_before_data_are_loaded(tmp_path):
+    # There is no CIFAR-10 in an empty folder: that would be told first, had it been looked for.
+    data = ("--dataset=cifar10", f"--data_dir={tmp_path}")
+    done = command(*data, "--baseline=nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Received: nowhere" in one_line(done.stderr)
+    (tmp_path / "tf_logs" / "mine").mkdir(parents=True)
+    done = command(*data, "--run_name=mine", "--noresume", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is there already" in one_line(done.stderr)
+
+
+def test_memory_that_the_system_refuses_before_training_is_told_in_one_line(tmp_path):
+    code = (
+        "import sys, tensorflow as tf, kerasrestart.run as run\n"
+        "def build_model(*_): raise tf.errors.ResourceExhaustedError(None, None, 'OOM\\nmore')\n"
+        "run.build_model = build_model\n"
+        "from kerasrestart.main import entry_point\n"
+        "sys.argv = ['main', '--dataset=shapes', '--train_examples=100']\n"
+        "entry_point()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert one_line(done.stderr) == "error: OOM. Training had not begun."
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

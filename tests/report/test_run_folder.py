@@ -33,9 +33,16 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path):
 
 
 def test_a_folder_that_is_there_is_refused_unless_it_is_gone_on_with(tmp_path):
-    RunFolder(tmp_path, "run").release()
+    folder = RunFolder(tmp_path, "run")
+    folder.write_flags({})
+    folder.release()
     with pytest.raises(ValueError, match="is there already"):
         RunFolder(tmp_path, "run")
+
+
+def test_nothing_stays_of_a_folder_that_nothing_was_written_to(tmp_path):
+    RunFolder(tmp_path / "logs", "run").release()
+    assert list((tmp_path / "logs").iterdir()) == []
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -38,7 +38,13 @@ def folder(tmp_path):
         "train_accuracy_last": 0.612, "restarted": {},
     }  # fmt: skip
     record = {
-        "settings": {"model": "mininet", "init": "uniform", "layers": "a|b<c>"},
+        "settings": {
+            "model": "mininet",
+            "init": "uniform",
+            "layers": "a|b<c>",
+            "tasks": "none",
+            "monitor": "val_loss",
+        },
         "versions": {"keras": "3.x"},
         "data": {"name": "shapes", "note": "numbers are NOT CIFAR-10's"},
         "events": [event(1, 1, [2, 3]), event(2, 3, [0], "none")],
@@ -79,12 +85,20 @@ def test_the_report_is_one_file_with_all_that_the_records_hold(folder):
     assert len(page.sources) == 4
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
     for told in (
-        "NOT CIFAR-10", "43.21", "max_restarts=2 reached", "a|b<c>", "3.x",
+        "NOT CIFAR-10", "best epoch by val_loss", "43.21", "max_restarts=2 reached",
+        "a|b<c>", "3.x",
         "Restarted 2 of 4 filters (conv1 2/4) with uniform", "+0.1000",
     ):  # fmt: skip
         assert told in page.text, told
     before = path.read_bytes()
     assert write_run_report(folder).read_bytes() == before
+
+
+def test_a_run_that_nothing_tests_says_nothing_of_a_test(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"]["tasks"] = "random_labels"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "Test accuracy is" not in write_run_report(folder).read_text()
 
 
 def test_a_run_that_goes_on_still_is_reported(folder):
@@ -146,7 +160,13 @@ def test_an_epoch_that_was_not_scored_has_no_line_and_a_cut_line_is_left_out(tmp
     assert read_scores(tmp_path / "missing")[1] == {}
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
+EMPTY = {"settings": {}, "versions": {}, "data": {}, "events": [], "table": [], "finished": None}
+WITHOUT_LAYERS = {**EMPTY, "events": [{"restart": 1}]}
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", "{}", json.dumps(EMPTY), json.dumps(WITHOUT_LAYERS)]
+)
 def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)

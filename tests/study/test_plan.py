@@ -256,5 +256,15 @@ def test_wrong_flags_end_the_command_with_one_line(tmp_path, monkeypatch, wrong,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_are_not_there_are_told_before_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", package_root())
+    network = "--network=pretrained:model=alexnet,image_size=64,weights=nowhere.pth"
+    done = study("--network=mininet", network, "--arms=he", "--seeds=0", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Received: nowhere.pth" in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def package_root():
     return settings.__file__.removesuffix("/kerasrestart/settings.py")

@@ -6,6 +6,7 @@ import math
 import pytest
 from synthetic_study import result
 
+from kerasrestart.study.comparison import compare
 from kerasrestart.study.results import Cell, common_settings, load_cell
 
 
@@ -89,3 +90,21 @@ def test_common_settings_are_those_that_all_runs_have():
     assert "init" not in common
     assert "seed" not in common
     assert common_settings(runs[:1])["seed"] == 0
+
+
+def test_the_arms_of_all_variations_of_a_sweep_are_one_family_of_comparisons():
+    gains = {"fraction=0.1": (0.010, 0.012, 0.013), "fraction=0.2": (0.001, 0.004, -0.002)}
+    runs = [
+        result(arm, seed, (0.5, 0.6 + (arm == "he") * gain), variation=variation)
+        for variation, of_seeds in gains.items()
+        for seed, gain in enumerate(of_seeds)
+        for arm in ("none", "he")
+    ]
+    first, second = (group.arms[1] for group in compare(runs))
+    assert (first.comparisons, second.comparisons) == (2, 2)
+    assert first.adjusted_p == pytest.approx(2 * first.difference.p)
+    assert second.adjusted_p == pytest.approx(max(second.difference.p, first.adjusted_p))
+    # Of another model it is another family.
+    others = (result(arm, 0, (0.1,), model="alexnet") for arm in ("none", "he"))
+    groups = compare([*runs[:6], *others])
+    assert [group.arms[1].comparisons for group in groups] == [1, 0]

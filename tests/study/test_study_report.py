@@ -165,8 +165,14 @@ def test_a_note_on_the_data_and_mixed_data_are_told(tmp_path, no_figures):
         for arm, sha in (("none", "abc"), ("he", "def"))
     ]
     text = report(tmp_path, runs).read_text()
-    assert "**These are NOT CIFAR-10.**" in text
+    assert "**These are NOT CIFAR-10.**" in text[: text.index("## Verdicts")]
     assert "The runs were not all made on the same images." in text
+
+
+def test_of_random_labels_no_choice_and_no_test_is_told(tmp_path, no_figures):
+    regime = {"tasks": "random_labels", "monitor": "accuracy"}
+    runs = [result(arm, 0, (0.1, 0.1), train=(0.9, 0.8), **regime) for arm in ("none", "he")]
+    assert "the test set is only reported" not in report(tmp_path, runs).read_text()
 
 
 def test_unequal_budgets_are_told_first(tmp_path):
