@@ -224,16 +224,21 @@ def _check_budget(arm: settings.RunSettings, usual: settings.RunSettings) -> Non
                 "The arms of a study must train equally long: expected --trigger=epochs, "
                 "--nostop_on_repeat, no --target and equally many epochs. Received: " + received
             )
-    if _epochs(arm) <= arm.round_epochs:
+    if arm.max_restarts == 0:
         raise PlanError(
-            "A study compares what comes after the baseline: expected --max_restarts of 1 or more "
-            f"and --epochs above --round_epochs={arm.round_epochs}. Received: "
-            f"--max_restarts={arm.max_restarts} --epochs={arm.epochs}"
+            "A study compares what comes after the baseline: expected --max_restarts of 1 or more. "
+            "Received: --max_restarts=0"
+        )
+    if arm.epochs < _epochs(arm):
+        raise PlanError(
+            f"A study makes all of its restarts: expected --epochs={_epochs(arm)} or more for "
+            f"--round_epochs={arm.round_epochs} --max_restarts={arm.max_restarts}. Received: "
+            f"--epochs={arm.epochs}"
         )
 
 
 def _epochs(of: settings.RunSettings) -> int:
-    return min(of.epochs, of.round_epochs * (of.max_restarts + 1))
+    return of.round_epochs * (of.max_restarts + 1)
 
 
 def _baseline(

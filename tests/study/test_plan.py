@@ -174,6 +174,12 @@ def test_a_study_of_unequal_budgets_or_without_restarts_is_refused(flag):
         plan(flag)
 
 
+def test_epochs_that_would_cut_restarts_are_refused():
+    with pytest.raises(PlanError, match=r"expected --epochs=240 or more.*Received: --epochs=200"):
+        plan("--round_epochs=60", "--max_restarts=3")
+    assert plan("--round_epochs=60", "--max_restarts=3", "--epochs=240")
+
+
 def test_seeds():
     assert parse_seeds("0-2") == [0, 1, 2]
     assert parse_seeds("7, 0,3-4") == [7, 0, 3, 4]
