@@ -260,7 +260,6 @@ def test_an_activation_that_keras_cannot_serialize_is_one_all_the_same(activatio
 
 def test_another_backend_is_refused_in_one_line():
     code = """
-import os, types
 import keras
 keras.backend.backend = lambda: "torch"
 import kerasrestart

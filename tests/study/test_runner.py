@@ -31,7 +31,8 @@ if how == "killed":
 if how:
     sys.exit(how)
 (logdir / name).mkdir(exist_ok=True)
-record = {"settings": settings, "finished": "max_restarts=2 reached"}
+data = {"note": json.loads((logdir / "how.json").read_text()).get("note", "")}
+record = {"settings": settings, "finished": "max_restarts=2 reached", "data": data}
 (logdir / name / "run.json").write_text(json.dumps(record))
 with (logdir / "begun").open("a") as file:
     file.write("end of " + name + "\\n")
@@ -77,6 +78,14 @@ def test_a_baseline_has_ended_before_its_arms_begin(folder):
             assert order.index(f"mininet-{arm}-s{seed}") > end
     assert len(lines) == 6
     assert lines[-1].startswith("[6/6 runs, about 0 s left] mininet-")
+
+
+def test_that_the_data_are_others_is_told_once_when_the_first_run_has_ended(folder):
+    told = []
+    set_how(folder, note="These are NOT CIFAR-10.")
+    run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, tell=told.append)
+    assert told[0] == "*** These are NOT CIFAR-10. ***"
+    assert sum("NOT CIFAR-10" in line for line in told) == 1
 
 
 def test_no_more_than_so_many_run_at_once(folder):
