@@ -159,7 +159,7 @@ def torch_work(pipe: Connection, hooks: bool) -> None:
 
 
 def torch_mininet():
-    """`kerasrestart.models.mininet` in PyTorch."""
+    """`kerasrestart.experiments.models.mininet` in PyTorch."""
     from torch import nn
 
     pooling = {"kernel_size": 3, "stride": 2, "ceil_mode": True}

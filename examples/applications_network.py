@@ -10,7 +10,7 @@ import argparse
 import keras
 
 import kerasrestart
-from kerasrestart import data
+from kerasrestart.experiments import data
 
 
 def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:

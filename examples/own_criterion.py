@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasrestart
-from kerasrestart import data
+from kerasrestart.experiments import data
 from kerasrestart.scoring.criteria import Criterion, Needs
 
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, np.ndarray]]
     keras.utils.set_random_seed(0)
     images = data.load("shapes", shapes_examples=chosen.examples)
     x, y = images.train.images.astype("float32") / 255, images.train.labels
-    model = kerasrestart.models.mininet()
+    model = kerasrestart.experiments.models.mininet()
     model.compile(
         keras.optimizers.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )

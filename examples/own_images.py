@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from keras import layers
 
 import kerasrestart
-from kerasrestart import data
+from kerasrestart.experiments import data
 
 SIZE = 32
 

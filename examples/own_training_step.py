@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasrestart
-from kerasrestart import data
+from kerasrestart.experiments import data
 
 
 class MixupModel(kerasrestart.RestartModel):

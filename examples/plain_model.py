@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 import kerasrestart
-from kerasrestart import data
+from kerasrestart.experiments import data
 
 
 def build(classes: int) -> keras.Model:

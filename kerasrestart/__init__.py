@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasrestart import models
     from kerasrestart.network.describe import describe
-    from kerasrestart.report.tensorboard import RestartTensorBoard
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.select_filters import select_filters
     from kerasrestart.restart.surgery import restart_filters
-    from kerasrestart.scoring.mean_inputs import mean_inputs
+    from kerasrestart.restart.tensorboard import RestartTensorBoard
+    from kerasrestart.scoring.reader_input_means import reader_input_means
     from kerasrestart.scoring.score_filters import score_filters
     from kerasrestart.scoring.scorer import Scorer
     from kerasrestart.scoring.train_step import RestartModel
@@ -28,10 +28,10 @@ _HOMES = {
     "PartialRestart": "kerasrestart.restart.callback",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
-    "RestartTensorBoard": "kerasrestart.report.tensorboard",
+    "RestartTensorBoard": "kerasrestart.restart.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
     "describe": "kerasrestart.network.describe",
-    "mean_inputs": "kerasrestart.scoring.mean_inputs",
+    "reader_input_means": "kerasrestart.scoring.reader_input_means",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
     "select_filters": "kerasrestart.restart.select_filters",
@@ -44,8 +44,8 @@ __all__ = [
     "RestartTensorBoard",
     "Scorer",
     "describe",
-    "mean_inputs",
     "models",
+    "reader_input_means",
     "restart_filters",
     "score_filters",
     "select_filters",

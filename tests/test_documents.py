@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import flags
 from keras import layers
 
-from kerasrestart import run_flags, settings
+from kerasrestart.experiments import run_flags, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = sorted(

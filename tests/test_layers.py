@@ -1,4 +1,4 @@
-"""The lower rooms of the package import no higher one: read off their source."""
+"""Packages import only packages below them: read off their source."""
 
 import ast
 import pathlib
@@ -8,17 +8,20 @@ import pytest
 import kerasrestart
 
 ROOT = pathlib.Path(kerasrestart.__file__).parent
-SMALL = {"names", "files", "web", "interruption"}  # which all may import
-BELOW = {
+LIBRARY = {"network": set(), "scoring": {"network"}, "restart": {"network", "scoring"}}
+EXPERIMENTS = {
     "data": set(),
-    "network": set(),
-    "scoring": {"network"},
-    "restart": {"network", "scoring"},
+    "models": {"weights"},
+    "weights": set(),
+    "records": set(),
+    "report": {"records"},
+    "run": {"weights", "data", "models", "records", "report"},
+    "study": {"weights", "data", "models", "records", "report", "run"},
 }
 
 
 def imported(source):
-    """The modules and names that a source imports, whether at its head or inside a function."""
+    """The modules and names that a source imports, at its top or inside a function."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -27,18 +30,27 @@ def imported(source):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(source):
-    """The rooms and modules of the package that a source imports from."""
-    parts = [name.split(".") for name in imported(source)]
-    return {name[1] if name[1:] else "" for name in parts if name[0] == "kerasrestart"}
+def packages(source, below="kerasrestart"):
+    """The packages and modules directly under `below` that a source imports from."""
+    prefix = below + "."
+    names = [name.removeprefix(prefix) for name in imported(source) if name.startswith(prefix)]
+    return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("room", list(BELOW))
-def test_a_lower_room_imports_no_higher_one(room):
-    files = sorted((ROOT / room).rglob("*.py"))
+@pytest.mark.parametrize("package", list(LIBRARY))
+def test_the_library_imports_downwards_and_nothing_of_the_experiments(package):
+    files = sorted((ROOT / package).rglob("*.py"))
     assert len(files) > 3
     for path in files:
-        higher = rooms(path.read_text()) - BELOW[room] - SMALL - {room}
+        higher = packages(path.read_text()) - LIBRARY[package] - {package}
+        assert not higher, f"{path.relative_to(ROOT)} imports {sorted(higher)}"
+
+
+@pytest.mark.parametrize("package", list(EXPERIMENTS))
+def test_the_experiments_import_downwards(package):
+    for path in sorted((ROOT / "experiments" / package).rglob("*.py")):
+        found = packages(path.read_text(), "kerasrestart.experiments") & EXPERIMENTS.keys()
+        higher = found - EXPERIMENTS[package] - {package}
         assert not higher, f"{path.relative_to(ROOT)} imports {sorted(higher)}"
 
 
@@ -49,9 +61,9 @@ import kerasrestart.report.table as table
 from kerasrestart import data, models
 from kerasrestart.study.plan import Job
 def late():
-    from kerasrestart.settings import FREE
+    from kerasrestart.settings import defaults
 if TYPE_CHECKING:
     from kerasrestart.run import run
 import os, keras.layers
 """
-    assert rooms(source) == {"", "report", "data", "models", "study", "settings", "run"}
+    assert packages(source) == {"report", "data", "models", "study", "settings", "run"}

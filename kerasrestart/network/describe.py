@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import keras
 
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.paths import Path, listed
-from kerasrestart.network.sites import Site, survey
 
 WIDTH = 120  # of a table whose remarks stand beside the rest
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
@@ -32,14 +32,14 @@ def describe(model: keras.Model, layers: str | Sequence[str] | None = None) -> s
         indented, below those that they are about.
 
     Raises:
-        TypeError, ValueError: As `survey` does.
+        TypeError, ValueError: As `find_filter_layers` does.
 
     Example:
     ```python
     print(kerasrestart.describe(keras.applications.ResNet50(weights=None)))
     ```
     """
-    found = survey(model, layers)
+    found = find_filter_layers(model, layers)
     channels = ChannelMap(found.graph)
     lines: list[tuple[str, ...]] = [HEADER]
     for call in found.graph.calls:
@@ -48,11 +48,13 @@ def describe(model: keras.Model, layers: str | Sequence[str] | None = None) -> s
             continue
         if isinstance(layer, WITH_FILTERS):
             path = channels.path(layer)
-            site, left_out = found.sites.get(layer.name), None
-            if site is None or site.layer is not layer:  # else another has the same name
-                site, left_out = None, found.left_out[layer.name]
+            filter_layer, left_out = found.layers.get(layer.name), None
+            if (
+                filter_layer is None or filter_layer.layer is not layer
+            ):  # else another has the same name
+                filter_layer, left_out = None, found.left_out[layer.name]
             remark = f"left out: {left_out}" if left_out else channels.outgoing(layer).obstacle()
-            lines.append(_line(layer, site, path, remark or ""))
+            lines.append(_line(layer, filter_layer, path, remark or ""))
         elif layer.name in found.left_out:
             remark = f"left out: {found.left_out[layer.name]}"
             lines.append((layer.name, type(layer).__name__, *[""] * 4, remark))
@@ -73,14 +75,16 @@ def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _line(layer: keras.Layer, site: Site | None, path: Path, remark: str) -> tuple[str, ...]:
-    reads = {read.operation.name: None for _, read in site.reads} if site else {}
+def _line(
+    layer: keras.Layer, filter_layer: FilterLayer | None, path: Path, remark: str
+) -> tuple[str, ...]:
+    reads = {read.operation.name: None for _, read in filter_layer.reads} if filter_layer else {}
     return (
         layer.name,
         type(layer).__name__,
         str(filters_of(layer)),
         listed(list(reads), width=30),
-        site.norm.name if site and site.norm else "",
+        filter_layer.norm.name if filter_layer and filter_layer.norm else "",
         listed([reading.layer.name for reading in path.readers], width=30),
         remark,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrestart.files import write_text
+from kerasrestart.restart.files import write_text
 from kerasrestart.restart.records import RestartState
 
 _KEPT = 3

@@ -234,7 +234,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.state = RestartState()
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
-        self._mean_inputs: dict[str, np.ndarray] = {}
+        self._reader_input_means: dict[str, np.ndarray] = {}
         self._scoring: ScoringFunction | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
@@ -310,7 +310,7 @@ class PartialRestart(keras.callbacks.Callback):
         if self.scorer.needs_step or (several and trains_as_keras(self.model)):
             self._scoring = attach(self.model, self.scorer, self.score_every)
         self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
-        self.scores, self._mean_inputs = {}, {}
+        self.scores, self._reader_input_means = {}, {}
         if self.backup:
             self.backup.begin()
         if self._resumed is not None:
@@ -393,7 +393,9 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 
-        known = bool(self.scores) and not (self.rule.compensate_bias and not self._mean_inputs)
+        known = bool(self.scores) and not (
+            self.rule.compensate_bias and not self._reader_input_means
+        )
         decision = self.schedule.decide(
             self.state,
             metrics[self.monitor],
@@ -424,7 +426,7 @@ class PartialRestart(keras.callbacks.Callback):
             metrics_before=metrics,
         )
         # Not at once: callbacks behind this one may save the model by what this epoch came to.
-        self.state.pending = PendingRestart(event, self._mean_inputs)
+        self.state.pending = PendingRestart(event, self._reader_input_means)
 
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = learning_rate_of(self.model.optimizer) * self.learning_rate_factor
@@ -437,7 +439,9 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_restart_begin(event, self)
         chosen = {name: np.array(layer.filters) for name, layer in event.layers.items()}
-        self.rule.apply(self.model, self.scorer.survey, chosen, event.restart, pending.mean_inputs)
+        self.rule.apply(
+            self.model, self.scorer.filter_layers, chosen, event.restart, pending.reader_input_means
+        )
         event.learning_rate = self.state.learning_rate  # lowered, if the run was rolled back
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()
@@ -468,7 +472,7 @@ class PartialRestart(keras.callbacks.Callback):
             )
         if self.scorer.ready:  # else, as after an epoch of no batch, what was known stays
             self.scores = self.scorer.result(draw=len(self.events))
-            self._mean_inputs = self.scorer.mean_inputs()
+            self._reader_input_means = self.scorer.reader_input_means()
 
     def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}

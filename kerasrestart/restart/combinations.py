@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kerasrestart.names import OUTGOING, SLOTS
+from kerasrestart.restart.names import OUTGOING, SLOTS
 from kerasrestart.restart.selection import Selection
 
 
@@ -64,6 +64,6 @@ def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
     if compensates and outgoing != "zero":
         raise ValueError(
             "A bias makes up for outgoing weights that are set to zero: expected outgoing='zero' "
-            "with compensate_bias=True or mean_inputs. Received: "
+            "with compensate_bias=True or reader_input_means. Received: "
             f"outgoing={outgoing!r}"
         )

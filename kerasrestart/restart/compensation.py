@@ -10,23 +10,23 @@ from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.filter_layers import FilterLayers, normalizes
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.operations import has_activation
 from kerasrestart.network.paths import Path
-from kerasrestart.network.sites import Survey, normalizes
 
 
-def check_compensation(found: Survey) -> None:
+def check_compensation(found: FilterLayers) -> None:
     """Checks that every reader of filters has something that makes up for them.
 
     Args:
-        found: A survey, all sites of which can have their outgoing weights set to zero.
+        found: Filter layers, all of which can have their outgoing weights set to zero.
 
     Raises:
         ValueError: A reader has neither a bias nor a batch norm right behind it.
     """
     channels = ChannelMap(found.graph)
-    paths = [channels.outgoing(site.layer) for site in found.sites.values()]
+    paths = [channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
     _check_readers(found.graph, [reading.layer for path in paths for reading in path.readers])
 
 
@@ -67,7 +67,7 @@ def compensations(
         if of_layer.shape != (kernels.channels_of(layer),):
             raise ValueError(
                 f"The mean inputs of layer '{name}' must be {kernels.channels_of(layer)} numbers, "
-                f"as mean_inputs gives them. Received: shape {of_layer.shape} of {list(means)}"
+                f"as reader_input_means gives them. Received: shape {of_layer.shape} of {list(means)}"
             )
         lost = np.zeros(of_layer.shape)
         lost[list(places)] = of_layer[list(places)]

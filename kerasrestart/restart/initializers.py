@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.names import PAPER_INITIALIZERS, SLOTS, SURVIVOR_INITIALIZERS
+from kerasrestart.restart.names import PAPER_INITIALIZERS, SLOTS, SURVIVOR_INITIALIZERS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,

@@ -17,7 +17,7 @@ class RestartObserver:
     """
 
     def on_train_begin(self, restart: PartialRestart) -> None:
-        """Training begins; the sites of the model are known."""
+        """Training begins; the filter_layers of the model are known."""
 
     def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
         """An epoch is over and in the records; what follows from it is still to come."""

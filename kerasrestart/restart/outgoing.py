@@ -10,12 +10,12 @@ from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.paths import Path
-from kerasrestart.network.sites import Site
 
 
 def outgoing_paths(
-    channels: ChannelMap, sites: Mapping[str, Site], chosen: Mapping[str, np.ndarray]
+    channels: ChannelMap, filter_layers: Mapping[str, FilterLayer], chosen: Mapping[str, np.ndarray]
 ) -> dict[str, Path]:
     """Finds who reads some filters, whose weights could be set to zero.
 
@@ -25,7 +25,7 @@ def outgoing_paths(
 
     Args:
         channels: The paths of the model's channels.
-        sites: The model's sites.
+        filter_layers: The model's filter_layers.
         chosen: By layer name, indices of filters.
 
     Returns:
@@ -45,7 +45,7 @@ def outgoing_paths(
     paths = {}
     for name, filters in chosen.items():
         if len(filters):
-            layer = sites[name].layer
+            layer = filter_layers[name].layer
             if obstacle := channels.outgoing(layer, filters).obstacle():
                 raise ValueError(
                     f"The outgoing weights of '{name}' cannot be set to zero: {obstacle}. Leave "

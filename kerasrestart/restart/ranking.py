@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def filters_in(fraction: float, filters: int) -> int:
+def filter_count(fraction: float, filters: int) -> int:
     """The number of filters that `fraction` means in a layer of `filters`."""
     return math.floor(fraction * filters + 0.5)
 

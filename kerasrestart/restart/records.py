@@ -18,12 +18,12 @@ class LayerRestart:
     Attributes:
         filters: Indices of the restarted filters, ascending.
         scores: Scores of all filters of the layer just before the restart.
-        useless_again: How many filters of the last restart were selected again; None at the first.
+        reselected: How many filters of the last restart were selected again; None at the first.
     """
 
     filters: list[int]
     scores: list[float]
-    useless_again: int | None = None
+    reselected: int | None = None
 
 
 def layer_restarts(
@@ -64,7 +64,7 @@ class RestartEvent:
         layers: By name, the layers of which some filter was selected; empty where none was.
         metrics_before: The logs of `epoch`.
         metrics_after: The logs of the epoch after it; empty until that has ended.
-        dip: How much worse the monitored metric was after that epoch than before it, in its own
+        metric_drop: How much worse the monitored metric was after that epoch than before it, in its own
             unit (negative: it was better); None until then.
         epochs_to_recover: Epochs until the monitored metric was as good as before; None if it has
             not been in this round.
@@ -78,7 +78,7 @@ class RestartEvent:
     layers: dict[str, LayerRestart]
     metrics_before: dict[str, float]
     metrics_after: dict[str, float] = dataclasses.field(default_factory=dict)
-    dip: float | None = None
+    metric_drop: float | None = None
     epochs_to_recover: int | None = None
 
     @classmethod
@@ -103,7 +103,7 @@ class RestartEvent:
         loss = self.metrics_before[monitor] - logs[monitor]
         loss = loss if higher else -loss
         if not self.metrics_after:
-            self.metrics_after, self.dip = dict(logs), loss
+            self.metrics_after, self.metric_drop = dict(logs), loss
         if self.epochs_to_recover is None and loss <= 0:
             self.epochs_to_recover = epoch - self.epoch
 
@@ -178,17 +178,17 @@ class PendingRestart:
 
     Attributes:
         event: What it will be.
-        mean_inputs: By layer name, what layers read on average, float32 `[inputs]`; empty without
+        reader_input_means: By layer name, what layers read on average, float32 `[inputs]`; empty without
             `compensate_bias`.
     """
 
     event: RestartEvent
-    mean_inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    reader_input_means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON knows it."""
-        means = {name: means.tolist() for name, means in self.mean_inputs.items()}
-        return {"event": dataclasses.asdict(self.event), "mean_inputs": means}
+        means = {name: means.tolist() for name, means in self.reader_input_means.items()}
+        return {"event": dataclasses.asdict(self.event), "reader_input_means": means}
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> PendingRestart:
@@ -197,7 +197,9 @@ class PendingRestart:
         Raises:
             TypeError, KeyError: Something else did.
         """
-        means = {name: np.array(of, np.float32) for name, of in written["mean_inputs"].items()}
+        means = {
+            name: np.array(of, np.float32) for name, of in written["reader_input_means"].items()
+        }
         return cls(RestartEvent.from_dict(written["event"]), means)
 
 

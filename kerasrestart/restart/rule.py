@@ -9,13 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrestart.names import SLOTS
 from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.sites import Survey
+from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.restart import initializers, surgery
 from kerasrestart.restart.arguments import check, checked_layers
 from kerasrestart.restart.combinations import check_combination
 from kerasrestart.restart.compensation import check_compensation
+from kerasrestart.restart.names import SLOTS
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
@@ -92,8 +92,8 @@ class RestartRule:
         scorer = self._scorer(model, self.layers)
         shared: dict[str, str] = {}
         if self.outgoing == "zero":
-            shared = _obstacles(scorer.survey)
-            free = [name for name in scorer.sites if name not in shared]
+            shared = _obstacles(scorer.filter_layers)
+            free = [name for name in scorer.layers if name not in shared]
             if not free:
                 reasons = [f"{name}: {why}" for name, why in shared.items()]
                 if (more := len(reasons) - 3) > 0:
@@ -103,17 +103,19 @@ class RestartRule:
                 )
             if shared:
                 scorer = self._scorer(model, free)
-        self.selection.check({name: site.filters for name, site in scorer.sites.items()})
+        self.selection.check(
+            {name: filter_layer.filters for name, filter_layer in scorer.layers.items()}
+        )
         if scorer.criterion.needs_gradient:
             check_reductions(model)
         build_optimizer(model)  # else unknown slots would come to light at the first restart
         check_slots(model.optimizer)
         if not self.is_control:
-            surgery.check_draws(scorer.sites.values(), self.initializer, outgoing=self.outgoing)
+            surgery.check_draws(scorer.layers.values(), self.initializer, outgoing=self.outgoing)
         if self.outgoing == "zero":
             surgery.check_adafactor(model.optimizer, self.second_moment)
         if self.compensate_bias:
-            check_compensation(scorer.survey)
+            check_compensation(scorer.filter_layers)
         return scorer, list(shared)
 
     def _scorer(self, model: keras.Model, layers: str | Sequence[str] | None) -> Scorer:
@@ -122,7 +124,7 @@ class RestartRule:
             self.criterion,
             seed=self.seed,
             layers=layers,
-            with_mean_inputs=self.compensate_bias,
+            with_reader_input_means=self.compensate_bias,
         )
 
     def select(
@@ -163,19 +165,19 @@ class RestartRule:
     def apply(
         self,
         model: keras.Model,
-        survey: Survey,
+        filter_layers: FilterLayers,
         chosen: Mapping[str, np.ndarray],
         number: int,
-        mean_inputs: Mapping[str, np.ndarray],
+        reader_input_means: Mapping[str, np.ndarray],
     ) -> None:
         """Restarts filters in place.
 
         Args:
             model: The model.
-            survey: Its survey.
+            filter_layers: Its filter_layers.
             chosen: By layer name, the filters.
             number: Which restart of the run it is: each draws other weights.
-            mean_inputs: What layers read on average; not looked at without `compensate_bias`.
+            reader_input_means: What layers read on average; not looked at without `compensate_bias`.
         """
         surgery.restart_filters(
             model,
@@ -184,14 +186,16 @@ class RestartRule:
             outgoing=self.outgoing,
             second_moment=self.second_moment,
             reset_norm=self.reset_norm,
-            mean_inputs=mean_inputs if self.compensate_bias else None,
+            reader_input_means=reader_input_means if self.compensate_bias else None,
             seed=derive_seed(self.seed, number),
-            found=survey,
+            found=filter_layers,
         )
 
 
-def _obstacles(survey: Survey) -> dict[str, str]:
-    """The sites whose outgoing weights cannot be set to zero: by name, why."""
-    channels = ChannelMap(survey.graph)
-    obstacles = {name: channels.outgoing(s.layer).obstacle() for name, s in survey.sites.items()}
+def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
+    """The filter_layers whose outgoing weights cannot be set to zero: by name, why."""
+    channels = ChannelMap(filter_layers.graph)
+    obstacles = {
+        name: channels.outgoing(s.layer).obstacle() for name, s in filter_layers.layers.items()
+    }
     return {name: obstacle for name, obstacle in obstacles.items() if obstacle}

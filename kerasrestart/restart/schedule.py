@@ -81,7 +81,7 @@ class RestartSchedule:
         )
 
     @property
-    def least_epochs_left(self) -> int:
+    def min_epochs_after_restart(self) -> int:
         """How many epochs are to follow a restart at least."""
         if self.recovery_epochs is None:
             return self.round_epochs or self.patience
@@ -91,7 +91,7 @@ class RestartSchedule:
         """Whether a restart could come within so many epochs, the one that begins counted."""
         if state.finished is not None or len(state.events) >= self.max_restarts:
             return False
-        return self.trigger.soonest(state.trigger) <= epochs
+        return self.trigger.min_epochs_to_end(state.trigger) <= epochs
 
     def decide(
         self,
@@ -130,7 +130,7 @@ class RestartSchedule:
             return self._converged(trigger, f"max_restarts={self.max_restarts} reached", reason)
         if epochs_left is None:
             return Decision(trigger, finished="another callback has ended the training")
-        if epochs_left < self.least_epochs_left:
+        if epochs_left < self.min_epochs_after_restart:
             why = f"{epochs_left} epochs left, too few for a filter to recover in"
             return Decision(trigger, finished=why)
         if scores is None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.names import SELECTION_NORMALIZATIONS, SELECTION_SCOPES
 from kerasrestart.restart.arguments import checked_layers
+from kerasrestart.restart.names import SELECTION_NORMALIZATIONS, SELECTION_SCOPES
 from kerasrestart.restart.ranking import (
     check_finite,
     count_low,
-    filters_in,
+    filter_count,
     least_fraction,
     lowest,
     lowest_of_all,
@@ -156,7 +156,7 @@ class Selection:
         if self.scope == "global":
             limits = {name: self._limit(len(of_layer)) for name, of_layer in scores.items()}
             comparable = {name: normalized(of, self.normalize) for name, of in scores.items()}
-            count = filters_in(self.fraction, sum(map(len, scores.values())))
+            count = filter_count(self.fraction, sum(map(len, scores.values())))
             chosen = lowest_of_all(comparable, eligible, limits, count)
         else:
             chosen = {
@@ -168,7 +168,7 @@ class Selection:
     def _count(self, name: str, scores: np.ndarray, eligible: np.ndarray) -> int:
         """How many filters of a layer are selected, where each is judged by itself."""
         if self.threshold is None:
-            return filters_in(self.fraction, len(scores))
+            return filter_count(self.fraction, len(scores))
         low = count_low(name, scores, eligible, self.threshold)
         return min(low, self._limit(len(scores)))
 
@@ -197,7 +197,7 @@ class Selection:
 
     def _check_layers_share(self, filters: Mapping[str, int]) -> None:
         for name, count in filters.items():
-            selected = filters_in(self.fraction, count)
+            selected = filter_count(self.fraction, count)
             if selected and count - selected < self.min_survivors:
                 which = f"all {count}" if selected == count else f"{selected} of the {count}"
                 kept = (
@@ -209,7 +209,7 @@ class Selection:
                     f"fraction={self.fraction} selects {which} filters of layer '{name}': "
                     f"lower it, so that {kept}."
                 )
-        if not any(filters_in(self.fraction, count) for count in filters.values()):
+        if not any(filter_count(self.fraction, count) for count in filters.values()):
             largest = max(filters, key=filters.__getitem__)
             count = filters[largest]
             raise ValueError(
@@ -219,7 +219,7 @@ class Selection:
 
     def _check_global(self, filters: Mapping[str, int]) -> None:
         total = sum(filters.values())
-        count = filters_in(self.fraction, total)
+        count = filter_count(self.fraction, total)
         most = sum(self._limit(of_layer) for of_layer in filters.values())
         if not count:
             raise ValueError(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.names import SECOND_MOMENTS
+from kerasrestart.restart.names import SECOND_MOMENTS
 
 
 class Rule(NamedTuple):

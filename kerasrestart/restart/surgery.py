@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.paths import Path
-from kerasrestart.network.sites import Site, Survey, survey
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.combinations import check_outgoing, check_slots_alone
 from kerasrestart.restart.compensation import compensations
@@ -31,9 +31,9 @@ def restart_filters(
     outgoing: str = "keep",
     second_moment: str = "zero",
     reset_norm: bool = True,
-    mean_inputs: Mapping[str, np.ndarray] | None = None,
+    reader_input_means: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
-    found: Survey | None = None,
+    found: FilterLayers | None = None,
 ) -> None:
     """Re-initialises the chosen filters of a model in place.
 
@@ -58,7 +58,7 @@ def restart_filters(
             depthwise filter count as outgoing. Defaults to `"keep"`.
         second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
         reset_norm: Whether the channels of norms begin anew; else they stay. Defaults to True.
-        mean_inputs: What layers read on average, as `kerasrestart.mean_inputs` gives it: with
+        reader_input_means: What layers read on average, as `kerasrestart.reader_input_means` gives it: with
             `outgoing="zero"` the bias of each reader takes up what the filters gave it on average,
             or the moving mean of a batch norm behind a reader without one. Defaults to None: what
             they gave is lost.
@@ -72,15 +72,15 @@ def restart_filters(
             would lose all of its filters; the optimizer's slots are not known; with
             `outgoing="zero"`: the outgoing weights are not the filters' own, or a filter's new
             incoming weights are all zero too, so that it would never learn again; with
-            `mean_inputs`: a reader has neither a bias nor a batch norm, or its means are missing.
+            `reader_input_means`: a reader has neither a bias nor a batch norm, or its means are missing.
         TypeError: The model has no graph.
     """
-    check_outgoing(outgoing, compensates=mean_inputs is not None)
+    check_outgoing(outgoing, compensates=reader_input_means is not None)
     slots.check_second_moment(second_moment)
     rule = initializers.get(initializer)
-    found = survey(model, ".*") if found is None else found
-    sites = found.sites
-    taken = {name: _checked(sites, name, filters) for name, filters in chosen.items()}
+    found = find_filter_layers(model, ".*") if found is None else found
+    filter_layers = found.layers
+    taken = {name: _checked(filter_layers, name, filters) for name, filters in chosen.items()}
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and optimizer.built:
         slots.check_slots(optimizer)
@@ -95,27 +95,27 @@ def restart_filters(
         check_adafactor(optimizer, second_moment)
         # First, so that where a filter's outgoing weights are another's incoming ones, these are
         # new: a filter with nothing but zeros on both sides would stay so for ever.
-        paths = outgoing_paths(channels, sites, taken)
+        paths = outgoing_paths(channels, filter_layers, taken)
         for kernel, mask in outgoing_masks(paths):
             replacements.append((kernel, tf.zeros(kernel.shape), mask))
-        if mean_inputs is not None:
-            shifts = list(compensations(found.graph, paths, taken, mean_inputs))
+        if reader_input_means is not None:
+            shifts = list(compensations(found.graph, paths, taken, reader_input_means))
     else:
         used = {name: filters for name, filters in taken.items() if len(filters)}
-        paths = {name: channels.path(sites[name].layer, used[name]) for name in used}
+        paths = {name: channels.path(filter_layers[name].layer, used[name]) for name in used}
     first_calls = (call.operation for call in found.graph.calls if call.occurrence == 0)
     with_filters = (layer for layer in first_calls if isinstance(layer, WITH_FILTERS))
     numbers = {id(layer): number for number, layer in enumerate(with_filters)}
-    for name, site in sites.items():
+    for name, filter_layer in filter_layers.items():
         if len(taken.get(name, ())):
-            own_seed = derive_seed(seed, numbers[id(site.layer)])
-            drawn = list(_draw(site, taken[name], rule, own_seed))
+            own_seed = derive_seed(seed, numbers[id(filter_layer.layer)])
+            drawn = list(_draw(filter_layer, taken[name], rule, own_seed))
             if outgoing == "zero":
                 _check_alive(name, *drawn[0])
             replacements += drawn
             if reset_norm:
                 keeps = rule is initializers.slots
-                replacements += _renew_norms(site, taken[name], paths[name], keeps)
+                replacements += _renew_norms(filter_layer, taken[name], paths[name], keeps)
     for variable, shift in shifts:
         variable.assign_add(tf.cast(shift, variable.dtype))
         slots.shift_copies(optimizer, variable, shift)
@@ -126,14 +126,14 @@ def restart_filters(
         slots.reset_slots(optimizer, variable, new, mask, second_moment)
 
 
-def check_draws(sites: Iterable[Site], initializer: Any, *, outgoing: str) -> None:
+def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgoing: str) -> None:
     """Draws half of the filters of each layer as a trial, and drops them.
 
     It is tried on made-up weights: the present ones may be zero, but not when a restart comes.
     Layers with kernels of the same shape are tried as one; a layer of one filter loses none ever.
 
     Args:
-        sites: The layers to draw for.
+        filter_layers: The layers to draw for.
         initializer: As in `restart_filters`, not `none`.
         outgoing: As in `restart_filters`.
 
@@ -144,31 +144,35 @@ def check_draws(sites: Iterable[Site], initializer: Any, *, outgoing: str) -> No
     """
     rule = initializers.get(initializer)
     tried = set()
-    for site in sites:
-        kernel = kernels.incoming_kernel(site.layer)
-        layout = type(site.layer), tuple(kernel.shape), kernel.value.dtype
-        if site.filters < 2 or layout in tried:
+    for filter_layer in filter_layers:
+        kernel = kernels.incoming_kernel(filter_layer.layer)
+        layout = type(filter_layer.layer), tuple(kernel.shape), kernel.value.dtype
+        if filter_layer.filters < 2 or layout in tried:
             continue
         tried.add(layout)
         made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)
-        filters = np.arange(site.filters // 2)
+        filters = np.arange(filter_layer.filters // 2)
         try:
-            drawn = _draw_kernel(site, kernels.by_filter(site.layer, made_up), filters, rule, 0)
+            drawn = _draw_kernel(
+                filter_layer, kernels.by_filter(filter_layer.layer, made_up), filters, rule, 0
+            )
         except Exception as error:
-            error.add_note(f"It came from a trial draw of the initializer for '{site.name}'.")
+            error.add_note(
+                f"It came from a trial draw of the initializer for '{filter_layer.name}'."
+            )
             raise
         if outgoing == "zero":
-            _check_alive(site.name, *drawn)
+            _check_alive(filter_layer.name, *drawn)
 
 
 def _checked(
-    sites: Mapping[str, Site], name: str, indices: Sequence[int] | np.ndarray
+    filter_layers: Mapping[str, FilterLayer], name: str, indices: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    if name not in sites:
+    if name not in filter_layers:
         raise ValueError(
-            f"No filters to restart in a layer '{name}'. Expected one of {list(sites)}."
+            f"No filters to restart in a layer '{name}'. Expected one of {list(filter_layers)}."
         )
-    filters, count = np.asarray(indices), sites[name].filters
+    filters, count = np.asarray(indices), filter_layers[name].filters
     if not filters.size:
         return np.zeros(0, int)
     if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):
@@ -181,14 +185,14 @@ def _checked(
 
 
 def _draw(
-    site: Site, filters: np.ndarray, rule: initializers.Rule, seed: int
+    filter_layer: FilterLayer, filters: np.ndarray, rule: initializers.Rule, seed: int
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
-    """Yields kernel and bias of a site, with new values and the mask of those."""
-    layer = site.layer
+    """Yields kernel and bias of a filter_layer, with new values and the mask of those."""
+    layer = filter_layer.layer
     kernel = tf.convert_to_tensor(kernels.incoming_kernel(layer).value)
-    yield _draw_kernel(site, kernels.by_filter(layer, kernel), filters, rule, seed)
+    yield _draw_kernel(filter_layer, kernels.by_filter(layer, kernel), filters, rule, seed)
     if layer.bias is not None:
-        chosen = np.zeros(site.filters, bool)
+        chosen = np.zeros(filter_layer.filters, bool)
         chosen[filters] = True
         keeps = rule is initializers.slots
         bias_rule = rule if keeps else initializers.from_keras(layer.bias_initializer)
@@ -197,25 +201,29 @@ def _draw(
 
 
 def _draw_kernel(
-    site: Site, old: tf.Tensor, filters: np.ndarray, rule: initializers.Rule, seed: int
+    filter_layer: FilterLayer,
+    old: tf.Tensor,
+    filters: np.ndarray,
+    rule: initializers.Rule,
+    seed: int,
 ) -> tuple[keras.Variable, tf.Tensor, np.ndarray]:
-    """The kernel of a site, with new values and the mask of those; `old` is it by filter."""
-    chosen = np.zeros(site.filters, bool)
+    """The kernel of a filter_layer, with new values and the mask of those; `old` is it by filter."""
+    chosen = np.zeros(filter_layer.filters, bool)
     chosen[filters] = True
-    kernel = kernels.incoming_kernel(site.layer)
-    new = rule(old, site.filter_axis, derive_seed(seed, 0), chosen)
-    return kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(site.layer, filters)
+    kernel = kernels.incoming_kernel(filter_layer.layer)
+    new = rule(old, filter_layer.filter_axis, derive_seed(seed, 0), chosen)
+    return kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(filter_layer.layer, filters)
 
 
 def _renew_norms(
-    site: Site, filters: np.ndarray, path: Path, keeps: bool
+    filter_layer: FilterLayer, filters: np.ndarray, path: Path, keeps: bool
 ) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
     """Yields the variables of all norms that filters pass by themselves, as `_draw` does.
 
     That is the norm that belongs to the layer, and the batch norms further on, such as those behind
     the concatenations of a dense block. Behind a sum these hold other filters' channels too.
     """
-    places = {} if site.norm is None else {site.norm: filters}
+    places = {} if filter_layer.norm is None else {filter_layer.norm: filters}
     if not path.shared_with:
         places |= {reading.layer: list(reading.channels) for reading in path.norms}
     for norm, channels in places.items():

@@ -40,7 +40,7 @@ class Trigger(Protocol):
         """Takes the state and the metric at the end of an epoch; returns state and action."""
         ...
 
-    def soonest(self, state: TriggerState) -> int:
+    def min_epochs_to_end(self, state: TriggerState) -> int:
         """In how many epochs the round can end at the earliest, 1 or more."""
         ...
 
@@ -87,8 +87,8 @@ class PlateauTrigger:
             return state, Action.LOWER_LEARNING_RATE
         return state, Action.END_ROUND
 
-    def soonest(self, state: TriggerState) -> int:
-        """See `Trigger.soonest`: when no epoch from now on is an improvement."""
+    def min_epochs_to_end(self, state: TriggerState) -> int:
+        """See `Trigger.min_epochs_to_end`: when no epoch from now on is an improvement."""
         plateaus = self.drops - state.drops + 1
         return max(1, plateaus * self.patience - state.wait)
 
@@ -123,8 +123,8 @@ class EpochsTrigger:
     def _drop_after(self, drops: int) -> int:
         return round(self.epochs * (drops + 1) / (self.drops + 1))
 
-    def soonest(self, state: TriggerState) -> int:
-        """See `Trigger.soonest`."""
+    def min_epochs_to_end(self, state: TriggerState) -> int:
+        """See `Trigger.min_epochs_to_end`."""
         return max(1, self.epochs - state.epochs)
 
     def describe(self, monitor: str) -> str:

@@ -14,7 +14,9 @@ MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
 
 
-def costs_per_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+def loss_to_example_scale(
+    model: keras.Model, batch_size: tf.Tensor, sample_weight: Any
+) -> tf.Tensor:
     """The factor between the gradient of a batch's loss and that of one example's cost.
 
     With the usual mean over the batch it is the batch size, with `reduction="sum"` it is one, with
@@ -43,7 +45,7 @@ def check_reductions(model: keras.Model) -> None:
     """Checks that the losses of a compiled model have one reduction in common.
 
     Raises:
-        ValueError: As `costs_per_loss` does.
+        ValueError: As `loss_to_example_scale` does.
     """
     reductions = _reductions(model)
     if reductions <= set(MEANS) or reductions <= set(SUMS):
@@ -56,7 +58,7 @@ def check_reductions(model: keras.Model) -> None:
         )
 
 
-def share_of_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+def replica_loss_weight(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
     """What a replica's loss is to be multiplied by, to be its part of the whole batch's loss.
 
     Keras takes the mean over replicas of their means, in which an example of a smaller part weighs
@@ -71,7 +73,7 @@ def share_of_loss(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any)
         float32 scalar: 1 where all replicas have as much, or where losses are sums.
 
     Raises:
-        ValueError: As `costs_per_loss` does.
+        ValueError: As `loss_to_example_scale` does.
     """
     if replicas.count() == 1:
         return tf.ones(())

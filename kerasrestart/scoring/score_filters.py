@@ -12,7 +12,7 @@ import tensorflow as tf
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import as_batches, has_targets
 from kerasrestart.scoring.criteria import Criterion, Saliency
-from kerasrestart.scoring.reduction import costs_per_loss
+from kerasrestart.scoring.reduction import loss_to_example_scale
 from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.scoring.scorer import Scorer
 
@@ -89,8 +89,8 @@ def score_filters(
             y_pred = model(x, training=False)
             loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
             loss = model.optimizer.scale_loss(loss)
-        factor = costs_per_loss(model, size, sample_weight)
-        scorer.gradients(tape, loss, (), maps, batch_size=size, costs_per_loss=factor)
+        factor = loss_to_example_scale(model, size, sample_weight)
+        scorer.gradients(tape, loss, (), maps, batch_size=size, loss_to_example_scale=factor)
 
     strategy = model.distribute_strategy
     for batch in split_batches(batches, strategy):

@@ -11,12 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.sites import Site, Survey, survey
+from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.scoring import criteria
+from kerasrestart.scoring.affine_weights import (
+    affine_weights,
+    filter_columns,
+    saliencies_of_weights,
+)
 from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.feature_maps import FeatureMaps, positions_of, sums_of_maps, uses_of
-from kerasrestart.scoring.gate_weights import filter_columns, gate_weights, saliencies_of_weights
-from kerasrestart.scoring.mean_inputs import ReaderInputs
+from kerasrestart.scoring.reader_input_means import ReaderInputs
 from kerasrestart.scoring.recorder import record_outputs
 from kerasrestart.scoring.replicas import sum_variable
 
@@ -46,18 +50,18 @@ class Scorer:
         model: A built Functional or Sequential model.
         criterion: See `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
         seed: Seed of a criterion that draws its scores. Defaults to 0.
-        layers: Which layers are scored, see `kerasrestart.network.sites.survey`. Defaults to None:
+        layers: Which layers are scored, see `kerasrestart.network.filter_layers.find_filter_layers`. Defaults to None:
             all convolutions.
-        with_mean_inputs: Whether to take the means of what the readers of filters get, too.
+        with_reader_input_means: Whether to take the means of what the readers of filters get, too.
             Defaults to False.
 
     Attributes:
         criterion: The `Criterion`.
-        survey: The `Survey` of the model.
-        sites: The scored layers, by name, in execution order.
+        filter_layers: The `FilterLayers` of the model.
+        layers: The scored layers, by name, in execution order.
 
     Raises:
-        TypeError, ValueError: As `survey` and `criteria.get` do, or the criterion needs the
+        TypeError, ValueError: As `find_filter_layers` and `criteria.get` do, or the criterion needs the
             scale of a batch norm that has none.
 
     Example, in a training step of one's own:
@@ -78,18 +82,20 @@ class Scorer:
         *,
         seed: int = 0,
         layers: str | Sequence[str] | None = None,
-        with_mean_inputs: bool = False,
+        with_reader_input_means: bool = False,
     ):
         self.criterion = criteria.get(criterion)
         self.seed = seed
-        self.survey: Survey = survey(model, layers)
-        self.sites: dict[str, Site] = self.survey.sites
-        self._sites = list(self.sites.values())
+        self.filter_layers: FilterLayers = find_filter_layers(model, layers)
+        self.layers: dict[str, FilterLayer] = self.filter_layers.layers
+        self._filter_layers = list(self.layers.values())
         self._weights: list[list[keras.Variable]] = []
         if self.criterion.needs is Needs.WEIGHT_GRADIENT:
-            self._weights = [gate_weights(site, self.criterion) for site in self._sites]
-        self._inputs = ReaderInputs(self.survey) if with_mean_inputs else None
-        self._filters = sum(site.filters for site in self._sites)
+            self._weights = [
+                affine_weights(filter_layer, self.criterion) for filter_layer in self._filter_layers
+            ]
+        self._inputs = ReaderInputs(self.filter_layers) if with_reader_input_means else None
+        self._filters = sum(filter_layer.filters for filter_layer in self._filter_layers)
         # The scores of all filters, and behind them the mean inputs of their readers.
         size = self._filters + (self._inputs.size if self._inputs else 0)
         with model.distribute_strategy.scope():
@@ -103,7 +109,11 @@ class Scorer:
         Raises:
             ValueError: At the end of the context: not all of the model was called in it.
         """
-        uses = [use for site in self._sites for use in uses_of(site, self.criterion)]
+        uses = [
+            use
+            for filter_layer in self._filter_layers
+            for use in uses_of(filter_layer, self.criterion)
+        ]
         operations = [call.operation for use in uses for call in use]
         maps = FeatureMaps()
         if self._inputs:
@@ -118,15 +128,17 @@ class Scorer:
                     "record_feature_maps (of a Scorer: record)."
                 )
         if self._inputs:
-            maps.mean_inputs = self._inputs.means(outputs)
-        for number, site in enumerate(self._sites):
+            maps.reader_input_means = self._inputs.means(outputs)
+        for number, filter_layer in enumerate(self._filter_layers):
             # A shared layer's contributions add up, its activations are averaged.
-            shares = 1 if self.criterion.needs is Needs.CONTRIBUTION else len(site.activations)
-            for own, read in uses_of(site, self.criterion):
-                maps.sites.append(number)
+            shares = (
+                1 if self.criterion.needs is Needs.CONTRIBUTION else len(filter_layer.activations)
+            )
+            for own, read in uses_of(filter_layer, self.criterion):
+                maps.layers.append(number)
                 maps.tensors.append(outputs[id(read.operation)][read.occurrence])
                 own_output = outputs[id(own.operation)][own.occurrence]
-                maps.positions.append(shares * positions_of(own_output, site.channel_axis))
+                maps.positions.append(shares * positions_of(own_output, filter_layer.channel_axis))
         maps.complete = True
 
     def gradients(
@@ -137,7 +149,7 @@ class Scorer:
         maps: FeatureMaps,
         *,
         batch_size: int | tf.Tensor,
-        costs_per_loss: float | tf.Tensor | None = None,
+        loss_to_example_scale: float | tf.Tensor | None = None,
         skip_if_not_finite: bool = False,
     ) -> list[tf.Tensor | None]:
         """Differentiates the loss by `weights` and, in the same pass, scores the batch.
@@ -148,7 +160,7 @@ class Scorer:
             weights: Variables; may be empty.
             maps: What `record` yielded around that forward pass.
             batch_size: Number of examples.
-            costs_per_loss: What turns dL/dz into dC/dz, C being the cost of one example: the batch
+            loss_to_example_scale: What turns dL/dz into dC/dz, C being the cost of one example: the batch
                 size where L is a mean over the batch (the default), divided by the loss scale where
                 one is used.
             skip_if_not_finite: Whether a batch with a score that is infinite or not a number is
@@ -170,13 +182,15 @@ class Scorer:
         gradients, map_gradients, other_gradients = tape.gradient(loss, sources)
         if not self.needs_step:
             return gradients
-        factor = tf.cast(batch_size if costs_per_loss is None else costs_per_loss, tf.float32)
+        factor = tf.cast(
+            batch_size if loss_to_example_scale is None else loss_to_example_scale, tf.float32
+        )
         if not self.criterion.needs_step:
             sums = tf.zeros(self._filters)
         elif by_map:
-            sums = sums_of_maps(self.criterion, self._sites, maps, map_gradients) * factor
+            sums = sums_of_maps(self.criterion, self._filter_layers, maps, map_gradients) * factor
         elif self.criterion.needs_maps:
-            sums = sums_of_maps(self.criterion, self._sites, maps)
+            sums = sums_of_maps(self.criterion, self._filter_layers, maps)
         else:
             found = zip([*weights, *others], [*gradients, *other_gradients], strict=True)
             by_weight = {id(weight): gradient for weight, gradient in found}
@@ -184,7 +198,7 @@ class Scorer:
             # The gradient of the mean cost first: the criterion is not linear in it.
             of_mean = tf.math.divide_no_nan(factor, examples)  # a replica's part may be empty
             sums = examples * saliencies_of_weights(
-                self.criterion, self._sites, self._weights, by_weight, of_mean
+                self.criterion, self._filter_layers, self._weights, by_weight, of_mean
             )
         self._add(sums, maps, batch_size, skip_if_not_finite)
         return gradients
@@ -206,7 +220,7 @@ class Scorer:
             )
         maps.check_complete()
         if self.criterion.needs_step:
-            sums = sums_of_maps(self.criterion, self._sites, maps)
+            sums = sums_of_maps(self.criterion, self._filter_layers, maps)
             self._add(sums, maps, batch_size, False)
 
     def _add(
@@ -217,8 +231,8 @@ class Scorer:
         skip_if_not_finite: bool,
     ) -> None:
         seen = scored = tf.cast(batch_size, tf.float32)
-        if maps.mean_inputs is not None:
-            sums = tf.concat([sums, seen * maps.mean_inputs], axis=0)
+        if maps.reader_input_means is not None:
+            sums = tf.concat([sums, seen * maps.reader_input_means], axis=0)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
@@ -245,11 +259,11 @@ class Scorer:
         """Whether `result` tells anything: examples were scored, or none are needed."""
         return not self.needs_step or self.examples > 0
 
-    def mean_inputs(self) -> dict[str, np.ndarray]:
-        """Means of what the readers of filters got, where `with_mean_inputs` asked for them.
+    def reader_input_means(self) -> dict[str, np.ndarray]:
+        """Means of what the readers of filters got, where `with_reader_input_means` asked for them.
 
         Returns:
-            As `kerasrestart.mean_inputs`, over the examples scored since the last reset; empty
+            As `kerasrestart.reader_input_means`, over the examples scored since the last reset; empty
             where the means were not asked for.
         """
         if self._inputs is None:
@@ -270,7 +284,7 @@ class Scorer:
         """
         return {
             name: self.criterion.finish(np.asarray(saliencies, np.float32))
-            for name, saliencies in zip(self.sites, self._means(draw), strict=True)
+            for name, saliencies in zip(self.layers, self._means(draw), strict=True)
         }
 
     def _means(self, draw: int) -> list[np.ndarray]:
@@ -278,16 +292,21 @@ class Scorer:
         if self.criterion.needs_step:
             sums = self._sums.read_value().numpy()[: self._filters]
             means = sums / np.float32(max(self.examples, 1))
-            return np.split(means, np.cumsum([site.filters for site in self._sites])[:-1])
+            return np.split(
+                means,
+                np.cumsum([filter_layer.filters for filter_layer in self._filter_layers])[:-1],
+            )
         saliencies = []
-        for number, site in enumerate(self._sites):
+        for number, filter_layer in enumerate(self._filter_layers):
             if self.criterion.needs is Needs.WEIGHTS:
-                kernel = filter_columns(kernels.incoming_kernel(site.layer).value, site)
+                kernel = filter_columns(
+                    kernels.incoming_kernel(filter_layer.layer).value, filter_layer
+                )
                 saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
             else:
                 generator = np.random.default_rng([self.seed, draw, number])
-                saliency = self.criterion.saliency(generator, site.filters)
-            self.criterion.check(np.shape(saliency), site.name, site.filters)
+                saliency = self.criterion.saliency(generator, filter_layer.filters)
+            self.criterion.check(np.shape(saliency), filter_layer.name, filter_layer.filters)
             saliencies.append(saliency)
         return saliencies
 

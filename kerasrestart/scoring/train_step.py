@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import FeatureMaps
-from kerasrestart.scoring.reduction import costs_per_loss, share_of_loss
+from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
 from kerasrestart.scoring.replicas import over_replicas
 from kerasrestart.scoring.scorer import Scorer
 
@@ -20,7 +20,7 @@ def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> d
 
     The weights come out as they do without scoring: the gradients by feature maps are taken by the
     same tape in the same pass, and nothing else is changed. But where a strategy has several
-    replicas, the loss is that of the whole batch, see `share_of_loss`, so that weights and scores
+    replicas, the loss is that of the whole batch, see `replica_loss_weight`, so that weights and scores
     come out as on one device, also where the replicas' parts of a batch are not equal.
 
     Args:
@@ -40,7 +40,7 @@ def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> d
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
         model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
-        share = share_of_loss(model, batch_size, sample_weight)
+        share = replica_loss_weight(model, batch_size, sample_weight)
         loss = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
     weights = model.trainable_weights
     if scorer is None:
@@ -53,7 +53,7 @@ def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> d
             weights,
             maps,
             batch_size=batch_size,
-            costs_per_loss=None if factor is None else tf.math.divide_no_nan(factor, share),
+            loss_to_example_scale=None if factor is None else tf.math.divide_no_nan(factor, share),
             skip_if_not_finite=_scales_loss(model.optimizer),
         )
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -138,7 +138,7 @@ class RestartModel(keras.Model):
             self.trainable_weights,
             maps,
             batch_size=batch_size,
-            costs_per_loss=_costs_per_loss(self, self.scorer, batch_size, sample_weight),
+            loss_to_example_scale=_costs_per_loss(self, self.scorer, batch_size, sample_weight),
             skip_if_not_finite=_scales_loss(self.optimizer),
         )
 
@@ -146,10 +146,10 @@ class RestartModel(keras.Model):
 def _costs_per_loss(
     model: keras.Model, scorer: Scorer, batch_size: int | tf.Tensor, sample_weight: Any
 ) -> tf.Tensor | None:
-    """As `costs_per_loss`; None for a criterion to which the loss is nothing, whatever it is."""
+    """As `loss_to_example_scale`; None for a criterion to which the loss is nothing, whatever it is."""
     if not scorer.criterion.needs_gradient:
         return None
-    return costs_per_loss(model, batch_size, sample_weight)
+    return loss_to_example_scale(model, batch_size, sample_weight)
 
 
 def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -11,9 +11,9 @@ import pytest
 from keras import layers
 
 from kerasrestart.network.channels import ChannelMap
+from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.kernels import filter_mask, filters_of, incoming_kernel
-from kerasrestart.network.sites import survey
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 
 SIZE = 16
@@ -151,7 +151,7 @@ def change(variable, mask, value):
 
 
 def masks_of(found, chosen):
-    return outgoing_masks(outgoing_paths(ChannelMap(found.graph), found.sites, chosen))
+    return outgoing_masks(outgoing_paths(ChannelMap(found.graph), found.layers, chosen))
 
 
 def private_filters():
@@ -159,10 +159,10 @@ def private_filters():
     for build in MODELS:
         keras.utils.clear_session(free_memory=False)
         model = build()
-        found = survey(model, ".*")
+        found = find_filter_layers(model, ".*")
         channels = ChannelMap(found.graph)
-        for name, site in found.sites.items():
-            if channels.outgoing(site.layer).obstacle() is None:
+        for name, filter_layer in found.layers.items():
+            if channels.outgoing(filter_layer.layer).obstacle() is None:
                 yield pytest.param(build, name, id=f"{build.__name__}-{name}")
 
 
@@ -170,8 +170,8 @@ def private_filters():
 def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
     model, rng = build(), np.random.default_rng(3)
     randomize(model, rng)
-    found = survey(model, ".*")
-    layer = found.sites[name].layer
+    found = find_filter_layers(model, ".*")
+    layer = found.layers[name].layer
     filters = sorted(rng.choice(filters_of(layer), 2, replace=False))
     before = outputs(model)
     for kernel, mask in masks_of(found, {name: filters}):
@@ -196,8 +196,8 @@ def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, 
             layer.moving_mean.assign(layer.moving_mean * 0)
         if isinstance(layer, layers.DepthwiseConv2D):
             layer.bias.assign(layer.bias * 0)
-    found = survey(model, ".*")
-    layer = found.sites[name].layer
+    found = find_filter_layers(model, ".*")
+    layer = found.layers[name].layer
     filters = [filters_of(layer) - 1]
     change(incoming_kernel(layer), filter_mask(layer, filters), 0)
     layer.bias.assign(np.where(np.arange(filters_of(layer)) == filters[0], 0, layer.bias.numpy()))
@@ -210,13 +210,13 @@ def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, 
 
 
 def path_of(model, name, filters=None):
-    found = survey(model, ".*")
-    return ChannelMap(found.graph).path(found.sites[name].layer, filters)
+    found = find_filter_layers(model, ".*")
+    return ChannelMap(found.graph).path(found.layers[name].layer, filters)
 
 
 def test_channels_are_followed_through_a_depthwise_convolution():
-    found = survey(depthwise(), ".*")
-    channels, layer = ChannelMap(found.graph), found.sites["expand"].layer
+    found = find_filter_layers(depthwise(), ".*")
+    channels, layer = ChannelMap(found.graph), found.layers["expand"].layer
     assert [r.layer.name for r in channels.path(layer, [1]).readers] == ["depthwise"]
     path = channels.outgoing(layer, [1])
     # With a multiplier of two, channel 1 makes channels 2 and 3.
@@ -229,8 +229,8 @@ def test_convolution_with_a_group_for_each_channel_is_followed_through():
     x = conv(4, "first")(image_in := image())
     x = conv(8, "alone", groups=4)(x)
     model = keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
-    found = survey(model, ".*")
-    path = ChannelMap(found.graph).outgoing(found.sites["first"].layer, [2])
+    found = find_filter_layers(model, ".*")
+    path = ChannelMap(found.graph).outgoing(found.layers["first"].layer, [2])
     assert [(r.layer.name, r.channels) for r in path.readers] == [("out", (4, 5))]
 
 
@@ -238,7 +238,7 @@ def test_depthwise_filter_of_zeros_stands_between_and_is_not_followed():
     model = depthwise()
     layer = model.get_layer("depthwise")
     change(layer.kernel, filter_mask(layer, [2, 3]), 0)
-    found = survey(model, ".*")
+    found = find_filter_layers(model, ".*")
     assert masks_of(found, {"expand": [1]}) == []
     (_, of_two), (_, of_both) = (
         masks_of(found, {"expand": [1, 2]})[0],
@@ -268,7 +268,7 @@ def test_channels_of_a_residual_sum_are_shared():
     assert path_of(model, "stem").shared_with == ("last",)
     assert path_of(model, "last").shared_with == ("stem",)
     assert path_of(model, "inner").obstacle() is None
-    found = survey(model)
+    found = find_filter_layers(model)
     with pytest.raises(ValueError, match="'last' cannot be set to zero: its channels are shared"):
         masks_of(found, {"last": [0]})
 

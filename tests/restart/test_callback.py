@@ -109,14 +109,14 @@ def test_event_tells_what_was_done(images):
     assert event.metrics_before["val_loss"] == 2.5
     assert event.metrics_after["val_loss"] == 3.5
     assert event.metrics_before.keys() >= {"loss", "val_loss"}
-    assert (event.dip, event.epochs_to_recover) == (1.0, 3)
+    assert (event.metric_drop, event.epochs_to_recover) == (1.0, 3)
     assert {name: len(of.filters) for name, of in event.layers.items()} == {
         "first": 2,
         "second": 1,
     }
     for name, of in event.layers.items():
         assert of.filters == sorted(np.argsort(of.scores, kind="stable")[: len(of.filters)])
-        assert of.useless_again is None
+        assert of.reselected is None
         new = weights.of_epoch[1][f"net/{name}/kernel"][..., of.filters]
         assert 0.03 < np.abs(new).max() <= 0.05
         others = np.delete(weights.of_epoch[1][f"net/{name}/kernel"], of.filters, axis=-1)
@@ -137,7 +137,7 @@ def test_rounds_lie_between_the_restarts(images):
     assert restart.state.finished == "max_restarts=2 reached"
     again = restart.events[1].layers["first"]
     before = restart.events[0].layers["first"]
-    assert again.useless_again == len(set(again.filters) & set(before.filters))
+    assert again.reselected == len(set(again.filters) & set(before.filters))
 
 
 def test_state_is_json(images):
@@ -204,7 +204,7 @@ def test_restarts_go_on_with_the_same_filters_if_asked(images):
     restart = still("zeros", stop_on_repeat=False)
     fit(images, restart, FLAT, model=net(keras.optimizers.SGD(0.0)))
     assert len(restart.events) == 4
-    assert [e.layers["first"].useless_again for e in restart.events] == [None, 2, 2, 2]
+    assert [e.layers["first"].reselected for e in restart.events] == [None, 2, 2, 2]
 
 
 def test_control_without_reset_trains_as_long_and_changes_no_weight(images):

@@ -217,7 +217,7 @@ def test_layer_may_be_selected_that_the_last_restart_left_alone(options, images)
     draws = (LOW_FIRST, EQUAL), (EQUAL, LOW_SECOND), (EQUAL, EQUAL)
     restart, _ = train(images, criterion=scripted(*draws), **options)
     assert [chosen_of(event) for event in restart.events] == [{"first": [0, 1]}, {"second": [6, 7]}]
-    assert restart.events[1].layers["second"].useless_again == 0
+    assert restart.events[1].layers["second"].reselected == 0
 
 
 CRITERIA = ["taylor", "taylor_weight", "magnitude", "magnitude_l2"]

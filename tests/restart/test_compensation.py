@@ -97,9 +97,9 @@ def mean_output(model, x):
 def test_mean_output_stays_with_compensation_and_moves_without(build):
     x, chosen = images(), {"first": [1, 4]}
     model, bare = model_of(build), model_of(build)
-    means = kr.mean_inputs(model, x, batch_size=16)
+    means = kr.reader_input_means(model, x, batch_size=16)
     before = mean_output(model, x)
-    kr.restart_filters(model, chosen, outgoing="zero", mean_inputs=means)
+    kr.restart_filters(model, chosen, outgoing="zero", reader_input_means=means)
     kr.restart_filters(bare, chosen, outgoing="zero")
     scale = np.abs(mean_output(bare, x) - before).max()
     assert scale > 0.01
@@ -115,8 +115,8 @@ def test_filters_that_give_a_constant_go_without_effect(build):
     kernel[..., chosen], bias[chosen] = 0, 0.7
     first.set_weights([kernel, bias])
     before = model(x).numpy()
-    means = kr.mean_inputs(model, x)
-    kr.restart_filters(model, {"first": chosen}, outgoing="zero", mean_inputs=means)
+    means = kr.reader_input_means(model, x)
+    kr.restart_filters(model, {"first": chosen}, outgoing="zero", reader_input_means=means)
     np.testing.assert_allclose(model(x).numpy(), before, rtol=1e-5, atol=1e-5)
     assert (first.kernel.numpy()[..., chosen] != 0).all()
 
@@ -124,7 +124,7 @@ def test_filters_that_give_a_constant_go_without_effect(build):
 def test_means_are_those_of_what_the_reader_gets():
     model, x = model_of(plain), images()
     read = keras.Model(model.input, model.get_layer("reader").input)
-    means = kr.mean_inputs(model, x, batch_size=7)
+    means = kr.reader_input_means(model, x, batch_size=7)
     assert list(means) == ["reader"]
     np.testing.assert_allclose(means["reader"], read(x).numpy().mean((0, 1, 2)), rtol=1e-5)
 
@@ -135,7 +135,9 @@ def test_units_drawn_anew_themselves_are_not_made_up_for():
     model = keras.Model(model.input, layers.Dense(2)(model.output))
     model.get_layer("reader").bias_initializer = keras.initializers.Constant(0.25)
     before = model.get_layer("reader").bias.numpy()
-    kr.restart_filters(model, chosen, outgoing="zero", mean_inputs=kr.mean_inputs(model, x))
+    kr.restart_filters(
+        model, chosen, outgoing="zero", reader_input_means=kr.reader_input_means(model, x)
+    )
     after = model.get_layer("reader").bias.numpy()
     assert after[2] == 0.25
     assert (np.delete(after, 2) != np.delete(before, 2)).all()
@@ -149,8 +151,8 @@ def test_copies_that_an_optimizer_keeps_of_a_bias_move_with_it():
     index = next(i for i, v in enumerate(model.trainable_variables) if v is bias)
     average = model.optimizer._model_variables_moving_average[index]
     apart = bias.numpy() - average.numpy()
-    means = kr.mean_inputs(model, x)
-    kr.restart_filters(model, {"first": [3]}, outgoing="zero", mean_inputs=means)
+    means = kr.reader_input_means(model, x)
+    kr.restart_filters(model, {"first": [3]}, outgoing="zero", reader_input_means=means)
     np.testing.assert_allclose(bias.numpy() - average.numpy(), apart, atol=1e-6)
 
 
@@ -171,7 +173,7 @@ def test_reader_with_neither_bias_nor_norm_is_refused_by_name_at_the_start():
     "make",
     [
         lambda model: kr.PartialRestart(compensate_bias=True),
-        lambda model: kr.restart_filters(model, {"first": [0]}, mean_inputs={}),
+        lambda model: kr.restart_filters(model, {"first": [0]}, reader_input_means={}),
     ],
 )
 def test_nothing_is_made_up_for_where_outgoing_weights_stay(make):
@@ -183,7 +185,9 @@ def test_missing_means_are_refused_and_nothing_is_changed():
     model = model_of(plain)
     before = model.get_weights()
     with pytest.raises(ValueError, match="mean inputs of layer 'reader' must be 6 numbers"):
-        kr.restart_filters(model, {"first": [0]}, outgoing="zero", mean_inputs={"x": np.zeros(6)})
+        kr.restart_filters(
+            model, {"first": [0]}, outgoing="zero", reader_input_means={"x": np.zeros(6)}
+        )
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
@@ -214,9 +218,9 @@ def test_fit_takes_the_means_over_the_epoch_and_makes_up_by_them(criterion):
     )
     model.fit(x, np.zeros((64, 4)), epochs=2, batch_size=24, verbose=0, callbacks=[restart])
     assert restart.events
-    expected = kr.mean_inputs(model_of(flat), x)["reader"]
+    expected = kr.reader_input_means(model_of(flat), x)["reader"]
     kept = np.setdiff1d(range(6), restart.events[0].layers["first"].filters)
-    taken = restart.scorer.mean_inputs()["reader"]
+    taken = restart.scorer.reader_input_means()["reader"]
     np.testing.assert_allclose(
         taken.reshape(-1, 6)[:, kept], expected.reshape(-1, 6)[:, kept], rtol=1e-4
     )

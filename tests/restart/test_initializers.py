@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from kerasrestart import names
+from kerasrestart.experiments import names
 from kerasrestart.restart import initializers
 
 

@@ -10,7 +10,7 @@ from keras import layers
 import kerasrestart as kr
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.sites import survey
+from kerasrestart.network.filter_layers import find_filter_layers
 
 
 @st.composite
@@ -74,8 +74,8 @@ FEW = settings(max_examples=15, deadline=None, suppress_health_check=list(Health
 def choose(found, rng, only=None):
     """One or two filters of each layer, or of those in `only`."""
     return {
-        name: np.sort(rng.choice(site.filters, rng.integers(1, 3), replace=False))
-        for name, site in found.sites.items()
+        name: np.sort(rng.choice(filter_layer.filters, rng.integers(1, 3), replace=False))
+        for name, filter_layer in found.layers.items()
         if only is None or name in only
     }
 
@@ -89,7 +89,7 @@ def silence(found, chosen, model):
         if isinstance(layer, layers.DepthwiseConv2D):
             layer.bias.assign(layer.bias * 0)
     for name, filters in chosen.items():
-        layer = found.sites[name].layer
+        layer = found.layers[name].layer
         kernel, mask = kernels.incoming_kernel(layer), kernels.filter_mask(layer, filters)
         kernel.assign(np.where(mask, 0, kernel.numpy()))
         bias = layer.bias.numpy()
@@ -101,9 +101,9 @@ def silence(found, chosen, model):
 @given(networks())
 def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network):
     model, rng = build(network)
-    found = survey(model, ".*")
+    found = find_filter_layers(model, ".*")
     channels = ChannelMap(found.graph)
-    free = {n for n, s in found.sites.items() if channels.outgoing(s.layer).obstacle() is None}
+    free = {n for n, s in found.layers.items() if channels.outgoing(s.layer).obstacle() is None}
     chosen = choose(found, rng, free)
     silence(found, chosen, model)
     x = rng.normal(size=(3, 8, 8, 4)).astype("float32")
@@ -117,20 +117,20 @@ def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network)
 @given(networks())
 def test_restarts_touch_the_chosen_filters_alone_and_training_goes_on(network):
     model, rng = build(network)
-    found = survey(model, ".*")
+    found = find_filter_layers(model, ".*")
     chosen = choose(found, rng)
     before = {v.path: v.numpy() for v in model.weights}
     kr.restart_filters(model, chosen, initializer="he_uniform")
     touched = set()
     for name, filters in chosen.items():
-        site = found.sites[name]
-        kernel = kernels.incoming_kernel(site.layer)
-        mask = np.broadcast_to(kernels.filter_mask(site.layer, filters), kernel.shape)
+        filter_layer = found.layers[name]
+        kernel = kernels.incoming_kernel(filter_layer.layer)
+        mask = np.broadcast_to(kernels.filter_mask(filter_layer.layer, filters), kernel.shape)
         old, new = before[kernel.path], kernel.numpy()
         np.testing.assert_array_equal(new[~mask], old[~mask])
         assert (new[mask] != old[mask]).all()
-        touched |= {kernel.path, site.layer.bias.path}
-        touched |= {v.path for v in site.norm.weights} if site.norm else set()
+        touched |= {kernel.path, filter_layer.layer.bias.path}
+        touched |= {v.path for v in filter_layer.norm.weights} if filter_layer.norm else set()
     for variable in model.weights:
         if variable.path not in touched:
             np.testing.assert_array_equal(variable.numpy(), before[variable.path])
@@ -154,7 +154,7 @@ def gradients_by_filter(model, found, chosen, x, y):
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     largest = {}
     for name, filters in chosen.items():
-        layer = found.sites[name].layer
+        layer = found.layers[name].layer
         gradient = np.abs(by_path[kernels.incoming_kernel(layer).path])
         for k in filters:
             mask = np.broadcast_to(kernels.filter_mask(layer, [k]), gradient.shape)
@@ -171,9 +171,9 @@ def test_every_restarted_filter_learns_again(network, outgoing):
             layer.negative_slope = 0.1
         elif getattr(layer, "activation", None) is keras.activations.relu:
             layer.activation = keras.activations.leaky_relu
-    found = survey(model, ".*")
+    found = find_filter_layers(model, ".*")
     channels = ChannelMap(found.graph)
-    free = {n for n, s in found.sites.items() if channels.outgoing(s.layer).obstacle() is None}
+    free = {n for n, s in found.layers.items() if channels.outgoing(s.layer).obstacle() is None}
     chosen = choose(found, rng, free if outgoing == "zero" else None)
     silence(found, chosen, model)
     kr.restart_filters(model, chosen, initializer="he_uniform", outgoing=outgoing, seed=1)
@@ -192,7 +192,8 @@ def test_scores_are_finite_and_exactly_k_are_selected(network, fraction):
     x, y = rng.normal(size=(4, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 4)
     scores = kr.score_filters(model, x, y)
     assert {n: len(s) for n, s in scores.items()} == {
-        name: site.filters for name, site in survey(model).sites.items()
+        name: filter_layer.filters
+        for name, filter_layer in find_filter_layers(model).layers.items()
     }
     assert all(np.isfinite(s).all() and (s >= 0).all() for s in scores.values())
     chosen = kr.select_filters(scores, fraction=fraction)

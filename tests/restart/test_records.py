@@ -23,7 +23,7 @@ def test_event_is_followed_to_its_dip_and_recovery():
     for epoch, loss in ((5, 3.0), (6, 2.5), (7, 1.9), (8, 1.5)):
         followed.follow(epoch, {"loss": loss}, "loss", higher=False)
     assert followed.metrics_after == {"loss": 3.0}
-    assert followed.dip == 1.0
+    assert followed.metric_drop == 1.0
     assert followed.epochs_to_recover == 3
 
 
@@ -31,7 +31,7 @@ def test_event_of_a_rising_metric():
     followed = event(metrics_before={"accuracy": 0.75})
     for epoch, accuracy in ((5, 0.5), (6, 0.75)):
         followed.follow(epoch, {"accuracy": accuracy}, "accuracy", higher=True)
-    assert (followed.dip, followed.epochs_to_recover) == (0.25, 2)
+    assert (followed.metric_drop, followed.epochs_to_recover) == (0.25, 2)
 
 
 def test_summary_is_one_sentence():

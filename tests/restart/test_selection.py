@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrestart.restart.ranking import filters_in
+from kerasrestart.restart.ranking import filter_count
 from kerasrestart.restart.select_filters import select_filters
 from kerasrestart.restart.selection import Selection
 
@@ -37,7 +37,7 @@ def test_equal_scores_are_taken_in_order_of_index():
     [(0.1, 32, 3), (0.1, 64, 6), (0.1, 5, 1), (0.1, 4, 0), (0.5, 3, 2), (0.25, 10, 3)],
 )
 def test_share_is_rounded_to_the_nearest(fraction, filters, k):
-    assert filters_in(fraction, filters) == k
+    assert filter_count(fraction, filters) == k
 
 
 def test_each_layer_gives_its_own_share_and_small_ones_none():

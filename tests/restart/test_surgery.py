@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.network.sites import survey
+from kerasrestart.network.filter_layers import find_filter_layers
 
 CHOSEN = {"normed": [1], "first": [0, 2], "up": [3, 4]}
 
@@ -319,7 +319,7 @@ def test_draws_of_a_layer_do_not_depend_on_which_others_take_part(net):
         model = net()
         model.compile("sgd", loss="mse")
         chosen = {"first": [0, 2]}
-        found = survey(model, layers)
+        found = find_filter_layers(model, layers)
         kr.restart_filters(model, chosen, initializer="he_uniform", seed=3, found=found)
         return model.get_layer("first").kernel.numpy()
 

@@ -112,7 +112,7 @@ def test_reason_is_part_of_a_sentence():
 def test_no_round_ends_sooner_than_foretold(trigger, values):
     state, foretold = TriggerState(), []
     for value in values:
-        foretold.append(trigger.soonest(state))
+        foretold.append(trigger.min_epochs_to_end(state))
         state, action = trigger.step(state, value)
         if action is Action.END_ROUND:
             break
@@ -120,4 +120,4 @@ def test_no_round_ends_sooner_than_foretold(trigger, values):
     took = range(len(foretold), 0, -1)
     assert all(1 <= n <= left for n, left in zip(foretold, took, strict=True))
     assert foretold[-1] == 1
-    assert trigger.soonest(state) == 1  # a round that was to end, and did not
+    assert trigger.min_epochs_to_end(state) == 1  # a round that was to end, and did not

@@ -8,7 +8,7 @@ from float64_reference import Float64, assert_scores_match, chain, cross_entropy
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart import names
+from kerasrestart.restart import names
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.scorer import Scorer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.network.sites import survey
+from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.scoring.criteria import taylor
 from kerasrestart.scoring.scorer import Scorer
 
@@ -132,7 +132,7 @@ def test_score_is_read_behind_a_depthwise_convolution_that_adds_nothing(
     depthwise = layers.DepthwiseConv2D(3, strides=2, name="depthwise", **options)
     body = [conv(), layers.ReLU(name="z"), layers.ZeroPadding2D(1), depthwise]
     model = randomized(network(*body, layers.BatchNormalization(name="norm")))
-    (_, call), *_ = survey(model).sites["conv"].reads
+    (_, call), *_ = find_filter_layers(model).layers["conv"].reads
     assert call.operation.name == read
 
     scores = kr.score_filters(model, *images)
@@ -444,7 +444,9 @@ def test_batches_of_keras_are_scored_as_the_arrays_they_come_of(weighted, images
     np.testing.assert_allclose(
         kr.score_filters(model, batches)["conv"], expected["conv"], rtol=1e-6
     )
-    means, expected = (kr.mean_inputs(model, x)["logits"] for x in (Batches(images[0]), images[0]))
+    means, expected = (
+        kr.reader_input_means(model, x)["logits"] for x in (Batches(images[0]), images[0])
+    )
     np.testing.assert_allclose(means, expected, rtol=1e-5)
 
 
@@ -474,13 +476,13 @@ def test_examples_of_another_kind_are_refused_in_one_line(images):
         with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
             kr.score_filters(model, received, images[1])
         with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
-            kr.mean_inputs(model, received)
+            kr.reader_input_means(model, received)
     assert next(generator) is images  # no batch was taken
     with pytest.raises(ValueError, match="an end"):
         kr.score_filters(model, Endless(*images))
     for endless in (tf.data.Dataset.from_tensors(images).repeat(), Endless(*images)):
         with pytest.raises(ValueError, match="an end"):
-            kr.mean_inputs(model, endless)
+            kr.reader_input_means(model, endless)
         with pytest.raises(ValueError, match="an end"):
             kr.score_filters(model, endless)
 

@@ -23,8 +23,8 @@ import tempfile
 import time
 import zipfile
 
-from kerasrestart import data
-from kerasrestart.run_flags import parse_settings
+from kerasrestart.experiments import data
+from kerasrestart.experiments.run_flags import parse_settings
 
 ARGUMENTS = (
     *("--dataset=shapes", "--train_examples=200", "--batch_size=50", "--augment"),
@@ -50,7 +50,7 @@ def main() -> int:
     else:
         trials = [_plan(rng) for _ in range(chosen.trials)]
     # Imported but not used here: a child that is forked from this process saves the import.
-    import kerasrestart.run  # noqa: F401
+    import kerasrestart.experiments.run.train  # noqa: F401
 
     images = data.load("shapes", train_examples=200, shapes_examples=1000)
     wrong = 0
@@ -100,7 +100,7 @@ def _child(images, logdir, name, *, point=None, count=0, kill_after=None) -> int
                 os.dup2(log.fileno(), 2)
             if point:
                 _arm(point, count)
-            from kerasrestart.run import run
+            from kerasrestart.experiments.run.train import run
 
             run(parse_settings(ARGUMENTS), images, logdir=logdir, run_name=name)
             os._exit(0)
@@ -125,8 +125,8 @@ def _arm(point: str, count: int) -> None:
     import keras
     import numpy as np
 
-    from kerasrestart.checkpoint import run_checkpoint
-    from kerasrestart.report import run_folder
+    from kerasrestart.experiments.records import run_folder
+    from kerasrestart.experiments.run import run_checkpoint
     from kerasrestart.restart import slots
 
     left = [count]
@@ -181,7 +181,7 @@ def _arm(point: str, count: int) -> None:
 
 def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """In what two runs differ that are to be the same."""
-    from kerasrestart.checkpoint.state_file import read_state
+    from kerasrestart.experiments.run.state_file import read_state
 
     (arrays, content), (others, of_other) = (
         read_state(folder / "state.npz") for folder in (one, other)

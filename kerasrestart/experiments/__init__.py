@@ -1,0 +1,1 @@
+"""The experiments that use the library: data, models, runs, reports, studies."""

@@ -1,0 +1,11 @@
+"""The networks of the experiments.
+
+Each name that `--model` takes (`kerasrestart.experiments.names.MODELS`) is a function here. It takes
+`(input_shape, classes)` and gives a Functional model that ends in logits.
+"""
+
+from kerasrestart.experiments.models.alexnet import alexnet
+from kerasrestart.experiments.models.mininet import mininet
+from kerasrestart.experiments.models.resnet20 import resnet20
+
+__all__ = ["alexnet", "mininet", "resnet20"]

@@ -1,0 +1,99 @@
+"""AlexNet, as torchvision has it."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+from keras import layers
+
+from kerasrestart.experiments.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
+from kerasrestart.experiments.names import ALEXNET_LEAST_SIDE
+
+
+def alexnet(
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 10,
+    weights: str | os.PathLike | None = None,
+    units: int = 4096,
+    dropout: float = 0.5,
+    name: str = "alexnet",
+) -> keras.Model:
+    """Builds AlexNet with 64, 192, 384, 256 and 256 filters (Krizhevsky 2014, section 5).
+
+    It is torchvision's network layer for layer, so that weights trained there fit. Between the
+    convolutions and the dense layers torchvision pools the map to 6x6 by averages, whatever its
+    size. An image of 224x224 pixels gives 6x6, and nothing is pooled here. A larger map is pooled
+    as there. A smaller one (1x1 for 64x64 pixels) would be blown up to 6x6 by repeating its
+    values, which tells the dense layer nothing: here it is flattened as it is, and
+    `dense1` has fewer inputs; weights from a file are summed up for it, so that the network
+    computes the same function.
+
+    Weights begin as Keras's defaults, Glorot's. (With He's, which are larger, and no norm, the
+    units died within an epoch in the one trial that was made.)
+
+    Args:
+        input_shape: Height, width (at least 63 each) and channels of an image. Defaults to
+            `(224, 224, 3)`.
+        classes: Number of classes. Defaults to 10.
+        weights: A file of weights under torchvision's names, `.safetensors` or `.pth`, the whole
+            network or the convolutions alone; or `"imagenet"`: torchvision's own file, downloaded
+            where it is not in the cache of Keras. See `load_alexnet_weights`. Defaults to None.
+            Images are then to be RGB in 0..1, less `IMAGENET_MEAN` and divided by
+            `IMAGENET_DEVIATION`.
+        units: Units of the two hidden dense layers. Defaults to 4096.
+        dropout: Share that is dropped before each of them, in training. Defaults to 0.5.
+        name: Name of the model. Defaults to `"alexnet"`.
+
+    Returns:
+        A Functional model from float32 `[batch, *input_shape]` to logits `[batch, classes]`.
+
+    Raises:
+        ValueError: The images are too small, or so large that this version of Keras cannot pool
+            their map to 6x6; or a file of weights cannot be used.
+        OSError: The file cannot be read or downloaded.
+    """
+    if min(input_shape[:2]) < ALEXNET_LEAST_SIDE:
+        raise ValueError(
+            f"AlexNet needs images of at least {ALEXNET_LEAST_SIDE} x {ALEXNET_LEAST_SIDE} pixels: "
+            f"give it larger ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
+        )
+
+    pooling = {"pool_size": 3, "strides": 2}
+    inputs = keras.Input(input_shape, name="image")
+    # Two pixels on each side: "same" would pad otherwise where the stride is 4.
+    x = layers.ZeroPadding2D(2, name="pad1")(inputs)
+    x = layers.Conv2D(64, 11, strides=4, activation="relu", name="conv1")(x)
+    x = layers.MaxPooling2D(**pooling, name="pool1")(x)
+    x = layers.Conv2D(192, 5, padding="same", activation="relu", name="conv2")(x)
+    x = layers.MaxPooling2D(**pooling, name="pool2")(x)
+    x = layers.Conv2D(384, 3, padding="same", activation="relu", name="conv3")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv4")(x)
+    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv5")(x)
+    x = layers.MaxPooling2D(**pooling, name="pool5")(x)
+    x = _at_most_6x6(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dropout(dropout, name="dropout1")(x)
+    x = layers.Dense(units, activation="relu", name="dense1")(x)
+    x = layers.Dropout(dropout, name="dropout2")(x)
+    x = layers.Dense(units, activation="relu", name="dense2")(x)
+    # In float32 under mixed precision too: the loss is taken from these.
+    logits = layers.Dense(classes, dtype="float32", name="logits")(x)
+    model = keras.Model(inputs, logits, name=name)
+    if weights is not None:
+        print(load_alexnet_weights(model, weights).summary(), flush=True)
+    return model
+
+
+def _at_most_6x6(x: keras.KerasTensor) -> keras.KerasTensor:
+    sides = tuple(x.shape[1:3])
+    pooled = tuple(min(side, POOLED_SIDE) for side in sides)
+    if pooled == sides:
+        return x
+    if not hasattr(layers, "AdaptiveAveragePooling2D"):
+        raise ValueError(
+            f"The last map of AlexNet has {sides[0]} x {sides[1]} positions for these images, and "
+            f"this Keras ({keras.__version__}) has no AdaptiveAveragePooling2D to make them 6 x 6: "
+            "expected images of 63 to 254 pixels each way, or a newer Keras."
+        )
+    return layers.AdaptiveAveragePooling2D(pooled, name="pool_to_6x6")(x)

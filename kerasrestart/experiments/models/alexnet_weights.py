@@ -1,0 +1,183 @@
+"""AlexNet's weights under torchvision's names: checked as a whole, then given to the layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasrestart.experiments.weights.locate import locate_alexnet_weights
+from kerasrestart.experiments.weights.tensor_files import read_tensors
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+POOLED_SIDE = 6
+"""Height and width of the map that torchvision's dense layers read."""
+_CONVOLUTIONS = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+}
+_DENSE = {"dense1": "classifier.1", "dense2": "classifier.4", "logits": "classifier.6"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedWeights:
+    """What came out of a file of weights.
+
+    Attributes:
+        path: The file.
+        sha256: Its SHA-256, in hex.
+        layers: Names of the layers that have their weights from it.
+        kept: For each layer that the file has weights for and that keeps its initial ones: why.
+    """
+
+    path: pathlib.Path
+    sha256: str
+    layers: tuple[str, ...]
+    kept: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of it, made of JSON types only."""
+        return {"sha256": self.sha256, "layers": list(self.layers), "kept": dict(self.kept)}
+
+    def summary(self) -> str:
+        """One line: which layers have weights of the file, and which do not, and why."""
+        kept = "".join(f"; {name} begins anew: {why}" for name, why in self.kept.items())
+        return f"Weights of {', '.join(self.layers)} from {self.path}{kept}"
+
+
+def load_alexnet_weights(model: keras.Model, weights: str | os.PathLike) -> LoadedWeights:
+    """Gives weights from a file to a model that `alexnet` built: all that fit, or none.
+
+    A file holds the five convolutions (`features.0.weight`, `features.0.bias` and so on), whose
+    shapes are to be the model's, or these and the three dense layers (`classifier.1.weight` and so
+    on). `dense1` and `dense2` get theirs where they have as many units, `logits` where there are as
+    many classes too; otherwise they keep their initial weights.
+
+    Args:
+        model: The model.
+        weights: Path of a `.safetensors`, `.pth` or `.pt` file; or `"imagenet"`, torchvision's
+            published weights.
+
+    Returns:
+        What was loaded.
+
+    Raises:
+        ValueError: The file is damaged, lacks a tensor, or has one too many, of another shape or of
+            another type than float32: the line names the tensor, and the model is as it was.
+        OSError: The file cannot be read or downloaded.
+    """
+    path = locate_alexnet_weights(weights)
+    tensors = read_tensors(path)
+    _check_names(tensors, path)
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    kept: dict[str, str] = {}
+    for layer, name in _CONVOLUTIONS.items():
+        kernel, bias = model.get_layer(layer).weights
+        height, width, channels, filters = kernel.shape
+        _check_shape(tensors, f"{name}.weight", (filters, channels, height, width), path)
+        _check_shape(tensors, f"{name}.bias", tuple(bias.shape), path)
+        values[layer] = tensors[f"{name}.weight"].transpose(2, 3, 1, 0), tensors[f"{name}.bias"]
+    if _DENSE["dense1"] + ".weight" in tensors:
+        dense, kept = _dense(model, tensors, path)
+        values |= dense
+    for layer, of_layer in values.items():
+        model.get_layer(layer).set_weights(of_layer)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return LoadedWeights(path, digest, tuple(values), kept)
+
+
+def _check_names(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    convolutions, dense = (
+        {f"{name}.{part}": None for name in of_torch.values() for part in ("weight", "bias")}
+        for of_torch in (_CONVOLUTIONS, _DENSE)
+    )
+    for name in tensors:
+        if name not in convolutions and name not in dense:
+            raise ValueError(
+                f"{path} has a tensor '{name}', which AlexNet has not: expected "
+                f"{', '.join(convolutions)}, and either none or all of {', '.join(dense)}."
+            )
+    wanted = convolutions | (dense if any(name in tensors for name in dense) else {})
+    for name in wanted:
+        if name not in tensors:
+            raise ValueError(f"{path} has no tensor '{name}'.")
+
+
+def _check_shape(
+    tensors: Mapping[str, np.ndarray], name: str, expected: tuple[int, ...], path: pathlib.Path
+) -> None:
+    if tensors[name].shape != expected:
+        raise ValueError(
+            f"Tensor '{name}' of {path} must have the shape {expected}. "
+            f"Received: {tensors[name].shape}"
+        )
+
+
+def _dense(
+    model: keras.Model, tensors: Mapping[str, np.ndarray], path: pathlib.Path
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
+    """The values of the dense layers that fit, and why the others do not."""
+    filters = model.get_layer("conv5").filters
+    sizes = {layer: tensors[f"{name}.bias"].size for layer, name in _DENSE.items()}
+    inputs = filters * POOLED_SIDE**2
+    for layer, name in _DENSE.items():  # a file that does not fit is to be an AlexNet all the same
+        _check_shape(tensors, f"{name}.weight", (sizes[layer], inputs), path)
+        _check_shape(tensors, f"{name}.bias", (sizes[layer],), path)
+        inputs = sizes[layer]
+    values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    kept: dict[str, str] = {}
+    for layer, name in _DENSE.items():
+        units = model.get_layer(layer).units
+        if units != sizes[layer]:
+            kept[layer] = f"{sizes[layer]} units in the file, {units} here"
+        elif kept:
+            kept[layer] = f"{list(kept)[-1]} in front of it does"
+        else:
+            weight = tensors[f"{name}.weight"]
+            map_shape = model.get_layer("flatten").input.shape[1:]
+            kernel = _for_map(weight, map_shape) if layer == "dense1" else weight.T
+            values[layer] = kernel, tensors[f"{name}.bias"]
+    return values, kept
+
+
+def _for_map(weight: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Turns weights for PyTorch's 6x6 map into weights for a smaller one, channels last.
+
+    To pool a map of fewer positions to 6x6 is to take averages of its values, and a dense layer
+    behind it is a sum over these: both are one dense layer on the map as it is.
+
+    Args:
+        weight: float32 `[units, channels * 6 * 6]`.
+        shape: Height, width and channels of the map.
+
+    Returns:
+        float32 `[height * width * channels, units]`.
+    """
+    height, width, channels = shape
+    weight = weight.reshape(-1, channels, POOLED_SIDE, POOLED_SIDE)
+    if height < POOLED_SIDE:
+        weight = np.einsum("ucij,ih->uchj", weight, _pooling(height))
+    if width < POOLED_SIDE:
+        weight = np.einsum("ucij,jw->uciw", weight, _pooling(width))
+    return weight.transpose(2, 3, 1, 0).reshape(height * width * channels, -1)
+
+
+def _pooling(side: int) -> np.ndarray:
+    """What adaptive average pooling makes of a line of `side` values: float32 `[6, side]`."""
+    matrix = np.zeros((POOLED_SIDE, side), np.float32)
+    for place in range(POOLED_SIDE):
+        start, stop = place * side // POOLED_SIDE, -(-(place + 1) * side // POOLED_SIDE)
+        matrix[place, start:stop] = 1 / (stop - start)
+    return matrix

@@ -1,0 +1,37 @@
+"""Writes the report of a run as one HTML file.
+
+python -m kerasrestart.report tf_logs/RUN
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from kerasrestart.experiments.command_line import fail, start
+
+
+def main(argv: list[str]) -> None:
+    """Writes the report of each folder that is named."""
+    if not argv[1:]:
+        fail("expected the folder of a run, such as tf_logs/RUN; received nothing", status=2)
+    from kerasrestart.experiments.report.run_report import write_run_report
+
+    for name in argv[1:]:
+        try:
+            print(f"Report: {write_run_report(pathlib.Path(name))}", flush=True)
+        except (ValueError, OSError) as error:
+            fail(str(error))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(str(error), status=2)
+
+
+def entry_point() -> None:
+    """What the console script calls."""
+    start(main, _parse)

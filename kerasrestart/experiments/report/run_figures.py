@@ -1,0 +1,195 @@
+"""The figures of one run: its curves, its scores, and what became of restarted filters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kerasrestart.experiments.report.drawing import BASELINE_COLOR, COLORS, STYLE
+
+_MOST_PANELS = 12
+_RESTART = {"color": "#999999", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCurves:
+    """What the figures are drawn of.
+
+    Attributes:
+        history: By name, the logs of each epoch.
+        events: The restarts, as `run.json` holds them.
+        epochs: The scored epochs, int `[n]`, and
+        scores: by layer the scores of them, float `[n, filters]`.
+    """
+
+    history: Mapping[str, Sequence[float]]
+    events: Sequence[Mapping[str, Any]]
+    epochs: np.ndarray
+    scores: Mapping[str, np.ndarray]
+
+
+def draw_run(run: RunCurves) -> dict[str, Figure]:
+    """Draws the figures of a run; those that there are no numbers for are left out.
+
+    Returns:
+        By name: `curves`, `useless`, `filters` and `recovery`.
+    """
+    figures = {}
+    with mpl.rc_context(STYLE):
+        if run.history.get("epoch"):
+            figures["curves"] = _curves(run)
+        if len(run.epochs) and run.scores:
+            figures["useless"] = _useless(run)
+            figures["filters"] = _filters(run)
+            if any(event["initializer"] != "none" for event in run.events):
+                figures["recovery"] = _recovery(run)
+    return figures
+
+
+def _curves(run: RunCurves) -> Figure:
+    figure = Figure(figsize=(8.2, 6.4), layout="constrained")
+    panels = figure.subplots(3, sharex=True, height_ratios=(4, 3, 1.4))
+    epochs = np.array(run.history["epoch"]) + 1
+    for axes, name, label in zip(
+        panels, ("accuracy", "loss", "learning_rate"), ("accuracy (%)", "loss", "learning\nrate"),
+        strict=True,
+    ):  # fmt: skip
+        factor = 100 if name == "accuracy" else 1
+        for key, color, told in (
+            (name, COLORS[1], "training"),
+            (f"val_{name}", COLORS[0], "validation"),
+        ):
+            if key in run.history:
+                values = factor * np.array(run.history[key])
+                axes.plot(epochs, values, color=color, label=told, marker=".", markersize=3)
+        axes.set_ylabel(label)
+        _mark_restarts(axes, run)
+    if "accuracy" in run.history or "val_accuracy" in run.history:
+        panels[0].legend(loc="lower right")
+    panels[2].set(yscale="log", xlabel="epoch")
+    for event in run.events:
+        panels[0].annotate(
+            f"restart {event['restart']}", (event["epoch"] + 1.5, 1),
+            xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
+            va="top", fontsize=7.5, color="#555555",
+        )  # fmt: skip
+    return figure
+
+
+def _useless(run: RunCurves) -> Figure:
+    """The lowest score of each layer over the layer's mean, by epoch."""
+    names = list(run.scores)
+    lowest = np.array([np.nanmin(_relative(run.scores[name]), axis=1) for name in names])
+    figure = Figure(figsize=(8.2, 1.3 + 0.24 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(
+        _by_epoch(run.epochs, lowest), aspect="auto", cmap="viridis", vmin=0, vmax=1,
+        interpolation="nearest", extent=(*_extent(run.epochs), len(names) - 0.5, -0.5),
+    )  # fmt: skip
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set(xlabel="epoch", title="Lowest score of a layer over the layer's mean")
+    axes.grid(visible=False)
+    _mark_restarts(axes, run)
+    figure.colorbar(image, ax=axes, label="0: a filter does nothing")
+    return figure
+
+
+def _filters(run: RunCurves) -> Figure:
+    """All scores over the layer's mean, a line a filter; restarted filters are framed."""
+    names = list(run.scores)[:_MOST_PANELS]
+    down = -(-len(names) // 2)
+    across = min(2, len(names))
+    figure = Figure(figsize=(8.2, 0.9 + 2.1 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        relative = _relative(run.scores[name])
+        image = axes.imshow(
+            _by_epoch(run.epochs, relative.T), aspect="auto", cmap="magma", vmin=0, vmax=2,
+            interpolation="nearest", extent=(*_extent(run.epochs), relative.shape[1] - 0.5, -0.5),
+        )  # fmt: skip
+        for event in run.events:
+            chosen = event["layers"].get(name, {"filters": []})["filters"]
+            color = "#bbbbbb" if event["initializer"] == "none" else "#56B4E9"
+            at = [event["epoch"] + 1.5] * len(chosen)
+            axes.plot(at, chosen, "<", color=color, markersize=4, clip_on=False)
+        axes.set(title=name, xlabel="epoch", ylabel="filter")
+        axes.grid(visible=False)
+    for axes in list(grid.flat)[len(names) :]:
+        axes.set_visible(False)
+    figure.colorbar(image, ax=grid, label="score over the layer's mean", extend="max", shrink=0.6)
+    return figure
+
+
+def _recovery(run: RunCurves) -> Figure:
+    """Scores of restarted filters over the median of the filters that were not restarted."""
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, event in enumerate(run.events):
+        following = [e["epoch"] for e in run.events if e["epoch"] > event["epoch"]]
+        last = following[0] if following else np.inf
+        inside = (run.epochs > event["epoch"]) & (run.epochs <= last)
+        if not inside.any():
+            continue
+        shares = []
+        for name, layer in event["layers"].items():
+            if name in run.scores and len(layer["filters"]) < run.scores[name].shape[1]:
+                rest = np.delete(run.scores[name][inside], layer["filters"], axis=1)
+                median = np.median(rest, axis=1, keepdims=True)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    shares.append(run.scores[name][inside][:, layer["filters"]] / median)
+        if not shares:
+            continue
+        of_filters = np.concatenate(shares, axis=1)
+        since = run.epochs[inside] - event["epoch"]
+        color = COLORS[number % len(COLORS)]
+        axes.plot(since, of_filters, color=color, alpha=0.25, linewidth=0.7)
+        axes.plot(
+            since, np.nanmedian(of_filters, axis=1), color=color, marker="o", markersize=3,
+            label=f"restart {event['restart']} ({of_filters.shape[1]} filters)",
+        )  # fmt: skip
+    axes.axhline(1, color=BASELINE_COLOR, linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(
+        xlabel="epochs since the restart", ylabel="score over the\nsurvivors' median",
+        title="Do restarted filters become useful? Thick: the median of them", ylim=(0, None),
+    )  # fmt: skip
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    return figure
+
+
+def _relative(scores: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(scores / scores.mean(axis=1, keepdims=True))
+
+
+def _by_epoch(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Gives each epoch from the first scored one to the last a column of its own.
+
+    Args:
+        epochs: The scored epochs, int `[n]`.
+        values: Of each of them, float `[rows, n]`.
+
+    Returns:
+        float `[rows, epochs]`; not a number where an epoch was not scored.
+    """
+    columns = np.full((len(values), epochs.max() - epochs.min() + 1), np.nan)
+    columns[:, epochs - epochs.min()] = values
+    return columns
+
+
+def _extent(epochs: np.ndarray) -> tuple[float, float]:
+    """From where to where the columns of `_by_epoch` go; epochs are drawn as counted from 1."""
+    return float(epochs.min()) + 0.5, float(epochs.max()) + 1.5
+
+
+def _mark_restarts(axes: Axes, run: RunCurves) -> None:
+    for event in run.events:
+        axes.axvline(event["epoch"] + 1.5, **_RESTART)

@@ -1,0 +1,1 @@
+"""One run: model, callback, training, checkpoint, devices."""

@@ -1,0 +1,107 @@
+"""What a run is made of, as its settings say: model, optimizer, callback, regime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kerasrestart.experiments import data, models
+from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
+from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
+from kerasrestart.experiments.run.layer_rates import scale_learning_rate
+from kerasrestart.experiments.run.strategies import synchronize_norms
+from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.restart.callback import PartialRestart
+
+
+def build_model(
+    settings: RunSettings, images: data.ImageData
+) -> tuple[keras.Model, LoadedWeights | None]:
+    """Builds and compiles the model that the settings name, for these images.
+
+    Returns:
+        The model, and what weights of a file it has; None where it has none.
+    """
+    build = getattr(models, settings.model)
+    height, width, channels = images.train.images.shape[1:]
+    side = settings.image_size
+    model = build((side or height, side or width, channels), len(images.classes))
+    optimizer, weights = _optimizer(settings), None
+    if settings.weights is not None:
+        weights = load_alexnet_weights(model, settings.weights)
+        if settings.freeze_features:
+            for layer in model.layers:
+                layer.trainable = not isinstance(layer, keras.layers.Conv2D)
+        if (factor := settings.pretrained_learning_rate_factor) != 1:
+            loaded = [v for name in weights.layers for v in model.get_layer(name).variables]
+            scale_learning_rate(optimizer, loaded, factor)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
+    )
+    if settings.strategy != "none":
+        synchronize_norms(model)
+    return model, weights
+
+
+def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay or None
+    optimizers = keras.optimizers
+    if settings.optimizer == "sgd":
+        return optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return optimizers.AdamW(rate, weight_decay=settings.weight_decay)  # takes no None
+    return optimizers.Adam(rate, weight_decay=decay)
+
+
+def restart_callback(settings: RunSettings) -> PartialRestart:
+    """Makes the callback that the settings describe."""
+    by_epochs = settings.trigger == "epochs"
+    return PartialRestart(
+        initializer=settings.init,
+        criterion=settings.criterion,
+        fraction=settings.fraction,
+        threshold=settings.threshold,
+        scope=settings.scope,
+        cap=settings.cap,
+        normalize=settings.normalize,
+        layers=settings.layers,
+        score_every=settings.score_every,
+        score_window=settings.score_window,
+        min_survivors=settings.min_survivors,
+        monitor=settings.monitor,
+        patience=settings.patience,
+        max_restarts=settings.max_restarts,
+        seed=settings.seed,
+        min_delta=settings.min_delta,
+        target=settings.target,
+        round_epochs=settings.round_epochs if by_epochs else None,
+        learning_rate_drops=settings.learning_rate_drops,
+        learning_rate_factor=settings.learning_rate_factor,
+        outgoing=settings.outgoing,
+        grace_restarts=settings.grace_restarts,
+        second_moment=settings.second_moment,
+        reset_norm=settings.reset_norm,
+        compensate_bias=settings.compensate_bias,
+        stop_on_repeat=settings.stop_on_repeat,
+    )
+
+
+def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
+    """What each epoch is trained on; None where that is all images, as they are."""
+    if settings.tasks == "none" and settings.warm_start_fraction is None:
+        return None
+    common: dict[str, Any] = {
+        "split": images.train,
+        "classes": len(images.classes),
+        "epochs": settings.round_epochs,
+        "seed": settings.seed,
+    }
+    if settings.tasks != "none":
+        return TaskSequence(kind=settings.tasks, **common)
+    return WarmStart(fraction=settings.warm_start_fraction, **common)

@@ -1,0 +1,95 @@
+"""Writes the record of a run."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import kerasrestart
+from kerasrestart.experiments import data
+from kerasrestart.experiments.records.run_folder import RunFolder
+from kerasrestart.experiments.records.table import table_rows
+from kerasrestart.experiments.run.round_evaluator import RoundEvaluator
+from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint
+from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.observer import RestartObserver
+
+
+class Recorder(RestartObserver):
+    """Writes `run.json` anew at the end of each round, and when the run is over.
+
+    Args:
+        settings: The settings of the run.
+        images: Its data.
+        folder: Its folder.
+        evaluator: What reads the test set.
+        checkpoint: What knows how long the run has taken.
+        weights: What the record says of the file of weights that the run began with. Defaults to
+            None: there was none.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        images: data.ImageData,
+        folder: RunFolder,
+        evaluator: RoundEvaluator,
+        checkpoint: RunCheckpoint,
+        weights: dict[str, Any] | None = None,
+    ):
+        self.settings, self.images, self.folder = settings, images, folder
+        self.evaluator, self.checkpoint, self.weights = evaluator, checkpoint, weights
+
+    def on_round_end(self, ended, restart):
+        """Writes what is known so far."""
+        del ended
+        self.write(restart)
+
+    def write(self, restart: PartialRestart, *, ended: bool = False) -> dict[str, Any]:
+        """Writes and returns the record.
+
+        Args:
+            restart: The run's callback.
+            ended: Whether the run is over, its model saved: only then does the record say why it
+                finished. Defaults to False.
+        """
+        state, seconds = restart.state.to_dict(), self.checkpoint.seconds
+        started = datetime.datetime.fromtimestamp(time.time() - seconds)
+        record = {
+            "settings": self.settings.to_dict(),
+            "versions": versions(),
+            "data": self.images.summary(),
+            "weights": self.weights,
+            "events": state["events"],
+            "rounds": state["rounds"],
+            "rollbacks": self.checkpoint.rollbacks,
+            "finished": (state["finished"] or "epochs used up") if ended else None,
+            "table": table_rows(
+                self.images.name, restart.rounds, restart.events, self.evaluator.evaluations
+            ),
+            "timing": {
+                "started": started.isoformat("T", "seconds"),
+                "seconds": round(seconds, 1),
+                "folder": str(self.folder.path),
+            },
+        }
+        self.folder.write_record(record)
+        return record
+
+
+def versions() -> dict[str, str]:
+    """What computed a run, by name."""
+    return {
+        "kerasrestart": kerasrestart.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,211 @@
+"""The report of a study: Markdown, HTML, tables and figures."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kerasrestart.experiments.report import html_page
+from kerasrestart.experiments.report.drawing import to_bytes
+from kerasrestart.experiments.study import figures, tables
+from kerasrestart.experiments.study.comparison import Group, compare
+from kerasrestart.experiments.study.plan import CONTROL
+from kerasrestart.experiments.study.results import CellResult
+from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.restart.files import write_text
+from kerasrestart.restart.markdown import code, one_line, plain_table
+
+_CAPTIONS = {
+    "baselines": "accuracy by epoch of the baselines.",
+    "arms": "accuracy by epoch of each arm, and below it the mean over the seeds of what it has "
+    "more than the control of the same seed.",
+    "restarts": "the rounds of each arm laid over each other.",
+    "differences": "what each arm has more than the control, with confidence intervals.",
+}
+_PARTS = ("figures", "tables")
+_LISTING = "report_files.txt"
+_NOT_SHOWN = ("seed", "baseline")  # the seeds are the repetitions, the baselines are folders
+
+
+def write_report(
+    folder: pathlib.Path,
+    results: Sequence[CellResult],
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    command: str,
+    missing: Mapping[str, str],
+) -> pathlib.Path:
+    """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
+
+    The same results give the same bytes: there are no times in it.
+
+    `report_files.txt` lists what lies in the two folders; of what lies there besides, nothing is
+    removed.
+
+    Args:
+        folder: The study's folder, where they go.
+        results: The runs that have ended, one or more, in the study's order.
+        title: Head of the report.
+        settings: What all runs have in common.
+        command: The command line that makes the study.
+        missing: For each run that there is no result of: why, in a few words.
+
+    Returns:
+        Where `report.md` is.
+    """
+    groups = compare(results)
+    made = [
+        tables.differences(groups),
+        tables.by_initialisation(groups),
+        tables.by_restart(groups),
+    ]
+    drawn = figures.draw(groups)
+    images = {f"figures/{name}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
+    files = dict(images)
+    files |= {f"figures/{name}.png": to_bytes(f, "png") for name, f in drawn.items()}
+    for table in made:
+        files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
+        files[f"tables/{table.name}.csv"] = table.to_csv().encode()
+    _write_files(folder, files)
+    sections = [
+        f"# {one_line(title)}",
+        *(f"**{note}**" for note in _notes(results)),
+        _question(groups),
+        *_verdicts(groups),
+        *_tables(made),
+        *_figures(list(images)),
+        *_settings(groups, settings),
+        *_origin(results),
+        "## Command",
+        f"```\n{command}\n```",
+        *_missing(missing),
+    ]
+    text = "\n\n".join(sections) + "\n"
+    write_text(folder / "report.html", html_page.to_html(text, one_line(title), images))
+    write_text(folder / "report.md", text)
+    return folder / "report.md"
+
+
+def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes figures and tables, and removes those of the report before that are no more."""
+    for part in _PARTS:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    listing = folder / _LISTING
+    before = listing.read_text().splitlines() if listing.exists() else []
+    for name in before:  # some are of a network or an arm that the study no longer has
+        part, _, file = name.partition("/")
+        if name not in files and part in _PARTS and (folder / part / file).is_file():
+            (folder / part / file).unlink()
+    write_text(listing, "".join(f"{name}\n" for name in files))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _notes(results: Sequence[CellResult]) -> list[str]:
+    """What is to be known of the data before anything else, such as that they are others."""
+    notes = (result.record["data"]["note"] for result in results)
+    return [one_line(note) for note in dict.fromkeys(notes) if note]
+
+
+def _question(groups: Sequence[Group]) -> str:
+    outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
+    chooses = any(group.chooses for group in groups)
+    return (
+        f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
+        f"learning rate alone? Arms are compared by {outcomes}.\n\n"
+        "For each seed all arms that train alike go on from one baseline, so they are compared in "
+        "pairs. All are planned to train for the same number of epochs."
+        + (" Epochs are chosen by the monitored metric; the test set is only reported." * chooses)
+    )
+
+
+def _verdicts(groups: Sequence[Group]) -> list[str]:
+    sections = ["## Verdicts"]
+    for group in groups:
+        sections.append(f"**{group.name}**")
+        sentences = [arm.sentence() for arm in group.arms if arm.name != CONTROL]
+        if not any(arm.name == CONTROL for arm in group.arms):
+            sentences = ["No run of the control has ended, so nothing can be said."]
+        elif not sentences:
+            sentences = ["No arm but the control has ended."]
+        if len(group.budgets) > 1:
+            made = (
+                f"{epochs} epochs with {restarts} restarts ({', '.join(arms)})"
+                for (epochs, restarts), arms in sorted(group.budgets.items())
+            )
+            sentences.insert(0, f"**The budgets are not equal**: {'; '.join(made)}.")
+        sections.append("\n".join(f"- {sentence}" for sentence in sentences))
+    return [
+        *sections,
+        "Points are percentage points. An interval is that of one comparison alone "
+        f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
+        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}; those of all "
+        "values of a sweep count together. Numbers of seeds are for the first step of that "
+        "correction, the strictest: rather too many than too few.",
+    ]
+
+
+def _tables(made: Sequence[tables.Table]) -> list[str]:
+    sections = ["## Tables", "In percent; mean ± standard deviation over the seeds."]
+    for table in made:
+        sections += [f"### {table.title}", table.to_markdown()]
+    return sections
+
+
+def _figures(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    sections = ["## Figures"]
+    for name in names:
+        stem = pathlib.PurePosixPath(name).name.removesuffix(".svg")
+        kind, _, of = stem.partition("-")
+        sections += [f"![{stem}](<{name}>)", f"{of or 'All models'}: {_CAPTIONS[kind]}"]
+    return sections
+
+
+def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
+    rows = [(code(k), code(v)) for k, v in common.items() if k not in _NOT_SHOWN]
+    sections = ["## Settings", "Common to all runs:", plain_table(("setting", "value"), rows)]
+    own = []
+    for group in groups:
+        for arm in group.arms:
+            of_runs = [result.record["settings"] for result in arm.results]
+            differ = [
+                f"--{name}={value}"
+                for name, value in of_runs[0].items()
+                if name not in common and name not in _NOT_SHOWN
+                if all(other.get(name) == value for other in of_runs)
+            ]
+            seeds = " ".join(str(result.cell.seed) for result in arm.results)
+            own.append((group.name, arm.name, code(" ".join(differ)), seeds))
+    header = ("model", "arm", "settings of its own", "seeds")
+    return [*sections, "By arm:", plain_table(header, own)]
+
+
+def _origin(results: Sequence[CellResult]) -> list[str]:
+    data = {json.dumps(r.record["data"], sort_keys=True): r.record["data"] for r in results}
+    rows = []
+    for of_data in data.values():
+        counts = " + ".join(str(count) for count in of_data["examples"].values())
+        rows.append((of_data["name"], counts, code(of_data["sha256"])))
+    sections = ["## Data and versions"]
+    header = ("data", "images to train, validate and test", "SHA-256")
+    sections.append(plain_table(header, rows))
+    if len(data) > 1:
+        sections.append("The runs were not all made on the same images.")
+    names = dict.fromkeys(name for r in results for name in r.record["versions"])
+    versions = [
+        (name, ", ".join(sorted({str(r.record["versions"].get(name)) for r in results})))
+        for name in names
+    ]
+    return [*sections, plain_table(("software", "version"), versions)]
+
+
+def _missing(missing: Mapping[str, str]) -> list[str]:
+    if not missing:
+        return []
+    rows = [(code(name), code(why)) for name, why in missing.items()]
+    return ["## Runs that there is no result of", plain_table(("run", "why"), rows)]

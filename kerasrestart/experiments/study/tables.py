@@ -1,0 +1,209 @@
+"""The tables of a study, for reading (Markdown) and for computing with (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from kerasrestart.experiments.records.table import align
+from kerasrestart.experiments.study.comparison import Arm, Group, p_text
+from kerasrestart.experiments.study.plan import BASELINE, CONTROL
+from kerasrestart.experiments.study.statistics import Summary, summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table in both forms.
+
+    Attributes:
+        name: Name of its files.
+        title: What stands above it.
+        header: The columns, for reading.
+        rows: A text for each column.
+        texts: How many columns from the left hold words; the others hold numbers.
+        data: The same numbers, one row each, unrounded: by column.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    texts: int
+    data: list[dict[str, Any]]
+
+    def to_markdown(self) -> str:
+        """The table for reading."""
+        right = [column >= self.texts for column in range(len(self.header))]
+        return align(self.header, self.rows, right)
+
+    def to_csv(self) -> str:
+        """The table for computing with; an empty field is a number that is not known."""
+        text = io.StringIO()
+        columns = list(dict.fromkeys(name for row in self.data for name in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.data)
+        return text.getvalue()
+
+
+def by_initialisation(groups: Sequence[Group]) -> Table:
+    """A row for the baseline and each arm, a column for each model, as the paper's table 2.
+
+    Args:
+        groups: The study.
+    """
+    models = list(dict.fromkeys(group.model for group in groups))
+    texts: dict[tuple[str, str], dict[str, str]] = {}
+    data: list[dict[str, Any]] = []
+    for group in groups:
+        baselines: dict[int, float] = {}
+        for result in group.results:
+            baselines.setdefault(result.cell.seed, 100 * result.by_round[0])
+        found = {BASELINE: summarize(list(baselines.values()))}
+        found |= {arm.name: arm.summary for arm in group.arms}
+        for name, summary in found.items():
+            text = f"{_mean(summary)} ({summary.n})"
+            texts.setdefault((group.variation, name), {})[group.model] = text
+            data.append(
+                {
+                    **_place(group),
+                    "arm": name,
+                    "n": summary.n,
+                    "mean": summary.mean,
+                    "standard deviation": summary.deviation,
+                }
+            )
+    lead = ("variation", "arm") if any(group.variation for group in groups) else ("arm",)
+    return Table(
+        "by_initialisation",
+        "By initialisation (in brackets: how many seeds)",
+        (*lead, *models),
+        [
+            (*key[-len(lead) :], *(of_model.get(model, "") for model in models))
+            for key, of_model in texts.items()
+        ],
+        len(lead),
+        data,
+    )
+
+
+def by_restart(groups: Sequence[Group]) -> Table:
+    """A row for each arm of each model, a column for each round, as the paper's table 3.
+
+    Args:
+        groups: The study.
+    """
+    longest = max(len(result.by_round) for group in groups for result in group.results)
+    rounds = ["baseline", *(f"restart {n}" for n in range(1, longest))]
+    varied = any(group.variation for group in groups)
+    rows, data = [], []
+    for group in groups:
+        for arm in group.arms:
+            texts = []
+            for number, label in enumerate(rounds):
+                values = [100 * r.by_round[number] for r in arm.results if len(r.by_round) > number]
+                summary = summarize(values) if values else None
+                texts.append(_mean(summary) if summary else "")
+                if summary:
+                    data.append(
+                        {
+                            **_place(group),
+                            "arm": arm.name,
+                            "round": label,
+                            "n": summary.n,
+                            "mean": summary.mean,
+                            "standard deviation": summary.deviation,
+                        }
+                    )
+            rows.append((*_lead(group, varied), arm.name, str(arm.summary.n), *texts))
+    header = ("model", *(["variation"] if varied else []), "arm", "n", *rounds)
+    return Table("by_restart", "By restart", header, rows, header.index("n"), data)
+
+
+def differences(groups: Sequence[Group]) -> Table:
+    """A row for each arm of each model: what it has more than the control, and how sure that is.
+
+    Args:
+        groups: The study.
+    """
+    varied = any(group.variation for group in groups)
+    rows, data = [], []
+    for group in groups:
+        for arm in group.arms:
+            rows.append((*_lead(group, varied), *_difference_texts(arm)))
+            found = arm.difference
+            values = None if found is None else dataclasses.asdict(found)
+            data.append(
+                {
+                    **_place(group),
+                    "arm": arm.name,
+                    "verdict": arm.verdict,
+                    "n": arm.summary.n,
+                    "mean": arm.summary.mean,
+                    "standard deviation": arm.summary.deviation,
+                    "mean, last epoch": arm.last.mean,
+                    "standard deviation, last epoch": arm.last.deviation,
+                    "pairs": values and values["n"],
+                    "difference": values and values["mean"],
+                    "deviation of differences": values and values["deviation"],
+                    "low": values and values["low"],
+                    "high": values and values["high"],
+                    "p": values and values["p"],
+                    "p after Holm": arm.adjusted_p,
+                    "seeds for one point": arm.seeds_needed,
+                }
+            )
+    header = (
+        *(
+            "model",
+            *(["variation"] if varied else []),
+            "arm",
+            "verdict",
+            "mean",
+            "last epoch",
+            "pairs",
+        ),
+        *("difference", "95 % interval", "p", "p after Holm", "seeds for one point"),
+    )
+    title = "Differences from the control"
+    return Table("differences", title, header, rows, header.index("mean"), data)
+
+
+def _difference_texts(arm: Arm) -> tuple[str, ...]:
+    found = arm.difference
+    if found is None:
+        verdict = "" if arm.name == CONTROL else "no seed in common"
+        return (arm.name, verdict, _mean(arm.summary), _mean(arm.last), *[""] * 6)
+    interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
+    return (
+        arm.name,
+        arm.verdict,
+        _mean(arm.summary),
+        _mean(arm.last),
+        str(found.n),
+        f"{found.mean:+.2f}",
+        interval,
+        _p(found.p),
+        _p(arm.adjusted_p),
+        "" if arm.seeds_needed is None else str(arm.seeds_needed),
+    )
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else p_text(p).removeprefix("= ")
+
+
+def _mean(summary: Summary) -> str:
+    spread = "" if summary.deviation is None else f" ± {summary.deviation:.2f}"
+    return f"{summary.mean:.2f}{spread}"
+
+
+def _lead(group: Group, varied: bool) -> tuple[str, ...]:
+    return (group.model, group.variation) if varied else (group.model,)
+
+
+def _place(group: Group) -> dict[str, str]:
+    return {"model": group.model, "variation": group.variation}

@@ -1,1 +1,0 @@
-"""What is written of a run: TensorBoard records, tables, the run record."""

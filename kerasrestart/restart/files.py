@@ -1,0 +1,58 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: str | os.PathLike, keep: str | os.PathLike | None = None
+) -> Iterator[BinaryIO]:
+    """Opens a file that takes the place of `path` when the block has ended without an error.
+
+    Whenever the process is killed, or the machine loses power, there is the old file or the new.
+
+    Args:
+        path: Where to; its folder is there.
+        keep: What the file that was there before is renamed to. Defaults to None: it is gone.
+
+    Raises:
+        OSError: The file cannot be written; the one that was there still is.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if keep is not None and path.exists():
+        path.replace(keep)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Makes renames in a folder last through a loss of power, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

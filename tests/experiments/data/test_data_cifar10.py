@@ -1,0 +1,222 @@
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from kerasrestart.experiments.data import DataError, cifar10, load
+from kerasrestart.experiments.data.errors import UnavailableError
+
+
+@pytest.fixture(scope="module")
+def loaded(prepared_dir):
+    return load("cifar10", prepared_dir)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: "the cable is out")
+
+
+@pytest.fixture
+def copied(prepared_dir, tmp_path):
+    """A copy that a test may damage: small files copied, data files linked."""
+    source = cifar10.find_prepared(prepared_dir)
+    folder = tmp_path / "cifar10" / source.name
+    folder.mkdir(parents=True)
+    for file in source.iterdir():
+        if ".tfrecord" in file.name:
+            (folder / file.name).symlink_to(file)
+        else:
+            shutil.copy(file, folder)
+    return folder
+
+
+def test_prepared_copy_has_the_official_counts_and_classes(loaded):
+    assert loaded.name == "cifar10"
+    assert loaded.note == ""
+    assert [len(s) for s in (loaded.train, loaded.validation, loaded.test)] == [45000, 5000, 10000]
+    assert loaded.classes[:3] == ("airplane", "automobile", "bird")
+    assert loaded.train.images.shape == (45000, 32, 32, 3)
+    for split, each in ((loaded.train, 4500), (loaded.validation, 500), (loaded.test, 1000)):
+        assert np.bincount(split.labels).tolist() == [each] * 10
+
+
+def test_images_and_labels_are_those_that_tfds_itself_yields(prepared_dir, loaded):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(cifar10.find_prepared(prepared_dir))
+    examples = builder.as_dataset(split="test[4000:4100]").as_numpy_iterator()
+    for position, example in enumerate(examples, start=4000):
+        np.testing.assert_array_equal(loaded.test.images[position], example["image"])
+        assert loaded.test.labels[position] == example["label"]
+
+
+def test_channel_means_are_the_published_ones(loaded):
+    np.testing.assert_allclose(loaded.mean, [0.4914, 0.4822, 0.4465], atol=0.01)
+    np.testing.assert_allclose(loaded.deviation, [0.2470, 0.2435, 0.2616], atol=0.01)
+
+
+def test_auto_takes_the_prepared_copy_without_asking_the_network(prepared_dir, monkeypatch):
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: pytest.fail("asked the network"))
+    data = load("auto", prepared_dir, validation_examples=1000, train_examples=500)
+    assert (data.name, data.note) == ("cifar10", "")
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [500, 1000, 10000]
+
+
+def test_neither_prepared_nor_reachable_names_the_three_ways_out_at_once(tmp_path, offline):
+    began = time.monotonic()
+    with pytest.raises(UnavailableError) as caught:
+        load("cifar10", tmp_path / "absent")
+    assert time.monotonic() - began < 5
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in (str(tmp_path / "absent"), "the cable is out", "--data_dir", "TFDS_DATA_DIR"):
+        assert part in text
+    assert "network available" in text
+    assert "--dataset=shapes" in text
+
+
+def test_auto_falls_back_to_shapes_and_says_so(tmp_path, offline):
+    data = load("auto", tmp_path, shapes_examples=200)
+    assert data.name == "shapes"
+    assert str(tmp_path) in data.note
+    assert "NOT CIFAR-10" in data.note
+    assert data.summary()["note"] == data.note
+
+
+def test_data_dir_comes_from_the_argument_then_the_environment_then_tfds(monkeypatch, tmp_path):
+    from tensorflow_datasets.core import constants
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert cifar10.resolve_data_dir("elsewhere").name == "elsewhere"
+    assert cifar10.resolve_data_dir() == tmp_path
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert str(cifar10.resolve_data_dir()) == constants.get_default_data_dir()
+
+
+def test_newest_version_counts_and_a_half_written_one_does_not(tmp_path):
+    assert cifar10.find_prepared(tmp_path) is None
+    for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABCDEF", "4.0.0"):
+        (tmp_path / "cifar10" / name).mkdir(parents=True)
+        if name != "4.0.0":
+            (tmp_path / "cifar10" / name / "dataset_info.json").touch()
+    assert cifar10.find_prepared(tmp_path).name == "3.0.10"
+
+
+def test_reachable_server_leads_to_a_download_by_tfds(tmp_path, monkeypatch, prepared_dir):
+    import tensorflow_datasets as tfds
+
+    asked = []
+
+    class Builder:
+        data_dir = str(cifar10.find_prepared(prepared_dir))
+
+        def download_and_prepare(self):
+            asked.append("prepared")
+
+    def builder(name, data_dir):
+        asked.append((name, data_dir))
+        return Builder()
+
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: None)
+    monkeypatch.setattr(tfds, "builder", builder)
+    monkeypatch.setattr(cifar10, "_read", lambda folder: (folder, "read"))
+    assert cifar10.load_cifar10(tmp_path)[1] == "read"
+    assert asked == [("cifar10", str(tmp_path)), "prepared"]
+
+
+def test_failed_download_is_one_line_too(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def builder(*args, **kwargs):
+        raise OSError("disk\nfull")
+
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: None)
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(UnavailableError, match=r"download failed \(OSError: disk full\)") as caught:
+        cifar10.load_cifar10(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_silent_server_is_given_up_within_the_timeout(monkeypatch):
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(cifar10, "_DOWNLOAD_URL", address)
+        monkeypatch.setenv("no_proxy", "*")
+        began = time.monotonic()
+        assert "\n" not in cifar10.download_obstacle(0.5)
+        assert time.monotonic() - began < 3
+
+
+def test_name_that_is_slow_to_look_up_is_given_up_within_the_timeout(monkeypatch):
+    over = threading.Event()
+
+    def looks_up(request, timeout):
+        over.wait(10)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(urllib.request, "urlopen", looks_up)
+    began = time.monotonic()
+    assert cifar10.download_obstacle(0.2) == "no answer within 0.2 s"
+    assert time.monotonic() - began < 2
+    over.set()
+
+
+def test_server_that_answers_is_no_obstacle(monkeypatch):
+    def answers(request, timeout):
+        assert request.get_method() == "HEAD"
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(urllib.request, "urlopen", answers)
+    assert cifar10.download_obstacle(2) is None
+
+
+def assert_damaged(folder, text):
+    with pytest.raises(DataError, match=text) as caught:
+        load("auto", folder.parents[1])
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, UnavailableError)
+
+
+def test_missing_data_file_is_reported(copied):
+    next(copied.glob("cifar10-test.tfrecord*")).unlink()
+    assert_damaged(copied, "test must have 1 data files, but has 0")
+
+
+def test_wrong_count_is_reported(copied):
+    info = json.loads((copied / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = ["49999"]
+    (copied / "dataset_info.json").write_text(json.dumps(info))
+    assert_damaged(copied, "train must have 50000 images, but has 49999")
+
+
+def test_unreadable_listing_is_reported(copied):
+    (copied / "dataset_info.json").write_text("{half")
+    assert_damaged(copied, "JSONDecodeError")
+
+
+def test_listing_that_is_no_object_is_reported(copied):
+    (copied / "dataset_info.json").write_text("[]")
+    assert_damaged(copied, "incomplete or damaged")
+
+
+def test_missing_label_names_are_reported(copied):
+    (copied / "label.labels.txt").unlink()
+    assert_damaged(copied, "labels")
+
+
+@pytest.mark.parametrize("keep", [0, 1_000_000])
+def test_truncated_data_file_is_reported(copied, keep):
+    file = next(copied.glob("cifar10-train.tfrecord*"))
+    with file.open("rb") as whole:
+        data = whole.read(keep)
+    file.unlink()
+    file.write_bytes(data)
+    assert_damaged(copied, "damaged")

@@ -1,0 +1,94 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kerasrestart.experiments.data
+from kerasrestart.experiments.data import DataError, load
+
+
+def sizes(data):
+    return [len(data.train), len(data.validation), len(data.test)]
+
+
+def test_default_shapes_are_twenty_thousand_in_all():
+    data = load("shapes")
+    assert data.name == "shapes"
+    assert data.note == ""
+    assert sizes(data) == [16_000, 2_000, 2_000]
+    assert len(data.classes) == 10
+
+
+def test_counts_asked_for_are_the_counts_given():
+    data = load("shapes", shapes_examples=600, validation_examples=90, train_examples=100)
+    assert sizes(data) == [100, 90, 60]
+    assert np.bincount(data.train.labels).tolist() == [10] * 10
+
+
+def test_kept_training_images_are_a_part_of_all():
+    everything = load("shapes", shapes_examples=300).train
+    part = load("shapes", shapes_examples=300, train_examples=50).train
+    known = {image.tobytes(): label for image, label in zip(*arrays(everything), strict=True)}
+    assert all(known[image.tobytes()] == label for image, label in zip(*arrays(part), strict=True))
+
+
+def arrays(split):
+    return split.images, split.labels
+
+
+def test_seed_fixes_the_data():
+    first, again, other = (load("shapes", shapes_examples=200, seed=seed) for seed in (0, 0, 1))
+    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"name": "mnist"}, "dataset must be one of auto, cifar10, shapes, but is 'mnist'"),
+        ({"validation_examples": 0}, "validation_examples must be .* but is 0"),
+        ({"validation_examples": 20_000}, "validation_examples must be .* 1..17999, but is 20000"),
+        ({"train_examples": -5}, "train_examples must be .* but is -5"),
+        ({"shapes_examples": 5}, "shapes_examples must be .* but is 5"),
+        ({"seed": -1}, "seed must be .* but is -1"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(arguments, text):
+    with pytest.raises(DataError, match=text) as caught:
+        load(**{"name": "shapes", **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_more_training_images_than_there_are_is_refused():
+    with pytest.raises(
+        DataError, match=r"train_examples must be a whole number 1\.\.160, but is 161"
+    ):
+        load("shapes", shapes_examples=200, train_examples=161)
+
+
+def test_importing_the_package_and_drawing_shapes_leaves_tensorflow_alone():
+    # The parent package is stood in for, because what it imports is not this one's concern.
+    package = Path(kerasrestart.experiments.data.__file__).parents[1]
+    script = f"""
+        import sys, types
+        parent = types.ModuleType("kerasrestart")
+        parent.__path__ = [{str(package)!r}]
+        sys.modules["kerasrestart"] = parent
+        import kerasrestart.experiments.data
+        kerasrestart.experiments.data.load("shapes", shapes_examples=100)
+        heavy = {{"tensorflow", "keras", "tensorflow_datasets"}}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        assert kerasrestart.experiments.data.train_batches.__name__ == "train_batches"
+        assert "tensorflow" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_package_has_every_name_it_promises_and_no_other():
+    for name in kerasrestart.experiments.data.__all__:
+        assert getattr(kerasrestart.experiments.data, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        kerasrestart.experiments.data.nonsense  # noqa: B018

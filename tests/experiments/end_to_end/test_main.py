@@ -1,0 +1,390 @@
+"""The command line of one run, as a command line."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import filelock
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kerasrestart.experiments.records.run_folder import read_history
+
+SMALL = (
+    "--model=mininet",
+    "--dataset=shapes",
+    "--train_examples=600",
+    "--trigger=epochs",
+    "--round_epochs=2",
+    "--max_restarts=2",
+    "--batch_size=100",
+)
+
+
+def command(*arguments, cwd):
+    # -P: not the folder it runs in, but the package that the tests import.
+    root = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root}
+    return subprocess.run(
+        [sys.executable, "-m", "kerasrestart.main", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run with two restarts."""
+    place = tmp_path_factory.mktemp("runs")
+    done = command(*SMALL, "--init=uniform", "--run_name=first", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "tf_logs" / "first", done
+
+
+def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
+    folder, done = finished
+    record = record_of(folder)
+    rows = record["table"]
+    assert [row["round"] for row in rows] == ["baseline", "restart 1", "restart 2"]
+    assert [row["epochs"] for row in rows] == [2, 2, 2]
+    assert rows[0]["restarted"] == {}
+    assert rows[1]["restarted"] == {"conv1": 3, "conv2": 3, "conv3": 6}
+    for row in rows:
+        line = next(
+            line for line in done.stdout.splitlines() if line.startswith(f"| {row['round']}")
+        )
+        assert f"{100 * row['validation_accuracy']:.2f}" in line
+        assert f"{100 * row['test_accuracy']:.2f}" in line
+        assert 0.05 < row["test_accuracy_last"] < 1
+    assert str(folder.name) in done.stdout
+    assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
+
+
+def test_labels_drawn_by_lot_are_neither_validated_nor_tested(tmp_path):
+    arguments = ("--tasks=random_labels", "--monitor=accuracy", "--max_restarts=1")
+    done = command(*SMALL, *arguments, "--run_name=lot", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "tf_logs" / "lot"
+    for row in record_of(folder)["table"]:
+        assert (
+            row["validation_accuracy"] is row["test_accuracy"] is row["test_accuracy_last"] is None
+        )
+        assert f"{100 * row['train_accuracy_last']:.2f}" in done.stdout
+    history = read_history(folder)
+    assert "accuracy" in history
+    assert not [name for name in history if name.startswith("val_")]
+    assert (folder / "report.html").exists()
+
+
+def test_the_record_tells_what_was_run_and_what_was_restarted(finished):
+    record = record_of(finished[0])
+    assert record["settings"]["init"] == "uniform"
+    assert record["settings"]["fraction"] == 0.1
+    assert record["settings"]["train_examples"] == 600
+    assert record["data"]["name"] == "shapes"
+    assert set(record["versions"]) >= {"keras", "tensorflow", "numpy", "kerasrestart", "python"}
+    first, second = record["events"]
+    assert (first["epoch"], second["epoch"]) == (1, 3)
+    for event in (first, second):
+        for name, count in (("conv1", 32), ("conv2", 32), ("conv3", 64)):
+            layer = event["layers"][name]
+            lowest = np.argsort(layer["scores"], kind="stable")[: len(layer["filters"])]
+            assert len(layer["scores"]) == count
+            assert layer["filters"] == sorted(lowest.tolist())
+        assert event["metrics_before"]["val_loss"] != event["metrics_after"]["val_loss"]
+
+
+def test_the_history_has_a_line_for_each_epoch(finished):
+    folder, _ = finished
+    with (folder / "history.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == [str(n) for n in range(6)]
+    assert [line["learning_rate"] for line in lines] == ["0.01", "0.001"] * 3
+    best = record_of(folder)["table"][1]
+    assert float(lines[best["best_epoch"]]["val_accuracy"]) == best["validation_accuracy"]
+
+
+def test_the_saved_model_is_plain_and_has_the_weights_of_the_best_epoch(finished):
+    folder, _ = finished
+    record = record_of(folder)
+    best = max(record["rounds"], key=lambda r: r["best_metrics"]["val_accuracy"])
+    # In a process in which kerasrestart cannot be imported.
+    code = (
+        "import sys; sys.modules['kerasrestart'] = None\n"
+        "import keras; model = keras.saving.load_model(sys.argv[1])\n"
+        "print(type(model).__name__, model.count_params())"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "model.keras")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.split() == ["Functional", "145578"]
+    from kerasrestart.experiments import data
+
+    images = data.load("shapes", train_examples=600)
+    model = keras.saving.load_model(folder / "model.keras")
+    batches = data.evaluation_batches(
+        images.validation, 500, mean=images.mean, deviation=images.deviation
+    )
+    loss, accuracy = model.evaluate(batches, verbose=0)
+    assert loss == pytest.approx(best["best_metrics"]["val_loss"], rel=1e-4)
+    assert accuracy == pytest.approx(best["best_metrics"]["val_accuracy"])
+
+
+def test_tensorboard_finds_the_run_and_its_restarts(finished):
+    folder, _ = finished
+    restarts = EventAccumulator(str(folder / "restart"), {"tensors": 0}).Reload()
+    assert any(tag.endswith("conv1") for tag in restarts.Tags()["tensors"])
+    validation = EventAccumulator(str(folder / "validation"), {"tensors": 0}).Reload()
+    assert len(validation.Tensors("epoch_accuracy")) == 6
+
+
+def test_the_flagfile_of_a_run_repeats_it_number_for_number(finished):
+    folder, _ = finished
+    place = folder.parents[1]
+    flagfile = folder / "flags.txt"
+    again = command(f"--flagfile={flagfile}", "--run_name=second", cwd=place)
+    assert again.returncode == 0, again.stderr
+    first, second = record_of(folder), record_of(folder.parent / "second")
+    assert first.pop("timing") != second.pop("timing")
+    assert first == second
+    assert (folder / "history.csv").read_text() == (
+        folder.parent / "second" / "history.csv"
+    ).read_text()
+
+
+def test_the_control_shares_the_baseline_and_restarts_no_filter(finished):
+    folder, _ = finished
+    done = command(*SMALL, "--init=none", "--run_name=control", cwd=folder.parents[1])
+    assert done.returncode == 0, done.stderr
+    record, treated = record_of(folder.parent / "control"), record_of(folder)
+    assert record["table"][0] == treated["table"][0]
+    assert [row["restarted"] for row in record["table"]] == [{}, {}, {}]
+    assert [row["epochs"] for row in record["table"]] == [2, 2, 2]
+    assert record["events"][0]["layers"] == treated["events"][0]["layers"]
+    assert record["table"][1] != treated["table"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--noresume"], "pass --resume to go on with it"),
+        (["--seed=1", "--fraction=0.2"], "--fraction was 0.1, is 0.2; --seed was 0, is 1"),
+        (["--baseline=nowhere"], "baseline must be the folder of a run"),
+    ],
+)
+def test_a_run_that_is_there_is_not_overwritten(finished, arguments, says):
+    folder, _ = finished
+    name = "other" if "nowhere" in arguments[0] else "first"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = command(*SMALL, f"--run_name={name}", *arguments, cwd=folder.parents[1])
+    assert done.returncode == 1
+    assert says in one_line(done.stderr)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_another_process_makes_is_left_alone(finished):
+    folder, _ = finished
+    with filelock.FileLock(folder / ".lock"):
+        done = command(*SMALL, "--run_name=first", cwd=folder.parents[1])
+    assert done.returncode == 1
+    assert "in use by a run that has not ended" in one_line(done.stderr)
+
+
+def prepare_half(folder):
+    (folder / "cifar10" / "3.0.2.incompleteAB12").mkdir(parents=True)
+
+
+def prepare_corrupt(folder):
+    version = folder / "cifar10" / "3.0.2"
+    version.mkdir(parents=True)
+    (version / "dataset_info.json").write_text('{"splits": [')
+    (version / "features.json").write_text("{}")
+
+
+@pytest.mark.parametrize("prepare", [None, pathlib.Path.mkdir, prepare_half, prepare_corrupt])
+def test_a_data_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, prepare):
+    folder = tmp_path / "data"
+    if prepare:
+        prepare(folder)
+    before = sorted(tmp_path.rglob("*"))
+    done = command("--dataset=cifar10", f"--data_dir={folder}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert str(folder) in one_line(done.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("logdir", ["a_file", "a_file/below", "/proc/nowhere"])
+def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdir):
+    (tmp_path / "a_file").write_text("mine")
+    done = command(*SMALL, f"--logdir={logdir}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert logdir.split("/")[-1] in one_line(done.stderr)
+    assert (tmp_path / "a_file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model=lenet"], "mininet"),
+        (["--dataset=mnist"], "cifar10"),
+        (["--init=unifrom"], "uniform"),
+        (["--criterion=entropy"], "taylor"),
+        (["--fraction=0"], "between 0 and 1"),
+        (["--fraction=1"], "between 0 and 1"),
+        (["--fraction=some"], "fraction"),
+        (["--outgoing=zap"], "keep"),
+        (["--fraction=0.1", "--threshold=0.1"], "expected one of them"),
+        (["--threshold=2"], "threshold"),
+        (["--cap=-1"], "cap"),
+        (["--cap=0"], "cap"),
+        (["--cap=0.5"], "expected no cap. Received --fraction=0.1, --cap=0.5"),
+        (["--scope=global", "--threshold=0.1"], "expected --scope='layer'"),
+        (["--normalize=l2"], "expected --scope='global'"),
+        (["--compensate_bias"], "expected --outgoing='zero' with --compensate_bias=True"),
+        (["--init=slots", "--outgoing=zero"], "--init='slots' changes no weight"),
+        (["--init=zeros", "--outgoing=zero"], "never learn again"),
+        (["--criterion=reversed_taylor", "--threshold=0.1"], "expected a fraction"),
+        (["--scope=world"], "global"),
+        (["--normalize=max"], "l2"),
+        (["--layers=("], "regular expression"),
+        (["--min_survivors=0"], "min_survivors"),
+        (["--grace_restarts=-1"], "grace_restarts"),
+        (["--second_moment=half"], "survivors"),
+        (["--trigger=moon"], "plateau"),
+        (["--monitor=val_f2"], "val_loss"),
+        (["--patience=0"], "patience"),
+        (["--max_restarts=-1"], "max_restarts"),
+        (["--epochs=0"], "epochs"),
+        (["--epochs=ten"], "epochs"),
+        (["--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=2"], "round_epochs"),
+        (["--batch_size=0"], "batch_size"),
+        (["--optimizer=sdg"], "sgd"),
+        (["--learning_rate=0"], "learning_rate"),
+        (["--learning_rate=nan"], "learning_rate"),
+        (["--target=nan"], "target"),
+        (["--target=75"], "must lie between 0 and 1"),
+        (["--learning_rate_factor=1"], "learning_rate_factor"),
+        (["--momentum=1.5"], "momentum"),
+        (["--weight_decay=-1"], "weight_decay"),
+        (["--seed=-1"], "seed"),
+        (["--train_examples=0"], "train_examples"),
+        (["--run_name=../elsewhere"], "plain name"),
+        (["--run_name=/etc/elsewhere"], "plain name"),
+        (["--label_noise=1.5"], "label_noise"),
+        (["--warm_start_fraction=1"], "between 0 and 1"),
+        (["--warm_start_fraction=0.5"], "expected --trigger=epochs"),
+        (["--tasks=juggling"], "random_labels"),
+        (["--tasks=random_labels", "--trigger=epochs"], "expected --monitor=accuracy"),
+        (["--on_nan=pray"], "rollback"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["--flagfile=no_such_file"], "no_such_file"),
+        (["left", "over"], "left"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_before_any_work(tmp_path, arguments, says):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in one_line(done.stderr)
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fraction=0.001"], "raise it to 0.008"),
+        (["--layers=conv9"], "not among the chosen layers"),
+    ],
+)
+def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
+    tmp_path, arguments, says
+):
+    done = command("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_that_do_not_go_together_are_refused_without_tensorflow():
+    code = (
+        "import sys; sys.argv = ['main', '--cap=0.5']\n"
+        "from kerasrestart.main import entry_point\n"
+        "try: entry_point()\n"
+        "finally: print({'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "expected no cap" in one_line(done.stderr)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):
+    weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
+    done = command(*weights, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_that_is_none_and_a_name_that_is_taken_are_told_before_data_are_loaded(tmp_path):
+    # There is no CIFAR-10 in an empty folder: that would be told first, had it been looked for.
+    data = ("--dataset=cifar10", f"--data_dir={tmp_path}")
+    done = command(*data, "--baseline=nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Received: nowhere" in one_line(done.stderr)
+    (tmp_path / "tf_logs" / "mine").mkdir(parents=True)
+    done = command(*data, "--run_name=mine", "--noresume", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is there already" in one_line(done.stderr)
+
+
+def test_memory_that_the_system_refuses_before_training_is_told_in_one_line(tmp_path):
+    code = (
+        "import sys, tensorflow as tf, kerasrestart.experiments.run.train as run\n"
+        "def build_model(*_): raise tf.errors.ResourceExhaustedError(None, None, 'OOM\\nmore')\n"
+        "run.build_model = build_model\n"
+        "from kerasrestart.main import entry_point\n"
+        "sys.argv = ['main', '--dataset=shapes', '--train_examples=100']\n"
+        "entry_point()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert one_line(done.stderr) == "error: OOM. Training had not begun."
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def one_line(text):
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def test_help_names_every_flag_and_imports_no_tensorflow(tmp_path):
+    done = command("--help", cwd=tmp_path)
+    for flag in ("model", "init", "fraction", "trigger", "monitor", "logdir", "run_name", "seed"):
+        assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout
+    code = "import sys, kerasrestart.main; print({'keras', 'tensorflow'} & set(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "set()"

@@ -1,0 +1,180 @@
+"""The report of one run, from the files in its folder."""
+
+import html.parser
+import json
+import types
+
+import numpy as np
+import pytest
+
+from kerasrestart.experiments.records.score_log import ScoreLog, read_scores
+from kerasrestart.experiments.report import run_figures
+from kerasrestart.experiments.report.command import main
+from kerasrestart.experiments.report.run_report import write_run_report
+
+SCORES = {"conv1": [1.0, 2.0, 0.5, 0.25], "conv2": [3.0, 1.0]}
+
+
+def event(number, epoch, filters, initializer="uniform"):
+    return {
+        "restart": number,
+        "epoch": epoch,
+        "reason": "val_loss has not improved for 2 epochs",
+        "initializer": initializer,
+        "learning_rate": 0.01,
+        "layers": {"conv1": {"filters": filters, "scores": SCORES["conv1"], "reselected": None}},
+        "metrics_before": {"val_accuracy": 0.5},
+        "metrics_after": {"val_accuracy": 0.4},
+        "metric_drop": 0.1,
+        "epochs_to_recover": None,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    row = {
+        "round": "baseline", "data": "shapes", "epochs": 2, "best_epoch": 1,
+        "validation_accuracy": 0.5, "test_accuracy": 0.4321, "test_accuracy_last": 0.41,
+        "train_accuracy_last": 0.612, "restarted": {},
+    }  # fmt: skip
+    record = {
+        "settings": {
+            "model": "mininet",
+            "init": "uniform",
+            "layers": "a|b<c>",
+            "tasks": "none",
+            "monitor": "val_loss",
+        },
+        "versions": {"keras": "3.x"},
+        "data": {"name": "shapes", "note": "numbers are NOT CIFAR-10's"},
+        "events": [event(1, 1, [2, 3]), event(2, 3, [0], "none")],
+        "finished": "max_restarts=2 reached",
+        "table": [row],
+    }
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    lines = [f"{n},{0.1 * n},0.01,{2 - 0.1 * n},{0.1 * n},{2 - 0.1 * n}" for n in range(6)]
+    names = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"
+    (tmp_path / "history.csv").write_text("\n".join([names, *lines]) + "\n")
+    log = ScoreLog(tmp_path / "scores.jsonl")
+    for epoch in range(6):
+        log.on_epoch_end(epoch, restart_with(epoch, {n: np.array(s) for n, s in SCORES.items()}))
+    return tmp_path
+
+
+def restart_with(epoch, scores, scored_epoch=None):
+    state = types.SimpleNamespace(scored_epoch=epoch if scored_epoch is None else scored_epoch)
+    return types.SimpleNamespace(scores=scores, state=state)
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_is_one_file_with_all_that_the_records_hold(folder):
+    path = write_run_report(folder)
+    page = Page(path.read_text())
+    assert len(page.sources) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    for told in (
+        "NOT CIFAR-10", "best epoch by val_loss", "43.21", "max_restarts=2 reached",
+        "a|b<c>", "3.x",
+        "Restarted 2 of 4 filters (conv1 2/4) with uniform", "+0.1000",
+    ):  # fmt: skip
+        assert told in page.text, told
+    before = path.read_bytes()
+    assert write_run_report(folder).read_bytes() == before
+
+
+def test_a_run_that_nothing_tests_says_nothing_of_a_test(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"]["tasks"] = "random_labels"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "Test accuracy is" not in write_run_report(folder).read_text()
+
+
+def test_a_run_that_goes_on_still_is_reported(folder):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"finished": None, "events": []}))
+    (folder / "scores.jsonl").unlink()
+    (folder / "history.csv").write_text("epoch,accuracy\n0,0.5\n1,")
+    page = Page(write_run_report(folder).read_text())
+    assert "not ended yet" in page.text
+    assert len(page.sources) == 1
+
+
+def test_figures_mark_the_restarts_where_they_were(folder):
+    record = json.loads((folder / "run.json").read_text())
+    epochs, scores = read_scores(folder / "scores.jsonl")
+    np.testing.assert_array_equal(scores["conv1"], [SCORES["conv1"]] * 6)
+    curves = run_figures.RunCurves({"epoch": [0.0]}, record["events"], epochs, scores)
+    drawn = run_figures.draw_run(curves)
+    marks = drawn["filters"].axes[0].lines
+    assert [(list(m.get_xdata()), list(m.get_ydata())) for m in marks] == [
+        ([2.5, 2.5], [2, 3]),
+        ([4.5], [0]),
+    ]
+    image = drawn["useless"].axes[0].images[0].get_array()
+    mean = sum(SCORES["conv1"]) / 4
+    np.testing.assert_allclose(image[0], [0.25 / mean] * 6)
+    # Of restart 1 the filters 2 and 3, over the median of 1 and 2, in the two epochs after it.
+    median = drawn["recovery"].axes[0].lines[2]
+    np.testing.assert_allclose(median.get_ydata(), [0.375 / 1.5] * 2)
+
+
+def test_an_epoch_that_was_not_scored_has_a_column_that_is_empty(folder):
+    record = json.loads((folder / "run.json").read_text())
+    epochs = np.array([1, 3, 4])
+    scores = {"conv1": np.array([[1.0, 3.0], [1.0, 1.0], [0.0, 2.0]])}
+    drawn = run_figures.draw_run(
+        run_figures.RunCurves({"epoch": [0.0]}, record["events"], epochs, scores)
+    )
+    # Columns are epochs 2 to 5, counted from 1; 3 was not scored.
+    for name, expected in {
+        "useless": [[0.5, np.nan, 1.0, 0.0]],
+        "filters": [[0.5, np.nan, 1.0, 0.0], [1.5, np.nan, 1.0, 2.0]],
+    }.items():
+        image = drawn[name].axes[0].images[0]
+        np.testing.assert_array_equal(image.get_array().filled(np.nan), expected)
+        left, right, _, _ = image.get_extent()
+        assert (left, right) == (1.5, 5.5)
+
+
+def test_an_epoch_that_was_not_scored_has_no_line_and_a_cut_line_is_left_out(tmp_path):
+    log = ScoreLog(tmp_path / "scores.jsonl")
+    log.on_epoch_end(0, restart_with(0, {"conv": np.array([0.123456789])}))
+    log.on_epoch_end(1, restart_with(1, {"conv": np.array([1.0])}, scored_epoch=0))
+    with log.path.open("a") as file:
+        file.write('{"epoch": 2, "sco')
+    epochs, scores = read_scores(log.path)
+    assert epochs.tolist() == [0]
+    assert scores["conv"].tolist() == [[0.123457]]
+    assert read_scores(tmp_path / "missing")[1] == {}
+
+
+EMPTY = {"settings": {}, "versions": {}, "data": {}, "events": [], "table": [], "finished": None}
+WITHOUT_LAYERS = {**EMPTY, "events": [{"restart": 1}]}
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", "{}", json.dumps(EMPTY), json.dumps(WITHOUT_LAYERS)]
+)
+def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, text):
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(tmp_path)])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(tmp_path) in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,110 @@
+"""What is read off the records of a study's runs."""
+
+import json
+import math
+
+import pytest
+from synthetic_study import result
+
+from kerasrestart.experiments.study.comparison import compare
+from kerasrestart.experiments.study.results import Cell, common_settings, load_cell
+
+
+def written(folder, one):
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(one.record))
+    (folder / "history.csv").write_text("epoch,val_accuracy\n0,0.25\n1,\n2,nan\n")
+    return folder
+
+
+def test_the_outcome_is_the_test_accuracy_of_the_best_validation_after_the_baseline():
+    # The baseline is best of all, and restart 3 is best on the test set: neither may count.
+    one = result("he", 0, test=(0.9, 0.5, 0.6, 0.8), validation=(0.9, 0.6, 0.7, 0.65))
+    assert one.chosen == 0.6
+    assert one.validation == 0.7
+    assert one.by_round == (0.9, 0.5, 0.6, 0.8)
+
+
+def test_a_loss_is_best_where_it_is_lowest_and_no_number_is_worst():
+    losses = (0.1, math.nan, 2.0, 1.5)
+    one = result("he", 0, test=(0.9, 0.5, 0.6, 0.8), validation=losses, monitor="val_loss")
+    assert one.chosen == 0.8
+
+
+def test_of_equally_good_rounds_the_first_counts():
+    assert result("he", 0, test=(0.1, 0.2, 0.3), validation=(0.5, 0.5, 0.5)).chosen == 0.2
+
+
+def test_the_last_epoch_counts_for_last():
+    assert result("he", 0, test=(0.1, 0.9, 0.2), last=(0.1, 0.3, 0.15)).last == 0.15
+
+
+def test_with_shuffled_classes_the_outcome_is_the_mean_over_the_tasks_after_the_first():
+    one = result("he", 0, test=(0.9, 0.5, 0.7), tasks="shuffled_classes")
+    assert one.chosen == pytest.approx(0.6)
+    assert one.validation is None
+
+
+def test_with_random_labels_training_accuracy_counts():
+    one = result(
+        "he", 0, (0.1, 0.1, 0.1), train=(0.9, 0.8, 0.6), tasks="random_labels", monitor="accuracy"
+    )
+    assert one.chosen == pytest.approx(0.7)
+    assert (one.by_round, one.last) == ((0.9, 0.8, 0.6), 0.6)
+    assert one.measure == "training accuracy"
+
+
+def test_a_run_without_a_restart_has_its_baselines_outcome():
+    assert result("he", 0, test=(0.4,)).chosen == 0.4
+    assert result("he", 0, test=(0.4,), tasks="shuffled_classes").chosen == 0.4
+
+
+def test_a_run_is_read_from_its_folder(tmp_path):
+    one = result("he", 3, test=(0.4, 0.5))
+    found = load_cell(written(tmp_path / "run", one), Cell("mininet", "he", 3))
+    assert found.cell.name == "mininet-he-s3"
+    assert found.chosen == 0.5
+    assert found.history["epoch"] == (0, 1, 2)
+    assert found.history["val_accuracy"][0] == 0.25
+    assert all(math.isnan(value) for value in found.history["val_accuracy"][1:])
+
+
+def test_a_run_that_has_not_ended_is_none(tmp_path):
+    assert load_cell(tmp_path / "nowhere", Cell("mininet", "he", 0)) is None
+    one = result("he", 0, test=(0.4, 0.5))
+    one.record["finished"] = None
+    assert load_cell(written(tmp_path / "run", one), Cell("mininet", "he", 0)) is None
+
+
+def test_a_record_without_a_table_is_refused(tmp_path):
+    one = result("he", 0, test=(0.4, 0.5))
+    one.record["table"].clear()
+    with pytest.raises(ValueError, match="without a table"):
+        load_cell(written(tmp_path / "run", one), Cell("mininet", "he", 0))
+
+
+def test_common_settings_are_those_that_all_runs_have():
+    runs = [result("he", 0, (0.1,)), result("he", 1, (0.1,)), result("xavier", 0, (0.1,))]
+    common = common_settings(runs)
+    assert common["model"] == "mininet"
+    assert "init" not in common
+    assert "seed" not in common
+    assert common_settings(runs[:1])["seed"] == 0
+
+
+def test_the_arms_of_all_variations_of_a_sweep_are_one_family_of_comparisons():
+    gains = {"fraction=0.1": (0.010, 0.012, 0.013), "fraction=0.2": (0.001, 0.004, -0.002)}
+    runs = [
+        result(arm, seed, (0.5, 0.6 + (arm == "he") * gain), variation=variation)
+        for variation, of_seeds in gains.items()
+        for seed, gain in enumerate(of_seeds)
+        for arm in ("none", "he")
+    ]
+    first, second = (group.arms[1] for group in compare(runs))
+    assert (first.comparisons, second.comparisons) == (2, 2)
+    assert first.adjusted_p == pytest.approx(2 * first.difference.p)
+    assert second.adjusted_p == pytest.approx(max(second.difference.p, first.adjusted_p))
+    # Of another model it is another family.
+    others = (result(arm, 0, (0.1,), model="alexnet") for arm in ("none", "he"))
+    groups = compare([*runs[:6], *others])
+    assert [group.arms[1].comparisons for group in groups] == [1, 0]

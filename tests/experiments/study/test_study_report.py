@@ -1,0 +1,296 @@
+"""The report of a study: what it says, and that it says the same each time."""
+
+import base64
+import html.parser
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from matplotlib.figure import Figure
+from synthetic_study import realistic, result
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+from kerasrestart.experiments.study import collect as collecting
+from kerasrestart.experiments.study import figures
+from kerasrestart.experiments.study.comparison import compare
+from kerasrestart.experiments.study.hparams import write_hparams
+from kerasrestart.experiments.study.plan import make_plan
+from kerasrestart.experiments.study.report import write_report
+from kerasrestart.experiments.study.results import common_settings
+
+RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
+
+
+def report(folder, results=RUNS, **more):
+    arguments = {
+        "title": "Which init & why",
+        "settings": common_settings(results),
+        "command": "python -m kerasrestart.study --study_name='a b'",
+        "missing": {"mininet-clone-s0": "out of memory | <b>killed</b>"},
+        **more,
+    }
+    return write_report(folder, results, **arguments)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return report(folder)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take most of the time."""
+    monkeypatch.setattr(figures, "draw", lambda groups: {})
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_report_begins_with_verdicts_and_holds_all_that_it_takes_to_repeat_it(made):
+    text = made.read_text()
+    order = ["# Which init & why", "## Verdicts", "## Tables", "## Figures", "## Settings"]
+    order += ["## Data and versions", "## Command", "## Runs that there is no result of"]
+    places = [text.index(head) for head in order]
+    assert places == sorted(places)
+    for arm in compare(RUNS)[0].arms[1:]:
+        assert f"- {arm.sentence()}" in text
+    assert "test accuracy at the best epoch after the baseline" in text
+    assert re.search(r"\| `fraction` +\| `0\.1` +\|", text)
+    assert re.search(r"\| mininet \| uniform \| `--init=uniform` +\| 0 1 2 +\|", text)
+    assert "`b182ae9bdf6507de`" in text
+    assert re.search(r"\| kerasrestart \| 0\.1\.0 +\|", text)
+    assert "python -m kerasrestart.study --study_name='a b'" in text
+    assert "`mininet-clone-s0`" in text
+    assert "2020-01-01" not in text  # no times
+    assert "/elsewhere" not in text
+
+
+def test_the_same_results_give_the_same_bytes_in_another_process(made, tmp_path):
+    script = (
+        "import sys, pathlib; sys.path[:0] = sys.argv[1:3]; import test_study_report as t; "
+        "t.report(pathlib.Path(sys.argv[3])); "
+        "t.write_hparams(pathlib.Path(sys.argv[3]) / 'hparams', t.RUNS)"
+    )
+    here = pathlib.Path(__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", script, str(here), str(here.parents[2]), str(tmp_path)], check=True
+    )
+    write_hparams(made.parent / "hparams", RUNS)
+    again, before = files(tmp_path), files(made.parent)
+    assert list(again) == list(before)
+    assert [name for name in again if again[name] != before[name]] == []
+
+
+def test_what_an_earlier_report_left_behind_is_taken_away_and_nothing_else(tmp_path, monkeypatch):
+    drawn = ["differences", "arms-gone", "arms-folder"]
+    monkeypatch.setattr(figures, "draw", lambda groups: {name: Figure() for name in drawn})
+    report(tmp_path)
+    assert "figures/arms-gone.png" in files(tmp_path)
+    foreign = {"figures/arms-mine.svg", "tables/mine.csv", "tables/notes/mine.txt"}
+    foreign.add("figures/arms-folder.svg/mine.txt")
+    (tmp_path / "figures/arms-folder.svg").unlink()
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    drawn[1:] = []
+    report(tmp_path)
+    again = files(tmp_path)
+    assert not [name for name in again if "gone" in name]
+    assert {name for name, content in again.items() if content == b"mine"} == foreign
+    assert "tables/differences.csv" in again
+    report(tmp_path)
+    assert files(tmp_path) == again
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.links, self.cells, self.text = [], [], 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes[name] for name in ("href", "src") if name in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+        self.cells += tag == "td"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_needs_no_other_file_and_shows_every_figure(made):
+    text = made.with_suffix(".html").read_text()
+    page = Page(text)
+    names = [image["alt"] for image in page.images]
+    assert names == ["baselines", "arms-mininet", "restarts-mininet", "differences"]
+    head = "data:image/svg+xml;base64,"
+    assert page.links == [image["src"] for image in page.images]
+    for image in page.images:
+        assert image["src"].startswith(head)
+        svg = base64.b64decode(image["src"].removeprefix(head))
+        assert svg == (made.parent / "figures" / f"{image['alt']}.svg").read_bytes()
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_page_shows_tables_as_tables_and_markup_in_reasons_as_text(made):
+    text = made.with_suffix(".html").read_text()
+    page = Page(text)
+    rows = sum(line.startswith("|") for line in made.read_text().splitlines())
+    assert text.count("<tr>") == rows - text.count("<table>")  # each has a rule
+    assert "out of memory | <b>killed</b>" in page.text
+    assert "<b>killed" not in text
+    assert "Which init &amp; why" in text
+
+
+def test_a_note_on_the_data_and_mixed_data_are_told(tmp_path, no_figures):
+    runs = [
+        result(arm, 0, (0.1, 0.2), data={"note": "These are NOT CIFAR-10.", "sha256": sha})
+        for arm, sha in (("none", "abc"), ("he", "def"))
+    ]
+    text = report(tmp_path, runs).read_text()
+    assert "**These are NOT CIFAR-10.**" in text[: text.index("## Verdicts")]
+    assert "The runs were not all made on the same images." in text
+
+
+def test_of_random_labels_no_choice_and_no_test_is_told(tmp_path, no_figures):
+    regime = {"tasks": "random_labels", "monitor": "accuracy"}
+    runs = [result(arm, 0, (0.1, 0.1), train=(0.9, 0.8), **regime) for arm in ("none", "he")]
+    assert "the test set is only reported" not in report(tmp_path, runs).read_text()
+
+
+def test_unequal_budgets_are_told_first(tmp_path):
+    runs = [result("none", 0, (0.1, 0.2)), result("he", 0, (0.1,))]
+    text = report(tmp_path, runs).read_text()
+    told = "**The budgets are not equal**: 2 epochs with 0 restarts (he); 4 epochs with 1 restarts"
+    assert text.index(told) < text.index("**he**")
+
+
+def test_a_study_of_the_control_alone_is_reported(tmp_path, no_figures):
+    text = report(tmp_path, [result("none", 0, (0.1, 0.2))], missing={}).read_text()
+    assert "No arm but the control has ended." in text
+    assert "Runs that there is no result of" not in text
+
+
+def test_without_the_control_nothing_is_said(tmp_path, no_figures):
+    text = report(tmp_path, [result("he", 0, (0.1, 0.2))]).read_text()
+    assert "No run of the control has ended" in text
+
+
+def test_figures_show_the_means_and_mark_the_restarts():
+    group = compare([result("none", s, (0.6, 0.7, 0.8 + 0.1 * s)) for s in (0, 1)])[0]
+    figure = figures.arms_by_epoch(group)
+    upper = figure.axes[0]
+    curves = {line.get_label(): line.get_ydata() for line in upper.lines}
+    after = curves["none (n = 2)"]
+    assert after[~(after != after)] == pytest.approx([69, 70, 84, 85])
+    assert curves["baseline"] == pytest.approx([59, 60])
+    marks = [line.get_xdata()[0] for line in upper.lines if len(line.get_xdata()) == 2]
+    assert {2.5, 4.5} <= set(marks)
+    assert "lowest to highest" in upper.get_legend().get_title().get_text()
+
+
+def test_without_curves_or_without_pairs_there_are_fewer_figures():
+    runs = [result(arm, s, (0.1, 0.2 + 0.01 * s)) for arm in ("none", "he") for s in (0, 1)]
+    for one in runs:
+        one.history.clear()
+    assert list(figures.draw(compare(runs))) == ["differences"]
+    assert list(figures.draw(compare(runs[:2]))) == []  # the control alone
+
+
+def sessions(folder):
+    """What TensorBoard's own HParams backend reads, by run."""
+    events = EventMultiplexer()
+    events.AddRunsFromDirectory(str(folder))
+    events.Reload()
+    provider = MultiplexerDataProvider(events, str(folder))
+    context, request = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
+    metadata = context.hparams_metadata(request, "")
+    listed = context.hparams_from_data_provider(request, "", limit=100)
+    experiment = context.experiment_from_metadata(request, "", True, metadata, listed)
+    asked = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_SUCCESS]
+    )
+    for info in experiment.metric_infos:
+        asked.col_params.add().metric.CopyFrom(info.name)
+    found = list_session_groups.Handler(request, context, "", asked).run()
+    return {
+        group.name: (
+            {
+                name: getattr(value, value.WhichOneof("kind"))
+                for name, value in group.hparams.items()
+            },
+            {value.name.tag: value.value for value in group.metric_values},
+        )
+        for group in found.session_groups
+    }
+
+
+def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes(tmp_path):
+    for _ in range(2):  # written again, they are no more
+        write_hparams(tmp_path / "hparams", RUNS)
+    found = sessions(tmp_path)
+    assert set(found) == {one.cell.name for one in RUNS}
+    for one in RUNS:
+        values, metrics = found[one.cell.name]
+        arm, seed = one.cell.arm, one.cell.seed
+        assert values == {"network": "mininet", "arm": arm, "seed": seed, "init": arm}
+        assert metrics == pytest.approx(
+            {
+                "outcome/chosen": 100 * one.chosen,
+                "outcome/last": 100 * one.last,
+                "outcome/validation": 100 * one.validation,
+            },
+            rel=1e-6,
+        )
+    write_hparams(tmp_path / "hparams", RUNS[:2])
+    assert set(sessions(tmp_path)) == {one.cell.name for one in RUNS[:2]}
+
+
+def test_collect_tells_missing_and_failed_runs_apart_and_refuses_other_settings(
+    tmp_path, no_figures
+):
+    jobs = make_plan((), networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
+    for job in jobs:
+        if job.cell and job.cell.seed == 0:
+            one = result(job.cell.arm, 0, (0.1, 0.2))
+            one.record["settings"].update(job.settings.to_dict())
+            _write_run(tmp_path / job.name, one)
+    failed = {"mininet-he-s1": "out of memory"}
+    path = collecting.collect(jobs, tmp_path, failed, title=None, command="python -m x")
+    text = path.read_text()
+    assert text.startswith(f"# Study {tmp_path.name}\n")
+    assert re.search(r"`mininet-he-s1` +\| `out of memory`", text)
+    assert re.search(r"`mininet-none-s2` +\| `has not ended`", text)
+    assert "baseline-s" not in text
+    other = make_plan(
+        ["--batch_size=64"], networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
+    )
+    with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
+        collecting.collect(other, tmp_path, {}, title=None, command="")
+    with pytest.raises(ValueError, match="has ended yet"):
+        collecting.collect(jobs, tmp_path / "empty", {}, title=None, command="")
+
+
+def _write_run(folder, one):
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(one.record))
+    epochs = zip(*one.history.values(), strict=True)
+    lines = [",".join(one.history), *(",".join(map(str, epoch)) for epoch in epochs)]
+    (folder / "history.csv").write_text("\n".join(lines) + "\n")

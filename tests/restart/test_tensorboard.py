@@ -1,0 +1,406 @@
+import re
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+
+from kerasrestart import PartialRestart, RestartTensorBoard
+from kerasrestart.restart.filter_images import FRAME
+from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.tensorboard import markdown_table, recovery_scalars, score_scalars
+
+EPOCHS, ROUND = 6, 2
+SETTINGS = {"learning_rate": 0.01, "init": "he", "pattern": "a|b_c_d"}
+FILTERS = {"conv1": 6, "conv2": 8}
+# 4 batches an epoch: with update_freq=3, the stock callback has recording off after most epochs.
+IMAGES = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+LABELS = IMAGES.mean((1, 2, 3))
+
+
+def small_model():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, activation="relu", name="conv1"),
+            layers.Conv2D(8, (3, 2), activation="relu", name="conv2"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    return model
+
+
+def fit(model, *callbacks, x=IMAGES, epochs=EPOCHS):
+    settings = {"batch_size": 16, "shuffle": False, "verbose": 0}
+    held_out = (x[:16], LABELS[:16])
+    model.fit(
+        x, LABELS, epochs=epochs, validation_data=held_out, callbacks=list(callbacks), **settings
+    )
+
+
+def restarts(*observers, **options):
+    defaults = {"fraction": 0.3, "initializer": "he", "round_epochs": ROUND, "max_restarts": 2}
+    return PartialRestart(
+        **{**defaults, **options}, stop_on_repeat=False, observers=observers, verbose=0
+    )
+
+
+def read(folder):
+    """All records of a run: by tag, by step, the tensor."""
+    records = EventAccumulator(str(folder), {"tensors": 0}).Reload()
+    return {
+        tag: [(event.step, tf.make_ndarray(event.tensor_proto)) for event in records.Tensors(tag)]
+        for tag in records.Tags()["tensors"]
+    }
+
+
+def scalars(records):
+    return {
+        tag: {step: float(value) for step, value in points}
+        for tag, points in records.items()
+        if not tag.startswith(("settings", "filters/", "scores/", "custom_scalars"))
+        and tag != "restart/summary"
+    }
+
+
+class Witness(keras.callbacks.Callback):
+    """Keeps the scores of each epoch."""
+
+    def __init__(self, restart):
+        super().__init__()
+        self.restart, self.scores = restart, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.scores[epoch] = {name: of.copy() for name, of in self.restart.scores.items()}
+
+
+@pytest.fixture(scope="module", params=["epoch", "batch", 3])
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("logs")
+    board = RestartTensorBoard(folder / "run" / "restart", SETTINGS)
+    restart = restarts(board)
+    witness = Witness(restart)
+    stock = {"update_freq": request.param, "write_graph": False}
+    fit(small_model(), restart, witness, keras.callbacks.TensorBoard(folder / "run", **stock))
+    fit(small_model(), keras.callbacks.TensorBoard(folder / "alone", **stock))
+    records = read(folder / "run" / "restart")
+    return types.SimpleNamespace(folder=folder, restart=restart, witness=witness, records=records)
+
+
+def test_the_selection_of_each_restart_stands_at_its_epoch(run):
+    events, found = run.restart.events, scalars(run.records)
+    assert [event.epoch for event in events] == [1, 3]
+    for name, filters in FILTERS.items():
+        taken = {event.epoch: event.layers[name] for event in events}
+        assert found[f"restart/filters/{name}"] == {1: 2, 3: 2}
+        assert found[f"restart/share/{name}"] == pytest.approx({1: 2 / filters, 3: 2 / filters})
+        assert found[f"restart/useless_again/{name}"] == {3: taken[3].reselected}
+        for kind, of in (("min", np.min), ("median", np.median), ("max", np.max)):
+            expected = {epoch: of(layer.scores) for epoch, layer in taken.items()}
+            assert found[f"restart_scores/{name}/{kind}"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_dip_and_recovery_stand_at_the_epochs_that_tell_them(run):
+    events, found = run.restart.events, scalars(run.records)
+    assert found["restart/metric_drop"] == pytest.approx(
+        {2: events[0].metric_drop, 4: events[1].metric_drop}
+    )
+    recovered = {e.epoch + e.epochs_to_recover: e for e in events if e.epochs_to_recover}
+    assert recovered
+    assert found["restart/epochs_to_recover"] == {
+        epoch: event.epochs_to_recover for epoch, event in recovered.items()
+    }
+
+
+def test_each_epoch_tells_how_unequal_the_scores_of_each_layer_are(run):
+    found = scalars(run.records)
+    for name in FILTERS:
+        of = {epoch: scores[name] for epoch, scores in run.witness.scores.items()}
+        assert list(of) == list(range(EPOCHS))
+        least = {epoch: s.min() / s.mean() for epoch, s in of.items()}
+        median = {epoch: np.median(s) / s.mean() for epoch, s in of.items()}
+        assert found[f"scores_relative/{name}/min"] == pytest.approx(least, rel=1e-5)
+        assert found[f"scores_relative/{name}/median"] == pytest.approx(median, rel=1e-5)
+
+
+def test_histograms_hold_all_scores_at_the_end_of_each_round(run):
+    for name, filters in FILTERS.items():
+        points = run.records[f"scores/{name}"]
+        assert [step for step, _ in points] == [1, 3, 5]
+        for step, buckets in points:  # rows of left edge, right edge, count
+            scores = run.witness.scores[step][name]
+            assert buckets[:, 2].sum() == filters
+            assert buckets[0, 0] == pytest.approx(scores.min())
+            assert buckets[-1, 1] == pytest.approx(scores.max())
+
+
+def test_nothing_else_is_written(run):
+    groups = {tag.split("/")[0] for tag in run.records}
+    assert groups == {
+        "settings",
+        "restart",
+        "restart_scores",
+        "scores",
+        "scores_relative",
+        "restarted_scores",
+        "filters",
+        CONFIG_SUMMARY_TAG,
+    }
+    assert len(run.records) == 1 + 2 + 2 + 2 * (3 + 3 + 1 + 2 + 1) + 3
+
+
+def test_restarted_filters_are_measured_by_the_others(run):
+    first, second = run.restart.events
+    for name in FILTERS:
+        of = {}
+        for epoch, scores in run.witness.scores.items():
+            event = first if first.epoch < epoch <= second.epoch else second
+            if epoch > first.epoch:
+                taken = event.layers[name].filters
+                rest = [k for k in range(FILTERS[name]) if k not in taken]
+                of[epoch] = np.median(scores[name][taken]) / np.median(scores[name][rest])
+        assert scalars(run.records)[f"restarted_scores/{name}"] == pytest.approx(of, rel=1e-5)
+
+
+def test_the_story_on_one_tab_shows_tags_that_are_written(run):
+    [(_, layout)] = run.records[CONFIG_SUMMARY_TAG]
+    charts = layout_pb2.Layout.FromString(layout.item()).category[0].chart
+    assert len(charts) == 5
+    written = [*run.records, *read(run.folder / "run" / "validation")]
+    for chart in charts:
+        for tag in chart.multiline.tag:
+            assert [name for name in written if re.match(tag, name)], tag
+
+
+def test_a_picture_is_drawn_when_the_metric_has_recovered(run):
+    recovered = [e.epoch + e.epochs_to_recover for e in run.restart.events if e.epochs_to_recover]
+    assert [step for step, _ in run.records["filters/conv1/3_recovered"]] == recovered
+
+
+class OnFullDisk(RestartTensorBoard):
+    def on_train_begin(self, restart):
+        super().on_train_begin(restart)
+        self._writer.flush = self.fail
+
+    def fail(self):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+
+def test_a_writer_that_fails_is_told_of_once_and_training_goes_on(tmp_path):
+    restart = restarts(OnFullDisk(tmp_path), max_restarts=1)
+    with pytest.warns(UserWarning, match="No more records .* No space left") as told:
+        fit(small_model(), restart, epochs=4)
+    assert len([w for w in told if "No more records" in str(w.message)]) == 1
+    assert len(restart.events) == 1
+
+
+def test_texts_tell_settings_and_restarts(run):
+    [(step, table)] = run.records["settings"]
+    assert step == 0
+    assert table.item().decode().splitlines()[2:] == [
+        "| `learning_rate` | `0.01`    |",
+        "| `init`          | `he`      |",
+        "| `pattern`       | `a|b_c_d` |",
+    ]
+    told = [(step, text.item().decode()) for step, text in run.records["restart/summary"]]
+    assert told == [(event.epoch, event.summary()) for event in run.restart.events]
+
+
+def test_tensorboard_shows_the_settings_as_they_are():
+    shown = markdown_to_safe_html(markdown_table(SETTINGS | {"back": r"a\|b", "tag": "<b>"}))
+    cells = re.findall("<td><code>(.*?)</code></td>", shown)
+    expected = {**SETTINGS, "back": r"a\|b", "tag": "&lt;b&gt;"}
+    assert cells == [str(cell) for row in expected.items() for cell in row]
+
+
+def test_pictures_frame_the_restarted_filters_and_differ_in_them_alone(run):
+    before, after = (run.records[f"filters/conv1/{when}"] for when in ("1_before", "2_after"))
+    assert [step for step, _ in before] == [step for step, _ in after] == [1, 3]
+    for event, (_, old), (_, new) in zip(run.restart.events, before, after, strict=True):
+        old, new = tiles_of(old, 50), tiles_of(new, 50)
+        restarted = event.layers["conv1"].filters
+        for tiles in (old, new):
+            assert [k for k in range(6) if (tiles[k, :2] == FRAME).all()] == restarted
+        assert [k for k in range(6) if (old[k] != new[k]).any()] == restarted
+
+
+def tiles_of(image, side):
+    """The tiles of a picture of 6 filters, which has 4 columns and 2 rows of them."""
+    width, height, png = image
+    picture = tf.io.decode_png(png).numpy()
+    assert picture.shape == (2 * side, 4 * side, 3)
+    assert (int(width), int(height)) == (4 * side, 2 * side)
+    return picture.reshape(2, side, 4, side, 3).swapaxes(1, 2).reshape(8, side, side, 3)[:6]
+
+
+@pytest.mark.parametrize(
+    ("first", "side", "one_number_each"),
+    [
+        # A filter of a separable convolution is a column of its 1 x 1 kernel: one number is drawn.
+        (lambda: layers.SeparableConv2D(6, 3, name="first"), 40 + 8, True),
+        (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, name="first"), 3 * 14 + 8, False),
+        (lambda: layers.Conv2DTranspose(6, 3, name="first"), 3 * 14 + 8, False),
+    ],
+    ids=["separable", "depthwise", "transposed"],
+)
+def test_filters_are_pictured_whatever_way_their_kernel_lies(
+    first, side, one_number_each, tmp_path
+):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), first(), layers.GlobalAveragePooling2D(), layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    restart = restarts(RestartTensorBoard(tmp_path), max_restarts=1)
+    fit(model, restart, epochs=4)
+    records = read(tmp_path)
+    restarted = restart.events[0].layers["first"].filters
+    assert len(restarted) == 2
+    [(_, old)], [(_, new)] = (records[f"filters/first/{when}"] for when in ("1_before", "2_after"))
+    old, new = tiles_of(old, side), tiles_of(new, side)
+    for tiles in (old, new):
+        assert [k for k in range(6) if (tiles[k, :2] == FRAME).all()] == restarted
+    changed = [k for k in range(6) if (old[k] != new[k]).any()]
+    assert set(changed) <= set(restarted) if one_number_each else changed == restarted
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_the_stock_callback_writes_what_it_writes_alone(run, part):
+    beside, alone = read(run.folder / "run" / part), read(run.folder / "alone" / part)
+    assert beside.keys() == alone.keys()
+    assert any(tag.startswith("epoch_") for tag in alone)
+    for tag, points in alone.items():
+        assert [step for step, _ in beside[tag]] == [step for step, _ in points]
+
+
+def test_a_writer_that_is_the_default_already_stays_so_and_gets_nothing(tmp_path):
+    # Another test may have left a writer behind, where a fit of it was broken off.
+    left_behind = bool(tf.summary.scalar("nowhere", 1.0, step=0))
+    other = tf.summary.create_file_writer(str(tmp_path / "other"))
+    with other.as_default(), tf.summary.record_if(False):
+        fit(small_model(), restarts(RestartTensorBoard(tmp_path / "own"), max_restarts=0), epochs=2)
+        with tf.summary.record_if(True):
+            tf.summary.scalar("mine", 1.0, step=0)
+    other.close()
+    assert list(read(tmp_path / "other")) == ["mine"]
+    assert "scores/conv1" in read(tmp_path / "own")
+    assert bool(tf.summary.scalar("nowhere", 1.0, step=0)) is left_behind
+
+
+def test_each_fit_has_a_file_of_its_own_and_settings_are_optional(tmp_path):
+    model, restart = small_model(), restarts(RestartTensorBoard(str(tmp_path)), max_restarts=0)
+    for _ in range(2):
+        fit(model, restart, epochs=1)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    for file in files:
+        assert [step for step, _ in read(file)["scores/conv1"]] == [0]
+        assert "settings" not in read(file)
+
+
+def test_another_layer_can_be_pictured(tmp_path):
+    restart = restarts(RestartTensorBoard(tmp_path, image_layer="conv2"), max_restarts=1)
+    fit(small_model(), restart, epochs=4)
+    records = read(tmp_path)
+    assert [tag for tag in records if tag.startswith("filters/")] == [
+        "filters/conv2/1_before",
+        "filters/conv2/2_after",
+    ]
+    [(_, (width, height, _))] = records["filters/conv2/2_after"]
+    assert (int(width), int(height)) == (4 * (2 * 14 + 8), 2 * (3 * 14 + 8))
+
+
+def test_a_layer_that_the_restart_leaves_out_is_not_pictured(tmp_path):
+    # 0.07 of 8 filters is one, of 6 none.
+    restart = restarts(RestartTensorBoard(tmp_path), fraction=0.07, max_restarts=1)
+    fit(small_model(), restart, epochs=4)
+    records = read(tmp_path)
+    assert "restart/filters/conv2" in records
+    assert not [tag for tag in records if tag.startswith(("filters/", "restart/filters/conv1"))]
+
+
+def line_model():
+    model = keras.Sequential(
+        [
+            keras.Input((64, 3)),
+            layers.Conv1D(8, 3, activation="relu", name="line"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_filters_along_a_line_are_told_of_but_not_pictured(tmp_path):
+    restart = restarts(RestartTensorBoard(tmp_path), max_restarts=1)
+    fit(line_model(), restart, x=IMAGES.reshape(64, 64, 3), epochs=4)
+    records = read(tmp_path)
+    assert scalars(records)["restart/filters/line"] == {1: 2}
+    assert not [tag for tag in records if tag.startswith("filters/")]
+
+
+def test_an_image_layer_that_is_not_there_is_refused_by_name(tmp_path):
+    restart = restarts(RestartTensorBoard(tmp_path, image_layer="conv9"))
+    with pytest.raises(ValueError, match=r"image_layer .*\['conv1', 'conv2'\].* 'conv9'"):
+        fit(small_model(), restart)
+
+
+def event(epoch, metric_drop=None, epochs_to_recover=None):
+    return RestartEvent(
+        1,
+        epoch,
+        "",
+        "he",
+        None,
+        {},
+        {},
+        metric_drop=metric_drop,
+        epochs_to_recover=epochs_to_recover,
+    )
+
+
+def test_what_an_epoch_tells_of_a_restart_is_not_lost_when_it_ends_in_another():
+    events = [event(3, metric_drop=0.5, epochs_to_recover=1), event(4)]
+    assert recovery_scalars(events, 4) == {
+        "restart/metric_drop": 0.5,
+        "restart/epochs_to_recover": 1,
+    }
+    assert recovery_scalars(events, 3) == recovery_scalars(events, 5) == {}
+
+
+def test_a_later_recovery_is_told_once():
+    events = [event(3, metric_drop=0.5, epochs_to_recover=3)]
+    told = [recovery_scalars(events, epoch) for epoch in range(3, 9)]
+    assert told == [{}, {"restart/metric_drop": 0.5}, {}, {"restart/epochs_to_recover": 3}, {}, {}]
+
+
+def test_a_layer_of_zero_scores_is_told_as_zero():
+    told = score_scalars({"dead": np.zeros(4, np.float32), "alive": np.float32([0, 1, 3])})
+    assert told == {
+        "scores_relative/dead/min": 0.0,
+        "scores_relative/dead/median": 0.0,
+        "scores_relative/alive/min": 0.0,
+        "scores_relative/alive/median": pytest.approx(0.75),
+    }
+
+
+def test_a_table_keeps_its_two_columns_whatever_the_values():
+    rows = markdown_table({"none": None, "empty": "", "lines": "a\nb", "tick": "`"}).splitlines()
+    assert rows == [
+        "| setting | value  |",
+        "| ------- | ------ |",
+        "| `none`  | `None` |",
+        "| `empty` |        |",
+        "| `lines` | `a b`  |",
+        "| `tick`  | `'`    |",
+    ]
