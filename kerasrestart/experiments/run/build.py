@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from kerasrestart.experiments import data, models
+from kerasrestart import models
+from kerasrestart.experiments import data
 from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.experiments.run.layer_rates import scale_learning_rate

@@ -13,7 +13,7 @@ from kerasrestart.experiments import data, run_flags, settings
 from kerasrestart.experiments.command_line import fail, set_up_tensorflow, start
 from kerasrestart.experiments.interruption import RunStoppedError, exit_status, interruptible
 from kerasrestart.experiments.records.run_folder import check_folder
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 
 run_flags.define_flags()
 run_flags.define_place_flags()

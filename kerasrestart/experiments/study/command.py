@@ -22,7 +22,7 @@ from kerasrestart.experiments.study.plan import (
     make_plan,
     parse_seeds,
 )
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 
 _ARMS = ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"]
 

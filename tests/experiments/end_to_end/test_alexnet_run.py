@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from kerasrestart.experiments import data, models
+from kerasrestart import models
+from kerasrestart.experiments import data
 from kerasrestart.experiments.data import pipeline
 from kerasrestart.experiments.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
 from kerasrestart.experiments.run.build import build_model
