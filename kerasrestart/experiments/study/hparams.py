@@ -8,7 +8,10 @@ from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api, plugin_data_pb2
+
+# `tensorboard.plugins.hparams.api` re-exports this module, but imports TensorFlow too.
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import summary_v2 as api
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from kerasrestart.experiments.study.results import CellResult, common_settings
