@@ -16,7 +16,6 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
 from kerasrestart.restart.filter_images import draw_filters
-from kerasrestart.restart.markdown import code, plain_table
 from kerasrestart.restart.observer import RestartObserver
 
 if TYPE_CHECKING:

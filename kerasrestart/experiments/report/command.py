@@ -13,9 +13,9 @@ from kerasrestart.experiments.command_line import fail, start
 
 
 def main(argv: list[str]) -> None:
-    """Writes the report of each folder that is named."""
+    """Writes the report of each given folder."""
     if not argv[1:]:
-        fail("expected the folder of a run, such as tf_logs/RUN; received nothing", status=2)
+        fail("expected the folder of a run, such as tf_logs/RUN. Received: no argument", status=2)
     from kerasrestart.experiments.report.run_report import write_run_report
 
     for name in argv[1:]:
@@ -33,5 +33,5 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def entry_point() -> None:
-    """What the console script calls."""
+    """Entry point of the console script."""
     start(main, _parse)
