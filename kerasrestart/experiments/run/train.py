@@ -220,7 +220,9 @@ def _train(
     print_run_table(record)
     if strategies.is_chief(strategy):
         logdir = folder.path.parent
-        print(f"Report: {report}; records: tensorboard --logdir={logdir}", flush=True)
+        print(f"Report: {report}; charts: tensorboard --logdir={logdir}, then", flush=True)
+        # Smoothing would distort the few points of restarts.
+        print("http://localhost:6006/#custom_scalars&_smoothingWeight=0", flush=True)
     return record
 
 
