@@ -38,7 +38,7 @@ def code(value: Any) -> str:
 
 def escape(value: Any) -> str:
     """A value as one line of text without any markup: links, images and emphasis are literal."""
-    return re.sub(r"([\\`*_\[\]<>&!|#~])", r"\\\1", one_line(value))
+    return re.sub(r"([\\`*_\[\]<>|#]|&(?=#?\w+;))", r"\\\1", one_line(value))
 
 
 def one_line(value: Any) -> str:

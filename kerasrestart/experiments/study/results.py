@@ -106,7 +106,7 @@ class CellResult:
         return "test accuracy at the best epoch after the baseline"
 
     @property
-    def chooses(self) -> bool:
+    def is_model_selected(self) -> bool:
         """Whether `chosen` is that of epochs which the monitored metric has chosen."""
         return self._tasks != "random_labels"
 
