@@ -106,7 +106,7 @@ def _events(events: list[Mapping[str, Any]], finished: str | None) -> list[str]:
             )
         )
     header = (
-        *("restart", "after epoch", "why", "initializer", "chosen again", "metric drop"),
+        *("restart", "after epoch", "why", "reset with", "chosen again", "metric drop"),
         "epochs to recover",
     )
     layers = list(dict.fromkeys(name for event in events for name in event["layers"]))
