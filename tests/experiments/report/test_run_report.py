@@ -1,7 +1,11 @@
 """The report of one run, from the files in its folder."""
 
 import html.parser
+import http.server
 import json
+import shutil
+import subprocess
+import threading
 import types
 
 import numpy as np
@@ -136,7 +140,9 @@ def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
     assert "kerasrestart.main" not in text
 
 
-HOSTILE = "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+HOSTILE = (
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](//c.invalid) | *z* &lt; \n# h"
+)
 
 
 def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
@@ -269,3 +275,44 @@ def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, text
     assert str(tmp_path) in message
     assert len(message.splitlines()) == 1
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_a_browser_requests_nothing_for_a_hostile_record(folder, tmp_path_factory):
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        image = f"![x]({url}/markdown.png) <img src='{url}/html.png'>"
+        record = json.loads((folder / "run.json").read_text())
+        rewritten(folder, data=record["data"] | {"note": image}, finished=image)
+        page = write_run_report(folder).read_bytes()
+        # What the escapes miss, the policy in the page stops.
+        page = page.replace(b"</body>", f"<img src='{url}/policy.png'></body>".encode())
+        for name in ("report.html", "control.html"):
+            if name == "control.html":
+                page = page.replace(b"Content-Security-Policy", b"Nothing")
+            subprocess.run(
+                [
+                    *("chromium", "--headless=new", "--no-sandbox", "--disable-gpu"),
+                    f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+                    *("--virtual-time-budget=2000", "--dump-dom", f"{url}/{name}"),
+                ],
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
+        server.shutdown()
+    asked = [path for path in asked if path != "/favicon.ico"]
+    assert asked == ["/report.html", "/control.html", "/policy.png"]
