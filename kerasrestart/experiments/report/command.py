@@ -1,6 +1,7 @@
-"""Writes the report of a run as one HTML file.
+"""Writes the report of a run, or of all runs in a folder, as one HTML file.
 
 python -m kerasrestart.report tf_logs/RUN
+python -m kerasrestart.report tf_logs
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from kerasrestart.experiments.command_line import fail, start
 def main(argv: list[str]) -> None:
     """Writes the report of each given folder."""
     if not argv[1:]:
-        fail("expected the folder of a run, such as tf_logs/RUN. Received: no argument", status=2)
-    from kerasrestart.experiments.report.run_report import write_run_report
+        fail(
+            "expected the folder of a run or of runs, such as tf_logs/RUN. Received: no argument",
+            status=2,
+        )
+    from kerasrestart.experiments.report.log_report import write_report
 
     for name in argv[1:]:
         try:
-            print(f"Report: {write_run_report(pathlib.Path(name))}", flush=True)
+            print(f"Report: {write_report(pathlib.Path(name))}", flush=True)
         except (ValueError, OSError) as error:
             fail(str(error))
 

@@ -42,7 +42,7 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
         ValueError: The folder holds no record of a run, or a damaged one.
         OSError: The file cannot be written.
     """
-    record = _record(folder)
+    record = load_record(folder)
     try:
         return _write(folder, record)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -128,7 +128,12 @@ def _share(event: Mapping[str, Any], name: str) -> str:
     return "" if layer is None else f"{len(layer['filters'])} of {len(layer['scores'])}"
 
 
-def _record(folder: pathlib.Path) -> dict[str, Any]:
+def load_record(folder: pathlib.Path) -> dict[str, Any]:
+    """The record of a run, which may be unfinished.
+
+    Raises:
+        ValueError: The folder holds no record of a run, or a damaged one.
+    """
     try:
         record = json.loads((folder / RECORD).read_text())
         missing = {"settings", "versions", "data", "events", "table", "finished"} - record.keys()

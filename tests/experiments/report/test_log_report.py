@@ -1,0 +1,59 @@
+"""The report of a folder of runs."""
+
+import json
+
+import pytest
+
+from kerasrestart.experiments.report.command import main
+
+
+def write_run(folder, init, validation, test, **changes):
+    rows = [
+        {
+            "round": f"restart {n}" if n else "baseline", "epochs": 5, "best_epoch": 5 * n + 4,
+            "validation_accuracy": validation[n], "test_accuracy": test[n],
+            "test_accuracy_last": test[n], "train_accuracy_last": 0.9, "restarted": {},
+        }
+        for n in range(len(test))
+    ]  # fmt: skip
+    record = {
+        "settings": {"model": "mininet", "init": init, "monitor": "val_accuracy"},
+        "versions": {}, "data": {"name": "shapes", "note": ""}, "events": [],
+        "finished": "max_restarts=1 reached", "table": rows,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(record | changes))
+
+
+def test_all_runs_of_a_folder_are_compared_on_the_terminal_and_on_a_page(tmp_path, capsys):
+    write_run(tmp_path / "b-control", "none", (0.5, 0.55), (0.45, 0.5))
+    write_run(tmp_path / "a-uniform", "uniform", (0.5, 0.4875), (0.45, 0.48))
+    write_run(tmp_path / "c-labels", "he", (None, None), (None, None))
+    (tmp_path / "empty").mkdir()
+    main(["report", str(tmp_path)])
+    printed = capsys.readouterr().out
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert rows[2:5] == [
+        "a-uniform mininet uniform 10 baseline 50.00 45.00 +0.00",
+        "b-control mininet none 10 restart 1 55.00 50.00 +5.00",
+        "c-labels mininet he 10",
+    ]
+    assert max(map(len, printed.splitlines()[:5])) <= 80
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<tr>") == 4
+    assert "<td>a-uniform</td>" in page
+
+
+def test_the_folder_of_one_run_has_the_report_of_that_run(tmp_path):
+    write_run(tmp_path / "one", "uniform", (0.5, 0.55), (0.45, 0.5))
+    main(["report", str(tmp_path / "one")])
+    assert "<h2>Restarts</h2>" in (tmp_path / "one" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("table", [None, [{}], 3])
+def test_a_damaged_record_among_them_is_named(tmp_path, capsys, table):
+    write_run(tmp_path / "good", "uniform", (0.5,), (0.45,))
+    write_run(tmp_path / "bad", "uniform", (0.5,), (0.45,), table=table)
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path)])
+    assert "run bad is not valid" in capsys.readouterr().err
