@@ -1,4 +1,4 @@
-"""Results of studies that were never run, with numbers of one's choice."""
+"""Made-up results of studies, with given numbers."""
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
 
 
 def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), seed=0):
-    """Curves such as training gives: a rise, a dip at each restart, a baseline in common."""
+    """Curves such as training gives: a rise, a drop at each restart, a common baseline."""
     rng = np.random.default_rng(seed)
     results = []
     for m, model in enumerate(models):
@@ -79,9 +79,9 @@ def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), see
                     curve = list(baseline)
                     for n in range(1, rounds):
                         top = start + gain * n / 2 + 0.004 * n
-                        dip = 0.03 + 0.04 * (a % 3)
+                        drop = 0.03 + 0.04 * (a % 3)
                         noise = rng.normal(0, 0.004, epochs)
-                        curve += list(top - dip * np.exp(-time / 2) + noise)
+                        curve += list(top - drop * np.exp(-time / 2) + noise)
                     best = [max(curve[n * epochs : (n + 1) * epochs]) for n in range(rounds)]
                     noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # none on what is in common
                     test = [b - 0.004 + e for b, e in zip(best, noise, strict=True)]
