@@ -26,7 +26,7 @@ from kerasrestart.restart.records import (
 from kerasrestart.restart.rule import RestartRule
 from kerasrestart.restart.schedule import Decision, RestartSchedule
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.trigger import TriggerState, higher_is_better
+from kerasrestart.restart.progress import TriggerState, higher_is_better
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
@@ -403,7 +403,7 @@ class PartialRestart(keras.callbacks.Callback):
             scores=self.scores if known else None,
             rule=self.rule,
         )
-        self.state.trigger, self.state.lowers_rate = decision.trigger, decision.lowers_rate
+        self.state.progress, self.state.lowers_rate = decision.trigger, decision.lowers_rate
         if decision.finished is not None:
             self._no_more_restarts(decision.finished)
         if decision.round_over is not None:
@@ -444,7 +444,7 @@ class PartialRestart(keras.callbacks.Callback):
         )
         event.learning_rate = self.state.learning_rate  # lowered, if the run was rolled back
         self._set_learning_rate(self.state.learning_rate)
-        self.state.trigger = TriggerState()
+        self.state.progress = TriggerState()
         self.state.pending = None
         self.events.append(event)
         for observer in self.observers:

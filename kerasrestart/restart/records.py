@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.trigger import TriggerState
+from kerasrestart.restart.when import RoundProgress
 
 
 @dataclasses.dataclass
@@ -208,7 +208,7 @@ class RestartState:
     """All that changes while a run with restarts goes on, but for the model and its scorer.
 
     Attributes:
-        trigger: How far the present round has come.
+        progress: How far the present round has come.
         rounds: All rounds; the last is the present one.
         events: All restarts.
         learning_rate: The rate that each round begins with; None where a schedule rules it.
@@ -218,7 +218,7 @@ class RestartState:
         lowers_rate: Whether the next epoch begins with a lower learning rate.
     """
 
-    trigger: TriggerState = dataclasses.field(default_factory=TriggerState)
+    progress: RoundProgress = dataclasses.field(default_factory=RoundProgress)
     rounds: list[Round] = dataclasses.field(default_factory=list)
     events: list[RestartEvent] = dataclasses.field(default_factory=list)
     learning_rate: float | None = None
@@ -242,7 +242,7 @@ class RestartState:
         events = [RestartEvent.from_dict(event) for event in written["events"]]
         pending = written.get("pending")  # like scored_epoch, not in states of older versions
         return cls(
-            trigger=TriggerState(**written["trigger"]),
+            progress=RoundProgress(**written["progress"]),
             rounds=[Round(**of_round) for of_round in written["rounds"]],
             events=events,
             learning_rate=written["learning_rate"],

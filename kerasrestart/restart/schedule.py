@@ -91,7 +91,7 @@ class RestartSchedule:
         """Whether a restart could come within so many epochs, the one that begins counted."""
         if state.finished is not None or len(state.events) >= self.max_restarts:
             return False
-        return self.trigger.min_epochs_to_end(state.trigger) <= epochs
+        return self.trigger.min_epochs_to_end(state.progress) <= epochs
 
     def decide(
         self,
@@ -112,7 +112,7 @@ class RestartSchedule:
             scores: By layer name, the scores of all filters; None where they are not known yet.
             rule: What selects filters.
         """
-        trigger, action = self.trigger.step(state.trigger, value)
+        trigger, action = self.trigger.step(state.progress, value)
         if self._target_reached(value):
             return Decision(
                 trigger,

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from typing import Protocol
 
+from kerasrestart.restart.when import RoundProgress as TriggerState
+
 
 class Action(enum.Enum):
     """What is to be done at the end of an epoch."""
@@ -13,24 +15,6 @@ class Action(enum.Enum):
     TRAIN_ON = "train on"
     LOWER_LEARNING_RATE = "lower learning rate"
     END_ROUND = "end round"
-
-
-@dataclasses.dataclass(frozen=True)
-class TriggerState:
-    """How far a round has come; a round begins with `TriggerState()`.
-
-    Attributes:
-        epochs: Epochs of this round.
-        best: Best value of the monitored metric in this round, where the rule needs it; None before
-            the first epoch.
-        wait: Epochs since the last improvement or the last fall of the learning rate.
-        drops: How many times the learning rate has fallen in this round.
-    """
-
-    epochs: int = 0
-    best: float | None = None
-    wait: int = 0
-    drops: int = 0
 
 
 class Trigger(Protocol):
