@@ -129,9 +129,7 @@ def _when(values: Mapping[str, Any], when: Any) -> Any:
     options = {name: values[name] for name in common}
     if values["trigger"] == "epochs":
         return when.EveryEpochs(values["round_epochs"], **options)
-    return when.OnPlateau(
-        patience=values["patience"], min_delta=values["min_delta"], **options
-    )
+    return when.OnPlateau(patience=values["patience"], min_delta=values["min_delta"], **options)
 
 
 def in_flags(message: str, flags: Mapping[str, str]) -> str:
@@ -139,7 +137,7 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
 
     Args:
         message: The message, such as "initializer='zeros' is ...".
-        flags: By argument, the flag, where their names differ.
+        flags: By argument, the flag.
 
     Returns:
         The message, such as "--init=zeros is ...".
@@ -152,6 +150,5 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
         lambda match: f"--{flags.get(match[1], match[1])}={match[3]}",
         message,
     )
-    begins = re.match(r"[a-z_]+(?= must| selects)", message)
-    name = begins[0] if begins else ""
-    return f"--{flags.get(name, name)}{message.removeprefix(name)}" if name else message
+    first, space, rest = message.partition(" ")
+    return f"--{flags[first]}{space}{rest}" if first in flags else message

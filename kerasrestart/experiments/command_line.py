@@ -103,7 +103,8 @@ class Program:
         try:
             arguments = values([self.module, *words])[1:]
         except flags.UnrecognizedFlagError as error:
-            hint = did_you_mean(error.flagname, self.settings)
+            known = [f"--{name}" for name in self.settings]
+            hint = did_you_mean(f"--{error.flagname}", known)
             fail(f"--{error.flagname} is not a flag of {self.module}{hint}", status=2)
         except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
             fail(str(error), status=2)
@@ -163,10 +164,11 @@ class _Flag(flags.Flag):
             flags.ArgumentParser(),
             flags.ArgumentSerializer(),
             setting.name,
-            setting.default,
+            None,  # absl would read it as it is typed
             setting.help,
             boolean=setting.type is bool,
         )
+        self.value = setting.default
 
     def parse(self, argument: str) -> None:
         """Takes a value as it is typed; a repeated flag adds to those before."""

@@ -41,11 +41,11 @@ class Setting:
         valid: A further check of a value. Defaults to None.
         expected: What `valid` accepts, such as "a regular expression".
         repeated: Whether a `list` is typed as one flag for each item. Defaults to False.
-        argument: Name of the library's argument that it sets. Defaults to `name`.
+        argument: The library's argument that it sets, if that has another name. Defaults to "".
         after_baseline: Whether it changes nothing before the first restart, so that runs that
             differ in it can share a baseline. Defaults to False.
         ignored_on_resume: Whether it may differ when a run is resumed. Defaults to False.
-        in_study: What sets it for each run of a study, such as "--seeds"; the study refuses the flag
+        in_study: What is typed for a study instead, such as "--seeds"; a study refuses the flag
             itself. Defaults to "": the flag.
         fixed_in_study: The one value that all runs of a study have. Defaults to any.
     """
@@ -145,14 +145,13 @@ class Setting:
                 self.type, "a text"
             )
         limits = [
-            f"above {self.above:g}" if self.above is not None else "",
-            f"of {self.least} or more" if self.least is not None else "",
+            f"above {self.above}" if self.above is not None else "",
+            f"{self.least} or more" if self.least is not None else "",
             f"at most {self.most}" if self.most is not None else "",
-            f"below {self.below:g}" if self.below is not None else "",
+            f"below {self.below}" if self.below is not None else "",
         ]
         kind = "a whole number" if self.type is int else "a finite number"
-        words = " and ".join(filter(None, limits))
-        return f"{kind} {words}".strip()
+        return ", ".join([kind, *filter(None, [" and ".join(filter(None, limits))])])
 
     def as_flag(self, value: Any) -> str:
         """Writes a value as a flag, such as `--fraction=0.1` or `--noaugment`."""

@@ -19,8 +19,8 @@ from kerasrestart.experiments.combinations import (
 )
 from kerasrestart.experiments.setting import Setting, SettingError, parse_words
 from kerasrestart.restart.initializer_names import INITIALIZERS
-from kerasrestart.restart.names import CRITERIA
 from kerasrestart.restart.reset import CONTROLS, OUTGOING, SECOND_MOMENTS
+from kerasrestart.scoring.scoring import CRITERIA
 
 DATASETS = ("auto", "cifar10", "shapes")
 TASKS = ("none", "random_labels", "shuffled_classes")
@@ -65,8 +65,8 @@ class RunSettings:
 
     dataset: str = _data(
         "auto",
-        "The images: cifar10 (through TFDS), shapes (built in, drawn by numpy), or auto: cifar10 if "
-        "it is prepared or can be downloaded, otherwise shapes.",
+        "The images: cifar10 (through TFDS), shapes (built in, drawn by NumPy), or auto: cifar10 "
+        "if it is prepared or can be downloaded, otherwise shapes.",
         choices=DATASETS,
     )
     data_dir: str | None = _data(
@@ -194,9 +194,7 @@ class RunSettings:
     )
     patience: int = _schedule(5, "Epochs without improvement that make a plateau.")
     min_delta: float = _schedule(0.0, "Smallest change of --monitor that is an improvement.")
-    round_epochs: int = _schedule(
-        15, "Epochs of a round with --trigger=epochs.", argument="epochs"
-    )
+    round_epochs: int = _schedule(15, "Epochs of a round with --trigger=epochs.", argument="epochs")
     max_restarts: int = _schedule(3, "Largest number of restarts.", least=0, after_baseline=True)
     stop_on_repeat: bool = _schedule(
         True,
@@ -219,9 +217,7 @@ class RunSettings:
     learning_rate_factor: float = _schedule(0.1, "Factor on the learning rate at each drop.")
 
     batch_size: int = _training(128, "Images of a training step.", least=1)
-    optimizer: str = _training(
-        "sgd", "The optimizer.", choices=("sgd", "adam", "adamw", "rmsprop")
-    )
+    optimizer: str = _training("sgd", "The optimizer.", choices=("sgd", "adam", "adamw", "rmsprop"))
     learning_rate: float = _training(0.01, "Learning rate at the start of each round.", above=0)
     momentum: float = _training(0.9, "Momentum of sgd and rmsprop.", least=0, most=1)
     weight_decay: float = _training(
@@ -256,7 +252,7 @@ class RunSettings:
         "ways share the first round.",
         after_baseline=True,
         ignored_on_resume=True,
-        in_study="the study itself",
+        in_study="none, a study makes its baselines",
     )
     on_nan: str = _run(
         "stop",
@@ -279,8 +275,10 @@ class RunSettings:
         except SettingError:
             raise
         except ValueError as error:
-            aliases = {setting.argument: name for name, setting in SETTINGS.items()}
-            raise SettingError(in_flags(str(error), {**aliases, "control": "init"})) from error
+            names = {name: name for name in SETTINGS}
+            aliases = {s.argument: name for name, s in SETTINGS.items() if s.argument}
+            message = in_flags(str(error), {**names, **aliases, "control": "init"})
+            raise SettingError(message) from error
 
     @property
     def dtype_policy(self) -> str:
@@ -349,6 +347,11 @@ def parse_settings(arguments: Iterable[str]) -> RunSettings:
     """
     words = [argument.removeprefix("--") for argument in arguments]
     return RunSettings(**parse_words(words, SETTINGS))
+
+
+def as_flag(name: str, value: Any) -> str:
+    """Writes a setting as a flag, such as `--fraction=0.1` or `--noaugment`."""
+    return SETTINGS[name].as_flag(value)
 
 
 def is_plain_name(value: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program, set_up_tensorflow
-from kerasrestart.experiments.run.launch import launch_run
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
@@ -46,6 +45,8 @@ PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 def main(parsed: Parsed) -> None:
     """Makes the run that the flags describe."""
     set_up_tensorflow()
+    from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
+
     settings = RunSettings(**{name: parsed.values[name] for name in SETTINGS})
     launch_run(settings, **{name: parsed.values[name] for name in PLACE})
 
