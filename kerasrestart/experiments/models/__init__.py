@@ -1,6 +1,6 @@
 """The networks of the experiments.
 
-Each name that `--model` takes (`kerasrestart.experiments.names.MODELS`) is a function here. It takes
+Each name that `--model` takes is a function here. It takes
 `(input_shape, classes)` and gives a Functional model that ends in logits.
 """
 

@@ -7,8 +7,8 @@ import os
 import keras
 from keras import layers
 
+from kerasrestart.experiments.combinations import ALEXNET_MIN_SIDE
 from kerasrestart.experiments.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
-from kerasrestart.experiments.names import ALEXNET_LEAST_SIDE
 
 
 def alexnet(
@@ -53,9 +53,9 @@ def alexnet(
             their map to 6x6; or a file of weights cannot be used.
         OSError: The file cannot be read or downloaded.
     """
-    if min(input_shape[:2]) < ALEXNET_LEAST_SIDE:
+    if min(input_shape[:2]) < ALEXNET_MIN_SIDE:
         raise ValueError(
-            f"AlexNet needs images of at least {ALEXNET_LEAST_SIDE} x {ALEXNET_LEAST_SIDE} pixels: "
+            f"AlexNet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} pixels: "
             f"give it larger ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
         )
 

@@ -1,4 +1,4 @@
-"""What a run is made of, as its settings say: model, optimizer, callback, regime."""
+"""Builds the objects of a run from its settings: model, optimizer, callback, regime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_model(
     """Builds and compiles the model that the settings name, for these images.
 
     Returns:
-        The model, and what weights of a file it has; None where it has none.
+        The model, and its weights that were loaded from a file; None if there are none.
     """
     build = getattr(models, settings.model)
     height, width, channels = images.train.images.shape[1:]
@@ -61,13 +61,13 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
 
 def restart_callback(settings: RunSettings) -> PartialRestart:
     """Makes the callback that the settings describe."""
-    by_epochs = settings.trigger == "epochs"
+    below_mean = settings.select == "below_mean"
     return PartialRestart(
         initializer=settings.init,
         criterion=settings.criterion,
-        fraction=settings.fraction,
-        threshold=settings.threshold,
-        scope=settings.scope,
+        fraction=None if below_mean else settings.fraction,
+        threshold=settings.fraction if below_mean else None,
+        scope="global" if settings.select == "global_fraction" else "layer",
         cap=settings.cap,
         normalize=settings.normalize,
         layers=settings.layers,
@@ -80,20 +80,20 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
         seed=settings.seed,
         min_delta=settings.min_delta,
         target=settings.target,
-        round_epochs=settings.round_epochs if by_epochs else None,
+        round_epochs=settings.round_epochs if settings.trigger == "epochs" else None,
         learning_rate_drops=settings.learning_rate_drops,
         learning_rate_factor=settings.learning_rate_factor,
         outgoing=settings.outgoing,
         grace_restarts=settings.grace_restarts,
         second_moment=settings.second_moment,
-        reset_norm=settings.reset_norm,
+        reset_norm=settings.norms,
         compensate_bias=settings.compensate_bias,
         stop_on_repeat=settings.stop_on_repeat,
     )
 
 
 def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
-    """What each epoch is trained on; None where that is all images, as they are."""
+    """The data of each epoch; None if each epoch has all images unchanged."""
     if settings.tasks == "none" and settings.warm_start_fraction is None:
         return None
     common: dict[str, Any] = {

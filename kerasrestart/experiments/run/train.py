@@ -73,7 +73,7 @@ def run(
     if strategy is None:
         strategy = strategies.make_strategy(settings.strategy)
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
+    keras.config.set_dtype_policy(settings.dtype_policy)
     try:
         many = _evaluation_batch(settings)
         sizes = (images.train, settings.batch_size), (images.validation, many), (images.test, many)

@@ -14,7 +14,7 @@ from kerasrestart.experiments.data import pipeline
 from kerasrestart.experiments.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run.train import run
-from kerasrestart.experiments.run_flags import parse_settings
+from kerasrestart.experiments.settings import parse_settings
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")

@@ -18,7 +18,7 @@ import pytest
 from kerasrestart.experiments import data
 from kerasrestart.experiments.interruption import RunStoppedError
 from kerasrestart.experiments.run.state_file import read_state
-from kerasrestart.experiments.run_flags import parse_settings
+from kerasrestart.experiments.settings import parse_settings
 from tests.soak.kill_resume import compare
 
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])

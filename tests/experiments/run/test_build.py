@@ -5,7 +5,7 @@ import pytest
 
 from kerasrestart import data, names
 from kerasrestart.experiments.run.build import build_model
-from kerasrestart.experiments.run_flags import parse_settings
+from kerasrestart.experiments.settings import parse_settings
 
 
 @pytest.fixture(scope="module")
