@@ -115,7 +115,7 @@ def test_it_holds_beside_a_callback_that_restarts():
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         start = model.get_layer("conv").kernel.numpy()
         restart = kr.PartialRestart(
-            fraction=0.25, monitor="loss", round_epochs=1, max_restarts=1, verbose=0
+            fraction=0.25, when=kr.EveryEpochs(1, monitor="loss"), max_restarts=1
         )
         x = np.random.default_rng(0).normal(size=(24, 6, 6, 1)).astype("float32")
         model.fit(x, Y, epochs=2, callbacks=[restart], verbose=0)
