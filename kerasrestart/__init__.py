@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.reset import Reset
+    from kerasrestart.restart.restart_backup import RestartBackup
     from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction, select_filters
     from kerasrestart.restart.surgery import restart_filters
     from kerasrestart.restart.tensorboard import RestartTensorBoard
@@ -35,6 +36,7 @@ _HOMES = {
     "OnPlateau": "kerasrestart.restart.when",
     "PartialRestart": "kerasrestart.restart.callback",
     "Reset": "kerasrestart.restart.reset",
+    "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
     "RestartTensorBoard": "kerasrestart.restart.tensorboard",
@@ -55,6 +57,7 @@ __all__ = [
     "OnPlateau",
     "PartialRestart",
     "Reset",
+    "RestartBackup",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",
