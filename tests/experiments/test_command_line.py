@@ -109,6 +109,17 @@ def refusal(arguments, capsys):
             ["--tasks=shuffled_classes", "--warm_start_fraction=0.5", "--trigger=epochs"],
             "exclude each other",
         ),
+        (["--image_size=0"], "--image_size must be"),
+        (["--model=alexnet"], "Received: --image_size=None; expected --image_size=63 or more"),
+        (["--model=alexnet", "--image_size=62"], "at least 63 x 63 pixels"),
+        (["--weights=imagenet"], "--weights are for --model=alexnet"),
+        (["--model=alexnet", "--image_size=63", "--freeze_features"], "layers that have --weights"),
+        (
+            ["--model=alexnet", "--image_size=63", "--freeze_features", "--weights=w"],
+            "as in --layers=dense",
+        ),
+        (["--pretrained_learning_rate_factor=0.1"], "layers that have --weights"),
+        (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),
         (["--on_nan=pray"], "rollback"),
         (["--precision=float8"], "mixed_bfloat16"),
         (["--strategy=multiworker"], "mirrored"),
@@ -166,12 +177,14 @@ def test_help_lists_every_flag_once_in_groups_and_wraps_between_words(typed, tmp
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_the_help_of_a_study_leaves_out_the_flags_that_it_refuses():
+def test_the_help_of_a_study_leaves_out_the_flags_that_it_refuses(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     text = study_command.PROGRAM.help()
     flags = set(re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE))
     assert flags >= {"network", "arms", "seeds", "fraction", "logdir"}
     assert not flags & {"model", "seed", "baseline", "trigger", "stop_on_repeat", "target"}
     assert text.index("\nstudy:\n") < text.index("\ndata:\n")
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kerasrestart.experiments import data, models
+from kerasrestart.experiments.combinations import restart_plan_arguments
 from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.experiments.run.layer_rates import scale_learning_rate
@@ -61,35 +62,8 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
 
 def restart_callback(settings: RunSettings) -> PartialRestart:
     """Makes the callback that the settings describe."""
-    below_mean = settings.select == "below_mean"
-    return PartialRestart(
-        initializer=settings.init,
-        criterion=settings.criterion,
-        fraction=None if below_mean else settings.fraction,
-        threshold=settings.fraction if below_mean else None,
-        scope="global" if settings.select == "global_fraction" else "layer",
-        cap=settings.cap,
-        normalize=settings.normalize,
-        layers=settings.layers,
-        score_every=settings.score_every,
-        score_window=settings.score_window,
-        min_survivors=settings.min_survivors,
-        monitor=settings.monitor,
-        patience=settings.patience,
-        max_restarts=settings.max_restarts,
-        seed=settings.seed,
-        min_delta=settings.min_delta,
-        target=settings.target,
-        round_epochs=settings.round_epochs if settings.trigger == "epochs" else None,
-        learning_rate_drops=settings.learning_rate_drops,
-        learning_rate_factor=settings.learning_rate_factor,
-        outgoing=settings.outgoing,
-        grace_restarts=settings.grace_restarts,
-        second_moment=settings.second_moment,
-        reset_norm=settings.norms,
-        compensate_bias=settings.compensate_bias,
-        stop_on_repeat=settings.stop_on_repeat,
-    )
+    arguments = restart_plan_arguments(settings.to_dict())
+    return PartialRestart(criterion=arguments.pop("scoring"), **arguments)
 
 
 def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:

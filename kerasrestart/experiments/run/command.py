@@ -9,7 +9,7 @@ from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
 TEXT = """
-Trains a network, restarts its useless filters on plateau, and reports each round.
+Trains a network, restarts its useless filters at plateaus, reports each round.
 
   python -m kerasrestart.main --model=mininet --init=uniform
   python -m kerasrestart.main --flagfile=flags/quickstart.flags

@@ -16,11 +16,11 @@ from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds
 from kerasrestart.experiments.study.plan import Job, make_plan
 
 TEXT = """
-Compares ways to restart, at equal budget and over several seeds, and writes the report.
+Compares ways to restart over several seeds and writes the report.
 
   python -m kerasrestart.study --flagfile=flags/small_data.flags
 
-All runs of a seed share one baseline, train equally long and make all of their restarts.
+All runs of a seed share a baseline, train equally long and make all restarts.
 """
 STUDY = {
     setting.name: setting

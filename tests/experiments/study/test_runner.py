@@ -15,7 +15,7 @@ from kerasrestart.experiments.study import runner
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
 
-BASE = ("--dataset=shapes", "--round_epochs=2", "--max_restarts=2", "--learning_rate_drops=0")
+BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 2}
 
 # Writes its name to a list, and what a run writes; or fails as it is told to.
 RUN = """
