@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
                 locate_alexnet_weights(weights)  # now, and not when their first run begins
             print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
             with interruptible():
-                failed = run_jobs(jobs, folder, workers=chosen.workers, tell=_tell)
+                failed = run_jobs(jobs, folder, workers=chosen.workers, show=_tell)
         report = collect(jobs, folder, failed, title=chosen.title, command=_command())
         print(f"Report: {report}", flush=True)
         if failed:
