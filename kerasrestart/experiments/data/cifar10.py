@@ -48,7 +48,7 @@ def find_prepared(data_dir: Path) -> Path | None:
     writes last.
     """
     found = [info.parent for info in data_dir.glob("cifar10/*.*.*/dataset_info.json")]
-    # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is no version.
+    # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
     versions = [folder for folder in found if folder.name.replace(".", "").isdigit()]
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")], default=None)
 
