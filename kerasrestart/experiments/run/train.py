@@ -124,9 +124,9 @@ def _train(
         print(f"This run has ended already: {folder.path}")
         print(to_markdown(record["table"]), flush=True)
         return record
-    scale: dict[str, Any] = {"mean": images.mean, "deviation": images.deviation}
+    scale: dict[str, Any] = {"mean": images.mean, "std": images.std}
     if weights:
-        scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
+        scale = {"mean": IMAGENET_MEAN, "std": IMAGENET_DEVIATION}
     scale["image_size"] = settings.image_size
     batch_size, many = settings.batch_size, _evaluation_batch(settings)
     regime, clock = regime_of(settings, images), None

@@ -37,7 +37,7 @@ def launch_study(
             locate_alexnet_weights(weights)  # now, not when their first run starts
         print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
         with interruptible():
-            failed = run_jobs(jobs, folder, workers=workers, tell=_print)
+            failed = run_jobs(jobs, folder, workers=workers, show=_print)
     report = collect(jobs, folder, failed, title=title, command=command)
     print(f"Report: {report}", flush=True)
     if failed:

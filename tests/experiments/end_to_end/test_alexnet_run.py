@@ -96,7 +96,7 @@ def test_loaded_layers_alone_train_at_the_lower_rate(weights, images):
     batch = next(
         iter(
             data.evaluation_batches(
-                images.train, 20, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION, image_size=63
+                images.train, 20, mean=IMAGENET_MEAN, std=IMAGENET_DEVIATION, image_size=63
             )
         )
     )
