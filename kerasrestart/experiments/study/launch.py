@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Sequence
 
 from kerasrestart.experiments.interruption import RunStoppedError, interruptible
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.runner import run_jobs
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
 
 
 def launch_study(

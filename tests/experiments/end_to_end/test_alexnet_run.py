@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kerasrestart.experiments import data, models
+from kerasrestart import models
+from kerasrestart.experiments import data
 from kerasrestart.experiments.data import pipeline
 from kerasrestart.experiments.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
 from kerasrestart.experiments.run.build import build_model

@@ -49,7 +49,7 @@ def test_every_name_of_the_registry_builds_a_model():
 
 
 def test_name_is_the_function_though_its_module_was_imported_before():
-    code = "import kerasrestart.experiments.models.mininet; print(kerasrestart.experiments.models.mininet().name)"
+    code = "import kerasrestart; print(kerasrestart.models.mininet().name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "mininet"
 

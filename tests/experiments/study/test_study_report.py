@@ -225,7 +225,7 @@ def sessions(folder):
     listed = context.hparams_from_data_provider(request, "", limit=100)
     experiment = context.experiment_from_metadata(request, "", True, metadata, listed)
     asked = api_pb2.ListSessionGroupsRequest(
-        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_SUCCESS]
+        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_UNKNOWN]
     )
     for info in experiment.metric_infos:
         asked.col_params.add().metric.CopyFrom(info.name)
