@@ -28,7 +28,7 @@ def launch_run(
 
     Raises:
         ValueError, OSError, RunStoppedError: As `kerasrestart.experiments.run.train.run`; or the
-            data or the weights cannot be had.
+            data or the weights are not available.
         KeyboardInterrupt: Ctrl-C or SIGTERM before training.
     """
     with interruptible():

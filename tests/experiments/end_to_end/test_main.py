@@ -260,7 +260,7 @@ def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded
     weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
     done = command(*weights, cwd=tmp_path)
     assert done.returncode == 1
-    assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert "Received: 'nowhere.safetensors'" in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
 
