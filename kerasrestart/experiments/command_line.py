@@ -35,7 +35,7 @@ class Parsed:
     Attributes:
         values: All flags, by name.
         given: Those that were typed, or are in a flagfile.
-        arguments: The words that are no flags.
+        arguments: The words that are not flags.
     """
 
     values: Mapping[str, Any]

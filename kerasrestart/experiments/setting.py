@@ -110,24 +110,31 @@ class Setting:
         """
         if value is None and self.default is None:
             return
-        types = (int, float) if self.type is float else (self.type,)
-        if not isinstance(value, types) or (isinstance(value, bool) and self.type is not bool):
+        if not self._has_type(value) or (self.valid is not None and not self.valid(value)):
             raise self._error(value)
         if self.type in (int, float):
-            if not (
-                math.isfinite(value)
-                and (self.least is None or value >= self.least)
-                and (self.above is None or value > self.above)
-                and (self.most is None or value <= self.most)
-                and (self.below is None or value < self.below)
-            ):
+            if not self._in_range(value):
                 raise self._error(value)
-        elif self.choices:
+        elif self.type in (str, list):
             for item in [value] if self.type is str else value:
-                if item not in self.choices:
+                if self.choices and item not in self.choices:
                     raise self._error(item)
-        if self.valid is not None and not self.valid(value):
-            raise self._error(value)
+
+    def _has_type(self, value: Any) -> bool:
+        if self.type is str:  # a flagfile has one line for it
+            return isinstance(value, str) and len(f"{value}.".splitlines()) == 1
+        if self.type is float:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
+
+    def _in_range(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
 
     def _error(self, value: Any) -> SettingError:
         hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
@@ -142,7 +149,7 @@ class Setting:
             return self.expected
         if self.type not in (int, float):
             return {bool: "true or false", list: "a list separated by commas"}.get(
-                self.type, "a text"
+                self.type, "a text of one line"
             )
         limits = [
             f"above {self.above}" if self.above is not None else "",

@@ -9,7 +9,7 @@ from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
 TEXT = """
-Trains a network, restarts its useless filters on plateau, and reports each round.
+Trains a network, restarts its useless filters at plateaus, reports each round.
 
   python -m kerasrestart.main --model=mininet --init=uniform
   python -m kerasrestart.main --flagfile=flags/quickstart.flags
@@ -45,10 +45,19 @@ PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 def main(parsed: Parsed) -> None:
     """Makes the run that the flags describe."""
     set_up_tensorflow()
+    settings = read_settings(parsed)
     from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
 
-    settings = RunSettings(**{name: parsed.values[name] for name in SETTINGS})
     launch_run(settings, **{name: parsed.values[name] for name in PLACE})
+
+
+def read_settings(parsed: Parsed) -> RunSettings:
+    """The settings of a command line.
+
+    Raises:
+        SettingError: Two flags exclude each other.
+    """
+    return RunSettings(**{name: parsed.values[name] for name in SETTINGS})
 
 
 def entry_point() -> NoReturn:

@@ -7,9 +7,9 @@ from typing import Any
 
 from kerasrestart.experiments import data
 from kerasrestart.experiments.interruption import interruptible
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.records.run_folder import check_folder
 from kerasrestart.experiments.settings import RunSettings
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
 
 
 def launch_run(
@@ -28,7 +28,7 @@ def launch_run(
 
     Raises:
         ValueError, OSError, RunStoppedError: As `kerasrestart.experiments.run.train.run`; or the
-            data or the weights cannot be had.
+            data or the weights are not available.
         KeyboardInterrupt: Ctrl-C or SIGTERM before training.
     """
     with interruptible():

@@ -16,11 +16,11 @@ from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds
 from kerasrestart.experiments.study.plan import Job, make_plan
 
 TEXT = """
-Compares ways to restart, at equal budget and over several seeds, and writes the report.
+Compares ways to restart over several seeds and writes the report.
 
   python -m kerasrestart.study --flagfile=flags/small_data.flags
 
-All runs of a seed share one baseline, train equally long and make all of their restarts.
+All runs of a seed share a baseline, train equally long and make all restarts.
 """
 STUDY = {
     setting.name: setting
@@ -89,12 +89,8 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
-    values = parsed.values
-    if values["study_name"] is None:
-        raise PlanError("--study_name must be a plain name, such as table2. Received: none")
-    folder = pathlib.Path(values["logdir"]) / values["study_name"]
-    jobs = _plan(parsed, str(folder))
-    if values["dry_run"]:
+    folder, jobs = read_plan(parsed)
+    if parsed.values["dry_run"]:
         for job in jobs:
             print(job.command(str(folder)))
         return
@@ -103,23 +99,31 @@ def main(parsed: Parsed) -> None:
     launch_study(
         jobs,
         folder,
-        workers=0 if values["collect"] else values["workers"],
-        title=values["title"],
+        workers=0 if parsed.values["collect"] else parsed.values["workers"],
+        title=parsed.values["title"],
         command=_command(),
     )
 
 
-def _plan(parsed: Parsed, folder: str) -> list[Job]:
-    base = {name: value for name, value in parsed.given.items() if name in SETTINGS}
+def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
+    """The folder and the runs of a command line.
+
+    Raises:
+        PlanError: The flags describe no study.
+    """
     values = parsed.values
-    return make_plan(
-        base,
+    if values["study_name"] is None:
+        raise PlanError("--study_name must be a plain name, such as table2. Received: none")
+    folder = pathlib.Path(values["logdir"]) / values["study_name"]
+    jobs = make_plan(
+        {name: value for name, value in parsed.given.items() if name in SETTINGS},
         networks=values["network"],
         arms=[*values["arms"], *values["arm"]],
         seeds=parse_seeds(values["seeds"]),
         sweep=values["sweep"],
-        logdir=folder,
+        logdir=str(folder),
     )
+    return folder, jobs
 
 
 def _command() -> str:

@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Sequence
 
 from kerasrestart.experiments.interruption import RunStoppedError, interruptible
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.runner import run_jobs
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
 
 
 def launch_study(
@@ -26,7 +26,7 @@ def launch_study(
 
     Raises:
         ValueError, OSError: A folder holds a run with other settings, no run has finished, or
-            weights cannot be had.
+            weights are not available.
         RunStoppedError: Runs failed; the report of the others is written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs have ended.
     """
@@ -37,7 +37,7 @@ def launch_study(
             locate_alexnet_weights(weights)  # now, not when their first run starts
         print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
         with interruptible():
-            failed = run_jobs(jobs, folder, workers=workers, tell=_print)
+            failed = run_jobs(jobs, folder, workers=workers, show=_print)
     report = collect(jobs, folder, failed, title=title, command=command)
     print(f"Report: {report}", flush=True)
     if failed:

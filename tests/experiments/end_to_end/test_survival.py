@@ -24,7 +24,8 @@ from tests.soak.kill_resume import compare
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
 SMALL = (
     *("--dataset=shapes", "--train_examples=200", "--batch_size=50", "--augment"),
-    *("--trigger=epochs", "--round_epochs=2", "--max_restarts=1", "--optimizer=adam"),
+    *("--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=1", "--max_restarts=1"),
+    "--optimizer=adam",
 )
 
 
