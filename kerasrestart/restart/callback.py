@@ -418,7 +418,7 @@ class PartialRestart(keras.callbacks.Callback):
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=decision.round_over,
-            initializer=initializers.describe(self.rule.initializer),
+            initializer=initializers.describe(self.rule.initializer or "none"),
             learning_rate=self.state.learning_rate,
             layers=layer_restarts(
                 decision.chosen, self.scores, self.events[-1] if self.events else None
@@ -439,9 +439,12 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_restart_begin(event, self)
         chosen = {name: np.array(layer.filters) for name, layer in event.layers.items()}
-        self.rule.apply(
+        left_out = self.rule.apply(
             self.model, self.scorer.filter_layers, chosen, event.restart, pending.reader_input_means
         )
+        for name, why in left_out.items():
+            del event.layers[name]
+            self._say(event.epoch, f"'{name}' is not restarted: {why}")
         event.learning_rate = self.state.learning_rate  # lowered, if the run was rolled back
         self._set_learning_rate(self.state.learning_rate)
         self.state.trigger = TriggerState()

@@ -11,15 +11,16 @@ import numpy as np
 
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
-from kerasrestart.restart import initializers, surgery
+from kerasrestart.restart import drawing, initializers, surgery
 from kerasrestart.restart.arguments import check, checked_layers
 from kerasrestart.restart.combinations import check_combination
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.names import SLOTS
+from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.seeds import derive_seed
 from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.slots import build_optimizer, check_second_moment, check_slots
+from kerasrestart.restart.slots import build_optimizer, check_second_moment
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.scorer import Scorer
@@ -45,7 +46,9 @@ class RestartRule:
     seed: int
 
     def __post_init__(self):
-        keeps = initializers.get(self.initializer) is initializers.slots
+        keeps = self.initializer == SLOTS
+        if not self.keeps_weights:
+            initializers.get(self.initializer)
         check_combination(
             self.selection,
             initializer=SLOTS if keeps else self.initializer,
@@ -63,12 +66,12 @@ class RestartRule:
     @property
     def is_control(self) -> bool:
         """Whether nothing is reset."""
-        return initializers.get(self.initializer) is None
+        return self.initializer in (None, "none")
 
     @property
     def keeps_weights(self) -> bool:
         """Whether no weight is drawn anew, so that the same filters may well be selected again."""
-        return self.is_control or initializers.get(self.initializer) is initializers.slots
+        return self.is_control or self.initializer == SLOTS
 
     def scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
         """Makes the scorer of a model, once it is clear that the model can be restarted so.
@@ -109,9 +112,9 @@ class RestartRule:
         if scorer.criterion.needs_gradient:
             check_reductions(model)
         build_optimizer(model)  # else unknown slots would come to light at the first restart
-        check_slots(model.optimizer)
-        if not self.is_control:
-            surgery.check_draws(scorer.layers.values(), self.initializer, outgoing=self.outgoing)
+        check_optimizers(model)
+        if not self.keeps_weights:
+            drawing.check_draws(scorer.layers.values(), self.initializer, outgoing=self.outgoing)
         if self.outgoing == "zero":
             surgery.check_adafactor(model.optimizer, self.second_moment)
         if self.compensate_bias:
@@ -169,7 +172,7 @@ class RestartRule:
         chosen: Mapping[str, np.ndarray],
         number: int,
         reader_input_means: Mapping[str, np.ndarray],
-    ) -> None:
+    ) -> dict[str, str]:
         """Restarts filters in place.
 
         Args:
@@ -178,18 +181,35 @@ class RestartRule:
             chosen: By layer name, the filters.
             number: Which restart of the run it is: each draws other weights.
             reader_input_means: What layers read on average; not looked at without `compensate_bias`.
+
+        Returns:
+            By layer, why it is left out: it may have been frozen since training began.
         """
+        if self.is_control:
+            return {}
+        left_out = surgery.obstacles(model, filter_layers, chosen, outgoing=self.outgoing)
+        chosen = {key: filters for key, filters in chosen.items() if key not in left_out}
+        if self.initializer == SLOTS:
+            surgery.reset_optimizer_state(
+                model,
+                chosen,
+                second_moment=self.second_moment,
+                norms=self.reset_norm,
+                found=filter_layers,
+            )
+            return left_out
         surgery.restart_filters(
             model,
             chosen,
             initializer=self.initializer,
             outgoing=self.outgoing,
             second_moment=self.second_moment,
-            reset_norm=self.reset_norm,
+            norms=self.reset_norm,
             reader_input_means=reader_input_means if self.compensate_bias else None,
             seed=derive_seed(self.seed, number),
             found=filter_layers,
         )
+        return left_out
 
 
 def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
