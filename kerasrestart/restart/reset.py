@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any
 
 from kerasrestart.restart.arguments import check, check_choice, check_whole
-from kerasrestart.restart.initializer_names import INITIALIZERS
+from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
-CONTROLS = ("none", "slots")
 
 
 @dataclasses.dataclass(frozen=True)
