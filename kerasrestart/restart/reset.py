@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from kerasrestart.restart.arguments import check, check_choice, check_whole
-from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
+from kerasrestart.restart.initializer_names import INITIALIZERS
 
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
@@ -67,17 +67,7 @@ class Reset:
             )
 
     def _check_initializer(self) -> None:
-        if not isinstance(self.initializer, str | None):
-            known = False
-        elif self.initializer in (None, *CONTROLS):
-            raise ValueError(
-                "initializer must draw weights; 'none' and 'slots' are controls. Received: "
-                f"initializer={self.initializer!r}; expected PartialRestart(control="
-                f"{self.initializer or 'none'!r})."
-            )
-        else:
-            known = self.initializer in INITIALIZERS
-        if not known:
+        if not (isinstance(self.initializer, str) and self.initializer in INITIALIZERS):
             # Only here, so that a name of the list is checked without importing TensorFlow.
             from kerasrestart.restart import initializers
 
