@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from kerasrestart.experiments.startup import open_closed_streams
+
 
 def set_up_tensorflow() -> None:
     """Sets what TensorFlow reads off the environment when it is imported, where nobody has.
@@ -34,6 +36,7 @@ def start(
         main: The program's main function; its module has the text and the flags.
         parse: What parses the command line. Defaults to `parse_or_exit`.
     """
+    open_closed_streams()
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
     for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

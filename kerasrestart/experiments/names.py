@@ -8,5 +8,5 @@ ALEXNET_LEAST_SIDE = 63  # pixels: below that its last pooling has no position
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 ON_NAN = ("stop", "rollback")
 TASKS = ("none", "random_labels", "shuffled_classes")
-STRATEGIES = ("none", "mirrored", "multiworker")
+STRATEGIES = ("none", "mirrored")
 TRIGGERS = ("plateau", "epochs")

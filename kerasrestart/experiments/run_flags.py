@@ -248,8 +248,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "strategy",
         "none",
         names.STRATEGIES,
-        "Devices: none: one; mirrored: all GPUs of this machine; multiworker: those of several "
-        "machines, named by TF_CONFIG. Each batch is split over them.",
+        "Devices: none: one; mirrored: all GPUs of this machine, each batch is split over them.",
         **into,
     )
     flags.DEFINE_string(

@@ -13,6 +13,7 @@ from kerasrestart.experiments import data, run_flags, settings
 from kerasrestart.experiments.command_line import fail, set_up_tensorflow, start
 from kerasrestart.experiments.interruption import RunStoppedError, exit_status, interruptible
 from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.startup import choose_backend
 from kerasrestart.experiments.weights.locate import locate_alexnet_weights
 
 run_flags.define_flags()
@@ -40,16 +41,12 @@ def main(argv: list[str]) -> None:
 
 
 def _run(chosen: settings.RunSettings) -> None:
+    choose_backend()
     place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
     named = place["run_name"] and pathlib.Path(place["logdir"]) / place["run_name"]
     check_folder(named, resume=place["resume"], baseline=chosen.baseline)  # before any work
     if chosen.weights is not None:
         locate_alexnet_weights(chosen.weights)
-    strategy = None
-    if chosen.strategy == "multiworker":
-        from kerasrestart.experiments.run.strategies import make_strategy
-
-        strategy = make_strategy(chosen.strategy)  # before TensorFlow decodes any image
     images = data.load(
         chosen.dataset,
         chosen.data_dir,
@@ -61,7 +58,7 @@ def _run(chosen: settings.RunSettings) -> None:
     # TensorFlow comes with this import: only now, when flags and data are known to be right.
     from kerasrestart.experiments.run.train import run
 
-    run(chosen, images, strategy=strategy, **place)
+    run(chosen, images, **place)
 
 
 def entry_point() -> None:
