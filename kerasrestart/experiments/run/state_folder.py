@@ -69,7 +69,9 @@ class StateFolder:
         Raises:
             OSError, tf.errors.OpError: The files cannot be written; the states that exist stay.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            self.path.mkdir(parents=True)
+            sync_folder(self.path.parent)
         temporary, target = self.path / ".tmp", self.path / f"{self._last_number() + 1:06d}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
