@@ -14,8 +14,10 @@ import pytest
 from kerasrestart.experiments.study import runner
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
+from tests.experiments.records.sample_record import sample_record
 
 BASE = ("--dataset=shapes", "--round_epochs=2", "--max_restarts=2", "--learning_rate_drops=0")
+RECORD = json.dumps(sample_record())
 
 # Writes its name to a list, and what a run writes; or fails as it is told to.
 RUN = """
@@ -32,7 +34,7 @@ if how:
     sys.exit(how)
 (logdir / name).mkdir(exist_ok=True)
 data = {"note": json.loads((logdir / "how.json").read_text()).get("note", "")}
-record = {"settings": settings, "finished": "max_restarts=2 reached", "data": data}
+record = json.loads(sys.argv[4]) | {"settings": settings, "data": data}
 (logdir / name / "run.json").write_text(json.dumps(record))
 with (logdir / "begun").open("a") as file:
     file.write("end of " + name + "\\n")
@@ -40,7 +42,7 @@ with (logdir / "begun").open("a") as file:
 
 
 def fake_arguments(job, logdir):
-    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict())]
+    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict()), RECORD]
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +144,7 @@ def test_a_folder_with_other_settings_is_refused_before_any_run(folder):
     jobs = jobs_of()
     settings = {**jobs[-1].settings.to_dict(), "learning_rate": 0.5}
     (folder / jobs[-1].name).mkdir()
-    (folder / jobs[-1].name / "run.json").write_text(
-        json.dumps({"settings": settings, "finished": "epochs used up"})
-    )
+    (folder / jobs[-1].name / "run.json").write_text(json.dumps(sample_record(settings=settings)))
     with pytest.raises(PlanError, match=r"--learning_rate was 0\.5, is 0\.01"):
         run_jobs(jobs, folder, workers=1, tell=lambda line: None)
     assert begun(folder) == []
@@ -156,9 +156,9 @@ def test_a_baseline_in_another_place_is_the_same_run(folder):
     settings = {**job.settings.to_dict(), "baseline": "elsewhere/mininet-baseline-s0"}
     (folder / job.name).mkdir()
     record = folder / job.name / "run.json"
-    record.write_text(json.dumps({"settings": settings, "finished": None}))
+    record.write_text(json.dumps(sample_record(settings=settings, finished=None)))
     assert not is_done(job, folder)  # it has not ended
-    record.write_text(json.dumps({"settings": settings, "finished": "epochs used up"}))
+    record.write_text(json.dumps(sample_record(settings=settings)))
     assert is_done(job, folder)
 
 
