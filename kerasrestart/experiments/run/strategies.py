@@ -27,9 +27,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: int) -> None:
-    """Checks that each replica has an example of each batch.
+    """Checks that the batches of an epoch can be split over the replicas.
 
-    Without one a batch norm would return NaN, and TensorFlow's convolutions fail on CPUs.
+    Keras averages the replicas' parts of the first batch, and fails where their sizes differ. Of a
+    later batch each replica needs one example: a batch norm would return NaN for none, and
+    TensorFlow's convolutions fail on CPUs.
 
     Args:
         strategy: The strategy.
@@ -37,9 +39,15 @@ def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: i
         batch_size: Examples of a batch; the last one may have fewer.
 
     Raises:
-        ValueError: The last batch has fewer examples than there are replicas.
+        ValueError: The first batch cannot be split evenly, or the last has too few examples.
     """
     replicas, last = strategy.num_replicas_in_sync, examples % batch_size or batch_size
+    if min(examples, batch_size) % replicas:
+        raise ValueError(
+            f"A batch is split over {replicas} replicas: expected a multiple of {replicas} as "
+            f"--batch_size, and at least as many images. Received: batches of {batch_size}, "
+            f"{examples} images"
+        )
     if last < replicas:
         raise ValueError(
             f"Each of {replicas} replicas needs an example of each batch, but of {examples} in "

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data.class_order import ClassOrderCallback
@@ -66,13 +67,10 @@ def run(
     """
     keras.utils.set_random_seed(settings.seed)
     strategy = strategies.make_strategy(settings.strategy)
-    eval_batch_size = _eval_batch_size(settings)
-    for split, batch_size in (
-        (images.train, settings.batch_size),
-        (images.validation, eval_batch_size),
-        (images.test, eval_batch_size),
-    ):
-        strategies.check_batches(strategy, len(split), batch_size)
+    strategies.check_batches(strategy, len(images.train), settings.batch_size)
+    for split in (images.validation, images.test):
+        size = _eval_batch_size(settings, split, strategy)
+        strategies.check_batches(strategy, len(split), size)
     with run_environment("mixed_float16" if settings.mixed_precision else "float32"):
         with explain_startup_failure():
             with strategy.scope():
@@ -116,23 +114,22 @@ def _train(
         if begin.epoch:
             clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
     preprocessing = _preprocessing(settings, images, weights)
-    eval_batch_size = _eval_batch_size(settings)
 
-    def evaluation(split: data.Split) -> Any:
+    def evaluation(split: data.Split) -> tuple[Any, int | None]:
         if regime is not None and not regime.generalizes:
-            return None
+            return None, None
+        batch_size = _eval_batch_size(settings, split, strategy)
         batches = data.evaluation_batches(
             split,
-            eval_batch_size,
+            batch_size,
             class_order=None if clock is None else clock.class_order,
             **preprocessing,
         )
-        return strategies.evaluation_input(batches, strategy)
+        batches = strategies.evaluation_input(batches, strategy)
+        return batches, data.steps_per_epoch(split, batch_size)
 
-    validation = evaluation(images.validation)
-    evaluator = RoundEvaluator(
-        evaluation(images.test), data.steps_per_epoch(images.test, eval_batch_size)
-    )
+    validation, validation_steps = evaluation(images.validation)
+    evaluator = RoundEvaluator(*evaluation(images.test))
     if begin.state is not None:
         restore_run(begin.state, model, restart, evaluator)
     checkpoint = RunCheckpoint(
@@ -172,9 +169,7 @@ def _train(
             split_batches(batches, strategy),
             steps_per_epoch=data.steps_per_epoch(images.train, settings.batch_size),
             validation_data=validation,
-            validation_steps=None
-            if validation is None
-            else data.steps_per_epoch(images.validation, eval_batch_size),
+            validation_steps=validation_steps,
             initial_epoch=settings.epochs if begin.done else first_epoch,
             epochs=settings.epochs,
             verbose="auto" if sys.stdout.isatty() else 2,
@@ -218,9 +213,13 @@ def _preprocessing(
     return {"mean": mean, "deviation": deviation, "image_size": settings.image_size}
 
 
-def _eval_batch_size(settings: RunSettings) -> int:
+def _eval_batch_size(
+    settings: RunSettings, split: data.Split, strategy: tf.distribute.Strategy
+) -> int:
     # Several batches are held at once: only images of their stored size are small enough for 500.
-    return settings.batch_size if settings.image_size else max(settings.batch_size, 500)
+    size = settings.batch_size if settings.image_size else max(settings.batch_size, 500)
+    replicas = strategy.num_replicas_in_sync
+    return max(min(size, len(split)) // replicas, 1) * replicas
 
 
 def describe(images: data.ImageData) -> str:

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from kerasrestart import data, names
+from kerasrestart.experiments import data, names
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run_flags import parse_settings
 
