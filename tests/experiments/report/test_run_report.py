@@ -136,7 +136,11 @@ def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
     assert "kerasrestart.main" not in text
 
 
-HOSTILE = "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+HOSTILE = (
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+)
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+)
 
 
 def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
