@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.restart.names import PAPER_INITIALIZERS, SLOTS, SURVIVOR_INITIALIZERS
+from kerasrestart.restart.initializer_names import PAPER_INITIALIZERS, SURVIVOR_INITIALIZERS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -45,7 +45,7 @@ from kerasrestart.restart.survivor_rules import (
 )
 
 Rule = Callable[[tf.Tensor, int, int, np.ndarray], tf.Tensor]
-NAMES = (*PAPER_INITIALIZERS, SLOTS, *SURVIVOR_INITIALIZERS)
+NAMES = (*PAPER_INITIALIZERS, *SURVIVOR_INITIALIZERS)
 
 
 def he(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
@@ -243,3 +243,16 @@ def _can_be_called(function: Any, *arguments: Any, **named: Any) -> bool:
     except (TypeError, ValueError):  # not callable, of no known signature, or of another one
         return False
     return True
+
+
+def derive_seed(seed: int, place: int) -> int:
+    """A seed that is a function of `seed` and `place`, statistically independent of its siblings.
+
+    Args:
+        seed: 0 or more.
+        place: Which of the draws under this seed: 0 or more.
+
+    Returns:
+        From 0 to 2^31 - 1.
+    """
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0] >> 1)

@@ -15,10 +15,10 @@ from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_f
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
-from kerasrestart.restart.combinations import check_outgoing, check_slots_alone
 from kerasrestart.restart.compensation import compensations
+from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
-from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.reset import check_outgoing
 
 FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 
@@ -86,8 +86,11 @@ def restart_filters(
         slots.check_slots(optimizer)
     if rule is None:
         return
-    if rule is initializers.slots:
-        check_slots_alone(outgoing)
+    if rule is initializers.slots and outgoing != "keep":
+        raise ValueError(
+            "initializer='slots' changes no weight: expected outgoing='keep'. "
+            f"Received: outgoing={outgoing!r}"
+        )
     # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
     replacements, shifts = [], []
     channels = ChannelMap(found.graph)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from kerasrestart.experiments import names
 from kerasrestart.restart import initializers
+from kerasrestart.restart.initializer_names import INITIALIZERS
 
 
 def kernel_of(shape, seed=0):
@@ -191,10 +191,10 @@ def test_function_of_another_signature_is_refused(function):
 
 
 def test_flags_take_the_names_of_all_rules():
-    for name in names.INITIALIZERS:
+    for name in INITIALIZERS:
         assert name == "none" or callable(initializers.get(name))
     assert set(initializers.NAMED) == set(initializers.NAMES) - {"none"}
-    assert set(initializers.NAMES) <= set(names.INITIALIZERS)
+    assert set(initializers.NAMES) <= set(INITIALIZERS)
 
 
 @pytest.mark.parametrize(

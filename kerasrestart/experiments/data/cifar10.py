@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
-from kerasrestart.experiments.web import open_url
+from kerasrestart.experiments.data.web import open_url
 
 CLASSES = (
     "airplane",

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split, stratified
 from kerasrestart.experiments.data.errors import DataError, check_integer, check_seed
-from kerasrestart.experiments.names import TASKS
+from kerasrestart.experiments.settings import TASKS
 
 
 def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Split:

@@ -12,7 +12,7 @@ from kerasrestart.experiments.data.errors import (
     check_seed,
 )
 from kerasrestart.experiments.data.regimes import with_label_noise
-from kerasrestart.experiments.names import DATASETS
+from kerasrestart.experiments.settings import DATASETS
 
 
 def load(

@@ -14,7 +14,7 @@ import pytest
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
 
-BASE = ("--dataset=shapes", "--round_epochs=2", "--max_restarts=2", "--learning_rate_drops=0")
+BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 2}
 
 # Appends its name to the file `begun` and writes a record, or fails as `how.json` says.
 RUN = """
