@@ -24,7 +24,7 @@ BATCH = 128
 def main(argv):
     del argv
     images = data.load("shapes")
-    scale = {"mean": images.mean, "deviation": images.deviation}
+    scale = {"mean": images.mean, "std": images.std}
     plain, augmented = (
         iter(data.train_batches(images.train, BATCH, seed=0, augment=augment, **scale))
         for augment in (False, True)

@@ -7,8 +7,8 @@ import os
 import keras
 from keras import layers
 
+from kerasrestart.experiments.combinations import ALEXNET_MIN_SIDE
 from kerasrestart.experiments.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
-from kerasrestart.experiments.names import ALEXNET_LEAST_SIDE
 
 
 def alexnet(
@@ -43,7 +43,7 @@ def alexnet(
         weights: A file of weights under torchvision's names, `.safetensors` or `.pth`, the whole
             network or the convolutions alone; or `"imagenet"`: torchvision's own file, downloaded
             once. See `load_alexnet_weights`. Images must then be RGB in 0..1, minus `IMAGENET_MEAN`
-            and divided by `IMAGENET_DEVIATION`. Defaults to None: random weights.
+            and divided by `IMAGENET_STD`. Defaults to None: random weights.
         units: Units of the two hidden dense layers. Defaults to 4096.
         dropout: Dropout rate before each of them. Defaults to 0.5.
         name: Name of the model. Defaults to `"alexnet"`.
@@ -56,9 +56,9 @@ def alexnet(
             map to 6x6; or a file of weights cannot be used.
         OSError: The file cannot be read or downloaded.
     """
-    if min(input_shape[:2]) < ALEXNET_LEAST_SIDE:
+    if min(input_shape[:2]) < ALEXNET_MIN_SIDE:
         raise ValueError(
-            f"AlexNet needs images of at least {ALEXNET_LEAST_SIDE} x {ALEXNET_LEAST_SIDE} pixels. "
+            f"AlexNet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} pixels. "
             f"Received: {input_shape[0]} x {input_shape[1]}"
         )
 

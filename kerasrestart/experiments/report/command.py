@@ -1,41 +1,34 @@
-"""Writes the report of a run, or of all runs in a folder, as one HTML file.
-
-python -m kerasrestart.report tf_logs/RUN
-python -m kerasrestart.report tf_logs
-"""
+"""The command line that writes the report of a run, or of all runs in a folder."""
 
 from __future__ import annotations
 
 import pathlib
+from typing import NoReturn
 
-from absl import flags
+from kerasrestart.experiments.command_line import Parsed, Program, fail
 
-from kerasrestart.experiments.command_line import fail, start
+TEXT = """
+Writes the report of a run, or compares all runs in a folder, as one HTML file.
+
+  python -m kerasrestart.report tf_logs/RUN
+  python -m kerasrestart.report tf_logs
+"""
+PROGRAM = Program("kerasrestart.report", TEXT, {}, arguments="FOLDER [FOLDER ...]")
 
 
-def main(argv: list[str]) -> None:
+def main(parsed: Parsed) -> None:
     """Writes the report of each given folder."""
-    if not argv[1:]:
+    if not parsed.arguments:
         fail(
-            "expected the folder of a run or of runs, such as tf_logs/RUN. Received: no argument",
+            "Expected the folder of a run or of runs, such as tf_logs/RUN. Received: nothing",
             status=2,
         )
     from kerasrestart.experiments.report.log_report import write_report
 
-    for name in argv[1:]:
-        try:
-            print(f"Report: {write_report(pathlib.Path(name))}", flush=True)
-        except (ValueError, OSError) as error:
-            fail(str(error))
+    for name in parsed.arguments:
+        print(f"Report: {write_report(pathlib.Path(name))}", flush=True)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        fail(str(error), status=2)
-
-
-def entry_point() -> None:
-    """Entry point of the console script."""
-    start(main, _parse)
+def entry_point() -> NoReturn:
+    """Starts the command; the console script calls this."""
+    PROGRAM.start(main)

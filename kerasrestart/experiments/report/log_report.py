@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import RECORD
+from kerasrestart.experiments.records.run_record import RECORD
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.markdown import align, escape
 from kerasrestart.experiments.report.run_report import REPORT, load_record, write_run_report

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import RECORD, SCORES, read_history
-from kerasrestart.experiments.records.score_log import read_scores
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.run_record import RECORD, read_record
+from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.markdown import align, code, escape, one_line, plain_table
@@ -134,18 +134,10 @@ def load_record(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: The folder holds no record of a run, or a damaged one.
     """
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        missing = {"settings", "versions", "data", "events", "table", "finished"} - record.keys()
-    except FileNotFoundError as error:
+    record = read_record(folder, ended=False)
+    if record is None:
         raise ValueError(
             f"The folder of a run needs a {RECORD}, which is written when the first round ends. "
             f"Received: {str(folder)!r}"
-        ) from error
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{folder / RECORD} is not a valid run record: {one_line(error)}"
-        ) from error
-    if missing:
-        raise ValueError(f"{folder / RECORD} is not a valid run record: it lacks {sorted(missing)}")
+        )
     return record

@@ -309,7 +309,7 @@ def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes
 def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
     tmp_path, no_figures, capsys
 ):
-    jobs = make_plan((), networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
+    jobs = make_plan({}, networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
     for job in jobs:
         if job.cell and job.cell.seed == 0:
             one = result(job.cell.arm, 0, (0.1, 0.2))
@@ -334,7 +334,7 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
     ]
     assert (float(rows[1]["outcome"]), rows[1]["epochs"], rows[1]["seconds"]) == (0.2, "4", "1.0")
     other = make_plan(
-        ["--batch_size=64"], networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
+        {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )
     with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
         collecting.collect(other, tmp_path, {}, title=None, command="")
