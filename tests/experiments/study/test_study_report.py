@@ -312,7 +312,7 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
     jobs = make_plan({}, networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
     for job in jobs:
         if job.cell and job.cell.seed == 0:
-            one = result(job.cell.arm, 0, (0.1, 0.2))
+            one = result(job.cell.arm, 0, (0.1, 0.2), monitor=job.settings.monitor)
             one.record["settings"].update(job.settings.to_dict())
             _write_run(tmp_path / job.name, one)
     failed = {"mininet-he-s1": "out of memory"}
