@@ -29,7 +29,7 @@ from kerasrestart.restart.selection import Selection
 from kerasrestart.restart.trigger import TriggerState, higher_is_better
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
+from kerasrestart.scoring.train_function import Scoring, attach, detach, trains_as_keras
 
 
 class PartialRestart(keras.callbacks.Callback):
@@ -235,7 +235,7 @@ class PartialRestart(keras.callbacks.Callback):
         self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
         self._reader_input_means: dict[str, np.ndarray] = {}
-        self._scoring: ScoringFunction | None = None
+        self._scoring: Scoring | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
 
