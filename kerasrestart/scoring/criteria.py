@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.scoring.feature_maps import over_positions, product_sums
+from kerasrestart.scoring.feature_maps import over_positions
 
 REVERSED = "reversed_"
 
@@ -113,7 +113,8 @@ def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf
     Returns:
         float32 `[batch, filters]`, in units of the loss.
     """
-    return tf.abs(product_sums(feature_map, gradient, channel_axis))
+    product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
+    return tf.abs(over_positions(product, channel_axis))
 
 
 def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:

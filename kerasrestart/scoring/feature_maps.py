@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import tensorflow as tf
-
-SUMS = ("Add", "AddV2", "AddN")
 
 
 def positions_of(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
@@ -28,45 +24,26 @@ def over_positions(values: tf.Tensor, channel_axis: int) -> tf.Tensor:
     return tf.reduce_sum(values, axis=position_axes(values.shape.rank, channel_axis))
 
 
-def product_sums(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
-    """Sums of z * dC/dz over positions, without a second reader of a z that is a sum.
+def unshared(tensor: tf.Tensor) -> tf.Tensor:
+    """The values of a tensor, without a second reader of one that is a sum.
 
     TensorFlow's graph optimizer merges the nodes of a sum of sums, such as the shift of a batch
     norm and the addition of a shortcut behind it, where each partial sum has one reader. With a
-    second reader the sum is associated otherwise, and weights come out different in their last
-    bits. So the terms of such a z are multiplied by the gradient one by one.
-
-    Args:
-        feature_map: z, float `[batch, ..., channels]`, or channels first.
-        gradient: Its gradient, same shape and dtype.
-        channel_axis: The axis of the channels.
-
-    Returns:
-        float32 `[batch, channels]`.
+    second reader it associates the sum otherwise, and weights come out different in their last
+    bits. So the sum is computed once more, by an operation that is not merged with the first.
     """
-    gradient = tf.cast(gradient, tf.float32)
-    channels = feature_map.shape[channel_axis]
-    parts, over_gradient = [], None
-    for term in _terms(feature_map):
-        whole = term is feature_map
-        term = tf.cast(term, tf.float32)
-        if not whole and term.shape.num_elements() == channels:
-            # One number for each channel.
-            if over_gradient is None:
-                over_gradient = over_positions(gradient, channel_axis)
-            parts.append(tf.reshape(term, [channels]) * over_gradient)
-        else:
-            parts.append(over_positions(term * gradient, channel_axis))
-    return parts[0] if len(parts) == 1 else tf.add_n(parts)
-
-
-def _terms(tensor: tf.Tensor) -> Iterator[tf.Tensor]:
-    """The terms of a sum in a graph; the tensor itself where it is none."""
     source = tensor
     while tf.is_symbolic_tensor(source) and source.op.type == "Identity":
         source = source.op.inputs[0]  # such as another probe
-    if tf.is_symbolic_tensor(source) and source.op.type in SUMS:
-        for term in source.op.inputs:
-            yield from _terms(term)
-    else:
-        yield tensor
+    if not tf.is_symbolic_tensor(source) or source.op.type not in ("Add", "AddV2"):
+        return tensor
+    terms = sorted(source.op.inputs, key=lambda term: -term.shape.rank)
+    if terms[0].shape.rank != source.shape.rank:
+        return tensor
+    channels = terms[1].shape.num_elements()
+    if terms[1].shape.is_compatible_with(terms[0].shape) and terms[1].shape.rank:
+        return tf.add_n(terms)
+    last_axes = (terms[1].shape[-1:].as_list(), source.shape[-1:].as_list())
+    if last_axes[0] == last_axes[1] == [channels]:
+        return tf.nn.bias_add(terms[0], tf.reshape(terms[1], [channels]))
+    return tensor

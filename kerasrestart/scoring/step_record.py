@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
-from kerasrestart.scoring.feature_maps import positions_of
+from kerasrestart.scoring.feature_maps import positions_of, unshared
 from kerasrestart.scoring.hooks import Hook, hooked
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
@@ -121,7 +121,8 @@ class StepRecord:
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        of_examples = self._criterion.saliency(feature_map, gradient, reading.channel_axis)
+        axis = reading.channel_axis
+        of_examples = self._criterion.saliency(unshared(feature_map), gradient, axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.
             rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
