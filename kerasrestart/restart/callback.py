@@ -232,6 +232,8 @@ class PartialRestart(keras.callbacks.Callback):
             for observer in self.observers:
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
+            if self._fit.was_compiled_again():
+                self.state.learning_rate = self._fit.learning_rate
             if self.state.lowers_rate:
                 self._lower_learning_rate(epoch)
             if self.state.pending is not None:
@@ -287,6 +289,11 @@ class PartialRestart(keras.callbacks.Callback):
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
         if read is not None:  # else, as after an epoch without a batch, the last scores stay
+            if not self.scores:
+                self._messages += [
+                    f"Layer '{name}' is not scored: {why}."
+                    for name, why in self._fit.scorer.left_out.items()
+                ]
             self.scores, self._reader_input_means = read
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
