@@ -102,8 +102,7 @@ class PartialRestart(keras.callbacks.Callback):
             replaces it; at the start of `fit`: the model has no filters, `select` cannot select
             from it, or the optimizer's slots are not known; at the end of the first epoch:
             `monitor` is not in the logs.
-        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph, or
-            a `train_step` of its own.
+        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph.
     """
 
     @explain_parts
