@@ -12,7 +12,7 @@ from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.restart import initializers
-from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.writing import Replacement, constrained
 
 

@@ -49,6 +49,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
+from kerasrestart.restart.reset import CONTROLS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -56,7 +57,6 @@ from kerasrestart.restart.survivor_rules import (
 )
 
 Rule = Callable[[tf.Tensor, int, int, np.ndarray], tf.Tensor]
-CONTROLS = ("none", "slots")  # not initializers: what `PartialRestart(control=...)` takes
 
 
 def he(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
@@ -256,3 +256,16 @@ def _can_be_called(function: Any, *arguments: Any, **named: Any) -> bool:
     except (TypeError, ValueError):  # not callable, no known signature, or another one
         return False
     return True
+
+
+def derive_seed(seed: int, place: int) -> int:
+    """Returns a seed that depends on `seed` and `place`, independent of those of other places.
+
+    Args:
+        seed: 0 or more.
+        place: The number of the draw under this seed: 0 or more.
+
+    Returns:
+        From 0 to 2^31 - 1.
+    """
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0] >> 1)

@@ -12,7 +12,7 @@ from keras import layers
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers
-from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.initializers import derive_seed
 
 # The variables of a norm with one number per channel: which of its initializers each starts from,
 # and whether from the square root of what that draws.

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.restart.names import SECOND_MOMENTS
+from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
 class Rule(NamedTuple):

@@ -15,14 +15,14 @@ from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
-from kerasrestart.restart.combinations import check_outgoing
 from kerasrestart.restart.compensation import compensations
 from kerasrestart.restart.drawing import check_alive, chosen_mask, draw, filter_mask, layer_seeds
+from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.remarks import remarks
-from kerasrestart.restart.seeds import derive_seed
+from kerasrestart.restart.reset import check_outgoing
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.restart.names import REVERSED
+from kerasrestart.scoring.scoring import REVERSED
 
 Saliency = Callable[..., Any]
 

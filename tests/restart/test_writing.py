@@ -143,10 +143,10 @@ def test_a_layer_frozen_during_fit_is_not_restarted(capsys):
     model.compile(keras.optimizers.SGD(0.0), "mse")
     before = {v.path.split("/", 1)[1]: v.numpy() for v in model.weights}
     restart = kr.PartialRestart(
-        fraction=0.3, round_epochs=1, max_restarts=1, monitor="loss", verbose=1
+        fraction=0.3, when=kr.EveryEpochs(1, monitor="loss"), max_restarts=1
     )
     x, y = np.ones((4, 6, 6, 2), "float32"), np.ones((4, 2), "float32")
-    model.fit(x, y, epochs=2, verbose=0, callbacks=[restart, Freeze()])
+    model.fit(x, y, epochs=2, verbose=2, callbacks=[restart, Freeze()])
     assert list(restart.events[0].layers) == ["reader"]
     assert "'it' is not restarted: its kernel is not trainable" in capsys.readouterr().out
     for variable in model.get_layer("it").weights:

@@ -1,4 +1,4 @@
-"""How all figures look, and how they become files."""
+"""The style of all figures, and their files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the control is black.
+# Okabe and Ito's colours, distinct for the colour-blind too; the control is black.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 CONTROL_COLOR, BASELINE_COLOR = "#000000", "#767676"
 STYLE = {
@@ -20,7 +20,7 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
-    "svg.hashsalt": "kerasrestart",  # else the names in the file are drawn by lot
+    "svg.hashsalt": "kerasrestart",  # random names in the file otherwise
     "svg.fonttype": "path",
 }
 _DPI = 150

@@ -11,9 +11,8 @@ import numpy as np
 
 from kerasrestart.experiments.data import ImageData
 from kerasrestart.experiments.records.run_folder import BASELINE, RunFolder, check_folder
-from kerasrestart.experiments.run.branching import AFTER_BASELINE
 from kerasrestart.experiments.run.state_file import StateError, read_last_good, read_state
-from kerasrestart.experiments.settings import IGNORED_ON_RESUME, RunSettings
+from kerasrestart.experiments.settings import AFTER_BASELINE, IGNORED_ON_RESUME, RunSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     anything.
 
     Args:
-        name: One of `kerasrestart.experiments.names.STRATEGIES`. `"none"` gives TensorFlow's default, of one
+        name: A value of `--strategy`. `"none"` gives TensorFlow's default, of one
             replica.
 
     Raises:

@@ -19,8 +19,8 @@ from kerasrestart.experiments.models.alexnet_weights import (
 )
 from kerasrestart.experiments.records.run_folder import RESUMED_FROM, RunFolder, read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
-from kerasrestart.experiments.records.table import to_markdown
-from kerasrestart.experiments.report.run_report import write_run_report
+from kerasrestart.experiments.report.run_report import REPORT, write_run_report
+from kerasrestart.experiments.report.run_table import print_run_table
 from kerasrestart.experiments.run import strategies
 from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
 from kerasrestart.experiments.run.divergence import DivergenceCheck
@@ -73,7 +73,7 @@ def run(
     if strategy is None:
         strategy = strategies.make_strategy(settings.strategy)
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16" if settings.mixed_precision else "float32")
+    keras.config.set_dtype_policy(settings.dtype_policy)
     try:
         many = _evaluation_batch(settings)
         sizes = (images.train, settings.batch_size), (images.validation, many), (images.test, many)
@@ -122,11 +122,13 @@ def _train(
     begin = starting_point(folder, settings, identity)
     if (record := read_record(folder.path)) is not None:
         print(f"This run has ended already: {folder.path}")
-        print(to_markdown(record["table"]), flush=True)
+        print_run_table(record)
+        if not (folder.path / REPORT).exists():  # it failed, or was removed
+            write_run_report(folder.path)
         return record
-    scale: dict[str, Any] = {"mean": images.mean, "deviation": images.deviation}
+    scale: dict[str, Any] = {"mean": images.mean, "std": images.std}
     if weights:
-        scale = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION}
+        scale = {"mean": IMAGENET_MEAN, "std": IMAGENET_DEVIATION}
     scale["image_size"] = settings.image_size
     batch_size, many = settings.batch_size, _evaluation_batch(settings)
     regime, clock = regime_of(settings, images), None
@@ -215,10 +217,12 @@ def _train(
         record = recorder.write(restart, ended=True)
         report = write_run_report(folder.path)
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
-    print(to_markdown(record["table"]))
+    print_run_table(record)
     if strategies.is_chief(strategy):
         logdir = folder.path.parent
-        print(f"Report: {report}; records: tensorboard --logdir={logdir}", flush=True)
+        print(f"Report: {report}; charts: tensorboard --logdir={logdir}, then", flush=True)
+        # Smoothing would distort the few points of restarts.
+        print("http://localhost:6006/#custom_scalars&_smoothingWeight=0", flush=True)
     return record
 
 

@@ -122,7 +122,7 @@ class Group:
     @property
     def chooses(self) -> bool:
         """Whether the outcome is that of epochs which the monitored metric has chosen."""
-        return any(result.chooses for result in self.results)
+        return any(result.is_model_selected for result in self.results)
 
     @property
     def budgets(self) -> dict[tuple[int, int], list[str]]:

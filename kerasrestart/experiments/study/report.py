@@ -9,13 +9,13 @@ from typing import Any
 
 from kerasrestart.experiments.report import html_page
 from kerasrestart.experiments.report.drawing import to_bytes
+from kerasrestart.experiments.report.markdown import code, escape, one_line, plain_table
 from kerasrestart.experiments.study import figures, tables
 from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.results import CellResult
 from kerasrestart.experiments.study.statistics import CONFIDENCE
 from kerasrestart.restart.files import write_text
-from kerasrestart.restart.markdown import code, one_line, plain_table
 
 _CAPTIONS = {
     "baselines": "accuracy by epoch of the baselines.",

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from kerasrestart.experiments.records.table import align
+from kerasrestart.experiments.report.markdown import align
 from kerasrestart.experiments.study.comparison import Arm, Group, p_text
 from kerasrestart.experiments.study.plan import BASELINE, CONTROL
 from kerasrestart.experiments.study.statistics import Summary, summarize

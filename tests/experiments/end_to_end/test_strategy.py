@@ -14,7 +14,7 @@ import pytest
 from kerasrestart.experiments import data
 from kerasrestart.experiments.run import strategies
 from kerasrestart.experiments.run.train import run
-from kerasrestart.experiments.run_flags import parse_settings
+from kerasrestart.experiments.settings import parse_settings
 
 ROOT = pathlib.Path(__file__).parents[3]
 # 37 images of 53 are left for the last batch: an odd number.

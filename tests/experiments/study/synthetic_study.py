@@ -1,4 +1,4 @@
-"""Results of studies that were never run, with numbers of one's choice."""
+"""Results of studies made from given numbers, without running anything."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ VERSIONS = {"kerasrestart": "0.1.0", "python": "3.11.7"}
 
 
 def result(arm, seed, test, validation=None, *, model="mininet", variation="", epochs=2, **more):
-    """A run with these accuracies by round; `more` are settings, `last` and `train` accuracies."""
+    """A result with these accuracies per round; `more` has settings, `last` and `train`."""
     validation = test if validation is None else validation
     last, train = more.pop("last", test), more.pop("train", test)
     data = {**DATA, **more.pop("data", {})}
@@ -65,7 +65,7 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
 
 
 def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), seed=0):
-    """Curves such as training gives: a rise, a dip at each restart, a baseline in common."""
+    """Plausible curves: a shared baseline, a rise, and a drop at each restart."""
     rng = np.random.default_rng(seed)
     results = []
     for m, model in enumerate(models):
@@ -79,11 +79,11 @@ def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), see
                     curve = list(baseline)
                     for n in range(1, rounds):
                         top = start + gain * n / 2 + 0.004 * n
-                        dip = 0.03 + 0.04 * (a % 3)
+                        drop = 0.03 + 0.04 * (a % 3)
                         noise = rng.normal(0, 0.004, epochs)
-                        curve += list(top - dip * np.exp(-time / 2) + noise)
+                        curve += list(top - drop * np.exp(-time / 2) + noise)
                     best = [max(curve[n * epochs : (n + 1) * epochs]) for n in range(rounds)]
-                    noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # none on what is in common
+                    noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # the baseline is shared
                     test = [b - 0.004 + e for b, e in zip(best, noise, strict=True)]
                     one = result(
                         arm, s, test, best, model=model, variation=variation, epochs=epochs

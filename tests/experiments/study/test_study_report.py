@@ -225,7 +225,7 @@ def sessions(folder):
     listed = context.hparams_from_data_provider(request, "", limit=100)
     experiment = context.experiment_from_metadata(request, "", True, metadata, listed)
     asked = api_pb2.ListSessionGroupsRequest(
-        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_SUCCESS]
+        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_UNKNOWN]
     )
     for info in experiment.metric_infos:
         asked.col_params.add().metric.CopyFrom(info.name)
@@ -266,7 +266,7 @@ def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes
 def test_collect_tells_missing_and_failed_runs_apart_and_refuses_other_settings(
     tmp_path, no_figures
 ):
-    jobs = make_plan((), networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
+    jobs = make_plan({}, networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
     for job in jobs:
         if job.cell and job.cell.seed == 0:
             one = result(job.cell.arm, 0, (0.1, 0.2))
@@ -280,7 +280,7 @@ def test_collect_tells_missing_and_failed_runs_apart_and_refuses_other_settings(
     assert re.search(r"`mininet-none-s2` +\| `has not ended`", text)
     assert "baseline-s" not in text
     other = make_plan(
-        ["--batch_size=64"], networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
+        {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )
     with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
         collecting.collect(other, tmp_path, {}, title=None, command="")

@@ -1,20 +1,21 @@
-"""Texts in Markdown: tables, and values that stand as they are."""
+"""Markdown: tables, and texts that keep their characters."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Makes a Markdown table of columns that stand below each other in a terminal too.
+    """Formats a Markdown table with aligned columns, so that it reads well as plain text.
 
     Args:
         header: The names of the columns.
         lines: The rows, a text for each column.
-        right: For each column whether it is set to the right, as numbers are.
+        right: For each column whether it is right-aligned, as numbers are.
     """
-    # Three, for a rule of a colon alone is none.
+    # At least three characters, as a rule of a single colon is not valid.
     widths = [max(3, *map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
     cells = (
@@ -25,14 +26,19 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts, all set to the left; arguments as in `align`."""
+    """A table of left-aligned texts; arguments as in `align`."""
     return align(header, rows, right=[False] * len(header))
 
 
 def code(value: Any) -> str:
-    """A value as inline code in a cell of a table, where `_`, `*`, `<` and `|` are themselves."""
+    """A value as inline code in a cell of a table; `_`, `*`, `<` and `|` are literal."""
     text = one_line(value).replace("`", "'").replace("|", "\\|")
     return f"`{text}`" if text else ""
+
+
+def escape(value: Any) -> str:
+    """A value as one line of text without any markup: links, images and emphasis are literal."""
+    return re.sub(r"([\\`*_\[\]<>&!|#~])", r"\\\1", one_line(value))
 
 
 def one_line(value: Any) -> str:
