@@ -19,7 +19,7 @@ from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
+from kerasrestart.scoring.train_function import Scoring, attach, detach, trains_as_keras
 
 
 class FitSession:
@@ -40,7 +40,7 @@ class FitSession:
     def __init__(self, model: keras.Model, plan: RestartPlan):
         self.scorer, self.left_out = prepare(model, plan)
         self._model, self._plan = model, plan
-        self._function: ScoringFunction | None = None
+        self._function: Scoring | None = None
         several = model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
         if self.scorer.needs_step or (several and trains_as_keras(model)):
