@@ -177,9 +177,11 @@ class PartialRestart(keras.callbacks.Callback):
         return self.state.rounds
 
     @property
-    def scorer(self) -> Scorer | None:
-        """What scores the filters; None before `fit`."""
-        return self._fit and self._fit.scorer
+    def scorer(self) -> Scorer:
+        """What scores the filters, from the start of `fit` on."""
+        if self._fit is None:
+            raise AttributeError("PartialRestart has no scorer before the start of fit.")
+        return self._fit.scorer
 
     def summary(self) -> str:
         """The restarts as a plain-text table: a row for each layer of each restart."""
@@ -337,13 +339,14 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_restart_begin(event, self)
         event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
-        for name, why in self._fit.restart(event, pending.reader_input_means).items():
-            self._messages.append(f"Layer '{name}' is not restarted: {why}.")
+        left_out = self._fit.restart(event, pending.reader_input_means)
         self.state.progress, self.state.pending = RoundProgress(), None
         self.events.append(event)
         for observer in self.observers:
             observer.on_restart_end(event, self)
         self._messages.append(f"Epoch {event.epoch + 1}: {event.summary()}.")
+        for name, why in left_out.items():
+            self._messages.append(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
 
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = self._fit.learning_rate * self.plan.when.learning_rate_factor

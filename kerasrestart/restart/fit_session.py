@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
@@ -217,9 +216,8 @@ def _scorer(model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] |
 
 def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
     """The layers whose outgoing weights cannot be set to zero: by name, why."""
-    channels = ChannelMap(filter_layers.graph)
     obstacles = {
-        name: channels.outgoing(found.layer).obstacle()
+        name: filter_layers.channels.outgoing(found.layer).obstacle()
         for name, found in filter_layers.layers.items()
     }
     return {name: obstacle for name, obstacle in obstacles.items() if obstacle}
