@@ -1,8 +1,5 @@
 """Scores of what a training step computes, whatever its passes and tapes, against brute force."""
 
-import gc
-import weakref
-
 import keras
 import numpy as np
 import pytest
@@ -311,22 +308,6 @@ def test_weights_of_pixels_are_averaged_over_an_example(randomized):
     both = np.stack([y, weights], axis=-1).astype("float64")
     reference = brute_force_scores(chain(model), {"conv": "conv"}, x, both, cost_of=cost)
     assert_scores_match(scores, reference)
-
-
-def test_nothing_of_a_trace_is_kept(images, randomized):
-    model = built(keras.Model, randomized, run_eagerly=False)
-    graphs = []
-
-    def traced(y, logits):
-        graphs.append(weakref.ref(logits.graph))
-        return cross_entropy(tf.cast(tf.reshape(y, [-1]), tf.int32), logits)
-
-    model.compile(keras.optimizers.SGD(0.0), traced)
-    scored(model, *images)
-    del model
-    gc.collect()
-    assert graphs
-    assert not any(graph() for graph in graphs)
 
 
 def residual(jit_compile):
