@@ -156,7 +156,7 @@ def test_an_epoch_that_is_not_scored_leaves_the_scorer_as_it_is(images, randomiz
 
 def test_two_scorers_score_each_their_own_batches(images, randomized):
     model = randomized(net())
-    whole, part = scoring(layers=["conv"]), scoring(layers=["second"], score_every=2)
+    whole, part = scoring(layers=["conv"]), scoring(layers=["second"], criterion=every(2))
     model.compile(keras.optimizers.SGD(0.0), loss=loss)
     options = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
     model.fit(*images, callbacks=[whole, part], **options)
