@@ -243,7 +243,7 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fraction=0.001"], "raise it to 0.008"),
+        (["--fraction=0.001"], "expected 0.008 or more"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
 )
