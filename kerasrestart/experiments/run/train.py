@@ -11,8 +11,8 @@ import tensorflow as tf
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data.class_order import ClassOrderCallback
 from kerasrestart.experiments.models.alexnet_weights import (
-    IMAGENET_STD,
     IMAGENET_MEAN,
+    IMAGENET_STD,
     LoadedWeights,
 )
 from kerasrestart.experiments.records.run_folder import RunFolder
