@@ -331,7 +331,8 @@ class PartialRestart(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_restart_begin(event, self)
         event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
-        self._fit.restart(event, pending.reader_input_means)
+        for name, why in self._fit.restart(event, pending.reader_input_means).items():
+            self._messages.append(f"Layer '{name}' is not restarted: {why}.")
         self.state.progress, self.state.pending = RoundProgress(), None
         self.events.append(event)
         for observer in self.observers:

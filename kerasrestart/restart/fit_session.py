@@ -9,13 +9,14 @@ import numpy as np
 
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
-from kerasrestart.restart import surgery
+from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
+from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.slots import build_optimizer, check_slots
+from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
@@ -88,28 +89,48 @@ class FitSession:
             return None
         return self.scorer.result(draw=draw), self.scorer.reader_input_means()
 
-    def restart(self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]) -> None:
-        """Restarts filters, as far as the plan is no control, and the learning rate.
+    def restart(
+        self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
+    ) -> dict[str, str]:
+        """Restarts filters, as far as the plan is no control, and resets the learning rate.
 
         Args:
-            event: The restart.
-            reader_input_means: What the layers that read the filters get on average; not used
-                without `compensate_bias`.
+            event: The restart. Layers that are left out are removed from it.
+            reader_input_means: Mean inputs of the layers that read the filters; not used without
+                `compensate_bias`.
+
+        Returns:
+            By layer, why it is left out: it may have been frozen since training began.
         """
-        reset, control = self._plan.reset, self._plan.control
-        if control != "none":
+        reset, found = self._plan.reset, self.scorer.filter_layers
+        left_out: dict[str, str] = {}
+        if self._plan.control != "none":
+            left_out = surgery.obstacles(self._model, found, event.layers, outgoing=reset.outgoing)
+        for name in left_out:
+            del event.layers[name]
+        chosen = {name: layer.filters for name, layer in event.layers.items()}
+        if self._plan.control is None:
             surgery.restart_filters(
                 self._model,
-                {name: layer.filters for name, layer in event.layers.items()},
-                initializer=control or reset.initializer,
+                chosen,
+                initializer=reset.initializer,
                 outgoing=reset.outgoing,
                 second_moment=reset.second_moment,
-                reset_norm=reset.norms,
+                norms=reset.norms,
                 reader_input_means=reader_input_means if reset.compensate_bias else None,
                 seed=derive_seed(self._plan.seed, event.restart),
-                found=self.scorer.filter_layers,
+                found=found,
+            )
+        elif self._plan.control == "slots":
+            surgery.reset_optimizer_state(
+                self._model,
+                chosen,
+                second_moment=reset.second_moment,
+                norms=reset.norms,
+                found=found,
             )
         self.learning_rate = event.learning_rate
+        return left_out
 
     def detach(self) -> None:
         """Lets the model train with its own step again."""
@@ -155,7 +176,7 @@ def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
     if scorer.criterion.needs_gradient:
         check_reductions(model)
     build_optimizer(model)  # so that unknown slots are found now, not at the first restart
-    check_slots(model.optimizer)
+    check_optimizers(model)
     if plan.when.learning_rate_drops and learning_rate_of(model.optimizer) is None:
         raise ValueError(
             "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
@@ -163,7 +184,7 @@ def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
             "expected 0, or an optimizer made with a number."
         )
     if plan.control is None:
-        surgery.check_draws(
+        drawing.check_draws(
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
         )
     if plan.reset.outgoing == "zero":
