@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data.class_order import ClassOrderCallback
 from kerasrestart.experiments.models.alexnet_weights import (
-    IMAGENET_DEVIATION,
+    IMAGENET_STD,
     IMAGENET_MEAN,
     LoadedWeights,
 )
@@ -211,10 +211,10 @@ def _preprocessing(
     settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
 ) -> dict[str, Any]:
     """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    mean, deviation = images.mean, images.deviation
+    mean, std = images.mean, images.std
     if weights:
-        mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
-    return {"mean": mean, "deviation": deviation, "image_size": settings.image_size}
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return {"mean": mean, "std": std, "image_size": settings.image_size}
 
 
 def _eval_batch_size(
