@@ -241,7 +241,7 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fraction=0.001"], "raise it to 0.008"),
+        (["--fraction=0.001"], "Received: --fraction=0.001; expected 0.008 or more"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
 )
@@ -249,7 +249,7 @@ def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
     tmp_path, arguments, says
 ):
     done = command("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert says in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
