@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import over_positions
-
-REVERSED = "reversed_"
+from kerasrestart.scoring.scoring import REVERSED
 
 Saliency = Callable[..., Any]
 

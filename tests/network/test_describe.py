@@ -21,7 +21,7 @@ class Block(layers.Layer):
 
 def rows(model, layers=None):
     """By layer name, the cells of its line."""
-    header, *lines = kr.describe(model, layers).split("\n")
+    header, *lines = kr.describe(model, layers=layers).split("\n")
     names = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
     starts = [header.index(name) for name in names]
     ends = [*starts[1:], None]

@@ -252,7 +252,7 @@ def test_layers_of_one_name_are_told_apart_where_one_at_most_is_restarted():
     found = find_filter_layers(model, ".*")
     assert list(found.layers) == ["conv", "dense"]
     assert found.layers["dense"].layer is base.layers[-1]
-    lines = [line.split() for line in describe(model, ".*").splitlines() if "Dense" in line]
+    lines = [line.split() for line in describe(model, layers=".*").splitlines() if "Dense" in line]
     assert [line[:3] for line in lines] == [["dense", "Dense", "5"], ["dense", "Dense", "3"]]
     assert ["left" in line for line in lines] == [False, True]
 

@@ -40,7 +40,7 @@ def forward_of(model):
 
 
 def scored(model, x, y, criterion="taylor", **options):
-    restart = kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0, criterion=criterion)
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=criterion)
     options = {"batch_size": 8, "shuffle": False, "verbose": 0} | options
     model.fit(x, y, callbacks=[restart], **options)
     return restart
@@ -335,9 +335,7 @@ def test_a_network_of_sums_trains_bit_for_bit_as_without_scores(images):
     weights = []
     for criterion in (None, "taylor", "activation", "taylor_weight"):
         model = residual(jit_compile=False)
-        restart = kr.PartialRestart(
-            criterion=criterion or "taylor", fraction=0.25, monitor="loss", verbose=0
-        )
+        restart = kr.PartialRestart(criterion=criterion or "taylor", fraction=0.25, monitor="loss")
         callbacks = [restart] if criterion else []
         model.fit(*images, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
         weights.append([w.numpy() for w in (*model.weights, *model.optimizer.variables)])

@@ -49,7 +49,12 @@ def fit(model, images, restart=None, optimizer=None, **options):
 
 
 def scoring(**options):
-    return kr.PartialRestart(**({"fraction": 0.25, "monitor": "loss", "verbose": 0} | options))
+    when = options.pop("when", None) or kr.OnPlateau("loss")
+    return kr.PartialRestart(fraction=0.25, when=when, **options)
+
+
+def every(n):
+    return kr.Scoring(every=n)
 
 
 def reference_of(model, images, batches):
@@ -71,7 +76,7 @@ def test_every_nth_batch_of_each_epoch_is_scored_and_no_other(
     every, options, batches, images, randomized
 ):
     model = randomized(net())
-    fit(model, images, restart := scoring(score_every=every), epochs=2, **options)
+    fit(model, images, restart := scoring(criterion=kr.Scoring(every=every)), epochs=2, **options)
     assert_scores_match(restart.scores, reference_of(model, images, batches))
     assert restart.scorer.examples == 4 * len(batches)
 
@@ -80,7 +85,7 @@ def test_every_nth_batch_under_a_loss_scale_and_a_strategy(images, randomized):
     keras.config.set_dtype_policy("mixed_float16")
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = randomized(net())
-        fit(model, images, restart := scoring(score_every=3))
+        fit(model, images, restart := scoring(criterion=every(3)))
     assert_scores_match(restart.scores, reference_of(model, images, [0, 3]), rtol=0.01)
 
 
@@ -91,7 +96,7 @@ def test_every_nth_batch_under_a_loss_scale_and_a_strategy(images, randomized):
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
 def test_weights_are_bit_for_bit_those_of_training_without_scores(model_class, options, images):
     runs = []
-    for restart in (None, scoring(score_every=3)):
+    for restart in (None, scoring(criterion=every(3))):
         keras.utils.set_random_seed(1)
         model = net(model_class)
         history = fit(model, images, restart, keras.optimizers.Adam(0.01), epochs=2, **options)
@@ -111,7 +116,7 @@ def test_each_of_the_two_steps_is_traced_once_whatever_is_restarted(model_class,
         fit(net(model_class), images, *arguments, epochs=6)
         return len(LOSSES_TRACED) - before
 
-    restart = scoring(score_every=2, round_epochs=2, stop_on_repeat=False)
+    restart = scoring(criterion=every(2), when=kr.EveryEpochs(2, "loss"), stop_on_repeat=False)
     plain, both = losses_traced(), losses_traced(restart)
     assert len(restart.events) == 2
     assert both == 2 * plain
@@ -151,7 +156,7 @@ def test_an_epoch_that_is_not_scored_leaves_the_scorer_as_it_is(images, randomiz
 
 def test_two_scorers_score_each_their_own_batches(images, randomized):
     model = randomized(net())
-    whole, part = scoring(layers=["conv"]), scoring(layers=["second"], score_every=2)
+    whole, part = scoring(layers=["conv"]), scoring(layers=["second"], criterion=every(2))
     model.compile(keras.optimizers.SGD(0.0), loss=loss)
     options = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
     model.fit(*images, callbacks=[whole, part], **options)

@@ -37,7 +37,8 @@ def compiled(model, optimizer="adam", **options):
 
 
 def scoring(**options):
-    return kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0, **options)
+    options = options or {"monitor": "loss"}
+    return kr.PartialRestart(fraction=0.25, **options)
 
 
 def trained(images, callbacks, optimizer, model_class=keras.Model, **fit_options):
@@ -134,7 +135,8 @@ numpy.save("out.npy", model.predict(numpy.load("x.npy"), verbose=0))
 def test_saved_model_loads_where_this_package_is_not_installed(images, tmp_path):
     x, y = images
     model = compiled(keras.Model(*regularised_net()))
-    model.fit(x, y, epochs=3, verbose=0, callbacks=[restart := scoring(round_epochs=1)])
+    restart = scoring(when=kr.EveryEpochs(1, "loss"))
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[restart])
     assert restart.events
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)

@@ -20,7 +20,9 @@ SMALL = (
     "--dataset=shapes",
     "--train_examples=600",
     "--trigger=epochs",
+    "--monitor=val_accuracy",
     "--round_epochs=2",
+    "--learning_rate_drops=1",
     "--max_restarts=2",
     "--batch_size=100",
 )
@@ -138,9 +140,7 @@ def test_the_saved_model_is_plain_and_has_the_weights_of_the_best_epoch(finished
 
     images = data.load("shapes", train_examples=600)
     model = keras.saving.load_model(folder / "model.keras")
-    batches = data.evaluation_batches(
-        images.validation, 500, mean=images.mean, deviation=images.deviation
-    )
+    batches = data.evaluation_batches(images.validation, 500, mean=images.mean, std=images.std)
     loss, accuracy = model.evaluate(batches, verbose=0)
     assert loss == pytest.approx(best["best_metrics"]["val_loss"], rel=1e-4)
     assert accuracy == pytest.approx(best["best_metrics"]["val_accuracy"])
@@ -241,73 +241,6 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--model=lenet"], "mininet"),
-        (["--dataset=mnist"], "cifar10"),
-        (["--init=unifrom"], "uniform"),
-        (["--criterion=entropy"], "taylor"),
-        (["--fraction=0"], "between 0 and 1"),
-        (["--fraction=1"], "between 0 and 1"),
-        (["--fraction=some"], "fraction"),
-        (["--outgoing=zap"], "keep"),
-        (["--fraction=0.1", "--threshold=0.1"], "expected one of them"),
-        (["--threshold=2"], "threshold"),
-        (["--cap=-1"], "cap"),
-        (["--cap=0"], "cap"),
-        (["--cap=0.5"], "expected no cap. Received --fraction=0.1, --cap=0.5"),
-        (["--scope=global", "--threshold=0.1"], "expected --scope='layer'"),
-        (["--normalize=l2"], "expected --scope='global'"),
-        (["--compensate_bias"], "expected --outgoing='zero' with --compensate_bias=True"),
-        (["--init=slots", "--outgoing=zero"], "--init='slots' changes no weight"),
-        (["--init=zeros", "--outgoing=zero"], "never learn again"),
-        (["--criterion=reversed_taylor", "--threshold=0.1"], "expected a fraction"),
-        (["--scope=world"], "global"),
-        (["--normalize=max"], "l2"),
-        (["--layers=("], "regular expression"),
-        (["--min_survivors=0"], "min_survivors"),
-        (["--grace_restarts=-1"], "grace_restarts"),
-        (["--second_moment=half"], "survivors"),
-        (["--trigger=moon"], "plateau"),
-        (["--monitor=val_f2"], "val_loss"),
-        (["--patience=0"], "patience"),
-        (["--max_restarts=-1"], "max_restarts"),
-        (["--epochs=0"], "epochs"),
-        (["--epochs=ten"], "epochs"),
-        (["--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=2"], "round_epochs"),
-        (["--batch_size=0"], "batch_size"),
-        (["--optimizer=sdg"], "sgd"),
-        (["--learning_rate=0"], "learning_rate"),
-        (["--learning_rate=nan"], "learning_rate"),
-        (["--target=nan"], "target"),
-        (["--target=75"], "must lie between 0 and 1"),
-        (["--learning_rate_factor=1"], "learning_rate_factor"),
-        (["--momentum=1.5"], "momentum"),
-        (["--weight_decay=-1"], "weight_decay"),
-        (["--seed=-1"], "seed"),
-        (["--train_examples=0"], "train_examples"),
-        (["--run_name=../elsewhere"], "plain name"),
-        (["--run_name=/etc/elsewhere"], "plain name"),
-        (["--label_noise=1.5"], "label_noise"),
-        (["--warm_start_fraction=1"], "between 0 and 1"),
-        (["--warm_start_fraction=0.5"], "expected --trigger=epochs"),
-        (["--tasks=juggling"], "random_labels"),
-        (["--tasks=random_labels", "--trigger=epochs"], "expected --monitor=accuracy"),
-        (["--on_nan=pray"], "rollback"),
-        (["--no_such_flag=1"], "no_such_flag"),
-        (["--flagfile=no_such_file"], "no_such_file"),
-        (["left", "over"], "left"),
-    ],
-)
-def test_a_bad_value_is_refused_in_one_line_before_any_work(tmp_path, arguments, says):
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert says in one_line(done.stderr)
-    assert not done.stdout
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
         (["--fraction=0.001"], "raise it to 0.008"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
@@ -321,24 +254,11 @@ def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_that_do_not_go_together_are_refused_without_tensorflow():
-    code = (
-        "import sys; sys.argv = ['main', '--cap=0.5']\n"
-        "from kerasrestart.main import entry_point\n"
-        "try: entry_point()\n"
-        "finally: print({'keras', 'tensorflow'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "expected no cap" in one_line(done.stderr)
-    assert done.stdout.strip() == "set()"
-
-
 def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):
     weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
     done = command(*weights, cwd=tmp_path)
     assert done.returncode == 1
-    assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert "Received: 'nowhere.safetensors'" in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
 
@@ -377,14 +297,3 @@ def one_line(text):
     assert len(lines) == 1, text
     assert "Traceback" not in text
     return lines[0]
-
-
-def test_help_names_every_flag_and_imports_no_tensorflow(tmp_path):
-    done = command("--help", cwd=tmp_path)
-    for flag in ("model", "init", "fraction", "trigger", "monitor", "logdir", "run_name", "seed"):
-        assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout
-    code = "import sys, kerasrestart.main; print({'keras', 'tensorflow'} & set(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert loaded.stdout.strip() == "set()"

@@ -18,13 +18,14 @@ import pytest
 from kerasrestart.experiments import data
 from kerasrestart.experiments.interruption import RunStoppedError
 from kerasrestart.experiments.run.state_file import read_state
-from kerasrestart.experiments.run_flags import parse_settings
+from kerasrestart.experiments.settings import parse_settings
 from tests.soak.kill_resume import compare
 
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
 SMALL = (
     *("--dataset=shapes", "--train_examples=200", "--batch_size=50", "--augment"),
-    *("--trigger=epochs", "--round_epochs=2", "--max_restarts=1", "--optimizer=adam"),
+    *("--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=1", "--max_restarts=1"),
+    "--optimizer=adam",
 )
 
 
