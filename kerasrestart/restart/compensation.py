@@ -10,10 +10,11 @@ from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.filter_layers import FilterLayers, normalizes
+from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.operations import has_activation
 from kerasrestart.network.paths import Path
+from kerasrestart.network.reading_places import normalizes
 
 
 def check_compensation(found: FilterLayers) -> None:
