@@ -13,7 +13,8 @@ import time
 import keras
 from absl import app, flags
 
-from kerasrestart.experiments import data, models
+from kerasrestart import models
+from kerasrestart.experiments import data
 
 PAIRS = flags.DEFINE_integer("pairs", 5, "Rounds of measurement.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 60, "Batches, and steps, in each.", lower_bound=1)
@@ -23,7 +24,7 @@ BATCH = 128
 def main(argv):
     del argv
     images = data.load("shapes")
-    scale = {"mean": images.mean, "deviation": images.deviation}
+    scale = {"mean": images.mean, "std": images.std}
     plain, augmented = (
         iter(data.train_batches(images.train, BATCH, seed=0, augment=augment, **scale))
         for augment in (False, True)

@@ -1,7 +1,7 @@
-"""Partial restart for Keras: find the filters that do nothing, re-initialise only those, train on.
+"""Partial restart for Keras: finds useless filters, re-initialises only those and trains on.
 
-The public names are loaded when they are first used, so that the command line can check its flags
-before TensorFlow is imported.
+Public names are loaded when they are first used, so that the command line can check its flags
+without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,35 +14,55 @@ if TYPE_CHECKING:
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
-    from kerasrestart.restart.select_filters import select_filters
+    from kerasrestart.restart.reset import Reset
+    from kerasrestart.restart.restart_backup import RestartBackup
+    from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction, select_filters
     from kerasrestart.restart.surgery import restart_filters
     from kerasrestart.restart.tensorboard import RestartTensorBoard
+    from kerasrestart.restart.when import EveryEpochs, OnPlateau
     from kerasrestart.scoring.reader_input_means import reader_input_means
     from kerasrestart.scoring.score_filters import score_filters
     from kerasrestart.scoring.scorer import Scorer
+    from kerasrestart.scoring.scoring import Scoring
     from kerasrestart.scoring.train_step import RestartModel
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BelowMean": "kerasrestart.restart.select",
+    "EveryEpochs": "kerasrestart.restart.when",
+    "Fraction": "kerasrestart.restart.select",
+    "GlobalFraction": "kerasrestart.restart.select",
+    "OnPlateau": "kerasrestart.restart.when",
     "PartialRestart": "kerasrestart.restart.callback",
+    "Reset": "kerasrestart.restart.reset",
+    "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
     "RestartTensorBoard": "kerasrestart.restart.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
+    "Scoring": "kerasrestart.scoring.scoring",
     "describe": "kerasrestart.network.describe",
     "reader_input_means": "kerasrestart.scoring.reader_input_means",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
-    "select_filters": "kerasrestart.restart.select_filters",
+    "select_filters": "kerasrestart.restart.select",
 }
 
 __all__ = [
+    "BelowMean",
+    "EveryEpochs",
+    "Fraction",
+    "GlobalFraction",
+    "OnPlateau",
     "PartialRestart",
+    "Reset",
+    "RestartBackup",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",
     "Scorer",
+    "Scoring",
     "describe",
     "models",
     "reader_input_means",

@@ -1,4 +1,4 @@
-"""`python -m kerasrestart.main`: trains a network, restarts its useless filters on plateau, and reports each round."""
+"""`python -m kerasrestart.main`: trains a network and restarts its useless filters."""
 
 from kerasrestart.experiments.run.command import entry_point
 

@@ -1,5 +1,11 @@
-"""The networks of the experiments: `kerasrestart.models.mininet()`."""
+"""The networks of the experiments: `kerasrestart.models.mininet()`.
 
-from kerasrestart.experiments.models import alexnet, mininet, resnet20
+Each name that `--model` takes is a function here. It takes `(input_shape, classes)` and returns a
+Functional model that ends in logits.
+"""
+
+from kerasrestart.experiments.models.alexnet import alexnet
+from kerasrestart.experiments.models.mininet import mininet
+from kerasrestart.experiments.models.resnet20 import resnet20
 
 __all__ = ["alexnet", "mininet", "resnet20"]

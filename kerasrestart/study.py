@@ -1,4 +1,4 @@
-"""`python -m kerasrestart.study`: compares ways to restart, at equal budget and over several seeds, and writes the report."""
+"""`python -m kerasrestart.study`: compares ways to restart over several seeds."""
 
 from kerasrestart.experiments.study.command import entry_point
 

@@ -1,9 +1,9 @@
-"""What all tests begin with, and the small data that several rooms of tests use."""
+"""Setup of all tests, and small data shared by several packages of tests."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As the command lines do. Without it some CPUs have no convolutions with channels first.
+# As the command lines do. Without it, some CPUs lack convolutions with channels first.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
@@ -24,7 +24,7 @@ def _fresh_keras():
 
 @pytest.fixture
 def images():
-    """20 examples of 8x8x2 in 3 classes: with batches of 8 the last one is short."""
+    """20 examples of 8x8x2 in 3 classes; with batches of 8 the last one is smaller."""
     rng = np.random.default_rng(7)
     x = rng.normal(size=(20, 8, 8, 2)).astype("float32")
     y = rng.integers(0, 3, 20)
@@ -34,7 +34,7 @@ def images():
 
 @pytest.fixture
 def randomized():
-    """A function that gives every weight of a model, batch norm's too, a number of its own."""
+    """A function that sets all weights of a model, including batch norm's, to random values."""
 
     def randomize(model, seed=0):
         rng = np.random.default_rng(seed)

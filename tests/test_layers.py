@@ -11,12 +11,11 @@ ROOT = pathlib.Path(kerasrestart.__file__).parent
 LIBRARY = {"network": set(), "scoring": {"network"}, "restart": {"network", "scoring"}}
 EXPERIMENTS = {
     "data": set(),
-    "models": {"weights"},
-    "weights": set(),
+    "models": set(),
     "records": set(),
     "report": {"records"},
-    "run": {"weights", "data", "models", "records", "report"},
-    "study": {"weights", "data", "models", "records", "report", "run"},
+    "run": {"data", "models", "records", "report"},
+    "study": {"data", "models", "records", "report", "run"},
 }
 
 

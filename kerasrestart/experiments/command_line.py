@@ -1,64 +1,214 @@
-"""What the command lines share: flags are refused in one line, before any work."""
+"""`Program`: a command line that checks its flags before any work and fails in one line."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
+import shutil
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import textwrap
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags, logging
+
+import kerasrestart
+from kerasrestart.experiments.interruption import RunStoppedError, exit_status
+from kerasrestart.experiments.setting import Setting, SettingError, did_you_mean
+from kerasrestart.experiments.startup import open_closed_streams
+
+VERBOSITY = Setting(
+    "verbosity",
+    int,
+    -1,
+    "run",
+    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised.",
+    least=-3,
+    most=9,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """A command line that was read.
+
+    Attributes:
+        values: All flags, by name.
+        given: Those that were typed, or are in a flagfile.
+        arguments: The words that are not flags.
+    """
+
+    values: Mapping[str, Any]
+    given: Mapping[str, Any]
+    arguments: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A command line: its text, its flags and its arguments.
+
+    Attributes:
+        module: The module that `python -m` starts.
+        text: What it does, at the top of `--help`.
+        settings: Its flags, by name, in the order of `--help`.
+        hidden: Names of flags that `--help` leaves out. Defaults to none.
+        arguments: What it takes besides flags, such as "RUN". Defaults to "": nothing.
+    """
+
+    module: str
+    text: str
+    settings: Mapping[str, Setting]
+    hidden: Collection[str] = ()
+    arguments: str = ""
+
+    def start(self, main: Callable[[Parsed], None], *, stopped: str = "Stopped.") -> NoReturn:
+        """Reads the command line, calls `main` and ends the process.
+
+        Args:
+            main: The work. Its ValueError, OSError and RunStoppedError become one line.
+            stopped: The line after Ctrl-C or SIGTERM. Defaults to "Stopped.".
+        """
+        open_closed_streams()
+        parsed = self.parse(sys.argv[1:])
+        flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
+        logging.set_verbosity(parsed.values["verbosity"])
+        logging.use_absl_handler()
+        try:
+            main(parsed)
+        except SettingError as error:
+            fail(str(error), status=2)
+        except (ValueError, OSError, RunStoppedError) as error:
+            logging.debug("The error was raised here:", exc_info=True)
+            fail(str(error), getattr(error, "status", 1))
+        except KeyboardInterrupt as error:
+            fail(stopped, exit_status(error))
+        sys.exit(0)
+
+    def parse(self, words: Sequence[str]) -> Parsed:
+        """Reads a command line.
+
+        Args:
+            words: The words after the program's name.
+
+        Raises:
+            SystemExit: `--help` or `--version` was asked for, with status 0; or a flag is wrong, or
+                there is an argument too many, with status 2.
+        """
+        if any(word in ("-h", "-help", "--help", "--helpshort", "--helpfull") for word in words):
+            _show(self.help())
+            sys.exit(0)
+        if "--version" in words:
+            print(f"kerasrestart {kerasrestart.__version__}")
+            sys.exit(0)
+        values = self._flag_values()
+        try:
+            arguments = values([self.module, *words])[1:]
+        except flags.UnrecognizedFlagError as error:
+            known = [f"--{name}" for name in self.settings]
+            hint = did_you_mean(f"--{error.flagname}", known)
+            fail(f"--{error.flagname} is not a flag of {self.module}{hint}", status=2)
+        except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
+            fail(str(error), status=2)
+        if arguments and not self.arguments:
+            fail(
+                "Expected flags only, such as "
+                f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}",
+                status=2,
+            )
+        found = {name: values[name] for name in (*self.settings, VERBOSITY.name)}
+        return Parsed(
+            {name: flag.value for name, flag in found.items()},
+            {name: flag.value for name, flag in found.items() if flag.present},
+            arguments,
+        )
+
+    def _flag_values(self) -> flags.FlagValues:
+        values = flags.FlagValues()
+        values.set_gnu_getopt()  # flags may follow arguments
+        for setting in (*self.settings.values(), VERBOSITY):
+            values[setting.name] = _Flag(setting)
+        if "precision" in self.settings:
+            values["mixed_precision"] = _MixedPrecision(values["precision"])
+        return values
+
+    def help(self) -> str:
+        """The text of `--help`."""
+        width = min(max(shutil.get_terminal_size((80, 24)).columns, 40), 100)
+        groups: dict[str, list[Setting]] = {}
+        for name, setting in {**self.settings, VERBOSITY.name: VERBOSITY}.items():
+            if name not in self.hidden:
+                groups.setdefault(setting.group, []).append(setting)
+        usage = f"python -m {self.module} [flags] {self.arguments}".strip()
+        lines = [self.text.strip(), "", f"usage: {usage}"]
+        for group, settings in groups.items():
+            lines += ["", f"{group}:"]
+            for setting in settings:
+                lines.append(f"  {setting.usage()}")
+                lines += textwrap.wrap(
+                    setting.description(),
+                    width,
+                    initial_indent=" " * 6,
+                    subsequent_indent=" " * 6,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+        lines += ["", "--flagfile=FILE reads flags from a file; --version prints the version."]
+        return "\n".join(lines)
+
+
+class _Flag(flags.Flag):
+    """A flag of absl's that is read and checked by its `Setting`."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        super().__init__(
+            flags.ArgumentParser(),
+            flags.ArgumentSerializer(),
+            setting.name,
+            None,  # absl would read it as it is typed
+            setting.help,
+            boolean=setting.type is bool,
+        )
+        self.value = setting.default
+
+    def parse(self, argument: str) -> None:
+        """Takes a value as it is typed; a repeated flag adds to those before."""
+        value = [argument] if self.setting.repeated else self.setting.parse(argument)
+        self.value = [*self.value, *value] if self.setting.repeated and self.present else value
+        self.present += 1
+
+
+class _MixedPrecision(flags.BooleanFlag):
+    """`--mixed_precision`, the former name of `--precision=mixed_float16`."""
+
+    def __init__(self, precision: flags.Flag):
+        super().__init__("mixed_precision", None, "Use --precision=mixed_float16.")
+        self._precision = precision
+
+    def parse(self, argument: str) -> None:
+        super().parse(argument)
+        name = "mixed_float16" if self.value else "float32"
+        print(f"warning: --mixed_precision is now --precision; using {name}.", file=sys.stderr)
+        self._precision.parse(name)
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as of `--help | head`; without this, Python reports it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_up_tensorflow() -> None:
-    """Sets what TensorFlow reads off the environment when it is imported, where nobody has.
+    """Sets environment variables that TensorFlow reads when it is imported, if they are not set.
 
-    On x86 that is oneDNN: TensorFlow turns it on by itself only where the CPU has AVX-512 VNNI, but
+    On x86 that is oneDNN: TensorFlow turns it on by itself only on CPUs with AVX-512 VNNI, but
     convolutions train twice as fast with it where there is AVX2 alone (docs/performance.md).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word of what the CPU could do besides
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about unused CPU instructions
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-
-def start(
-    main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] | None = None
-) -> None:
-    """Runs a program as `absl.app.run` does, whether as a module or by a console script.
-
-    absl's `--help` shows the text and flags of the module that python was started with. A console
-    script is another module, with neither.
-
-    Args:
-        main: The program's main function; its module has the text and the flags.
-        parse: What parses the command line. Defaults to `parse_or_exit`.
-    """
-    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
-    for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main, flags_parser=parse or parse_or_exit)
-
-
-def parse_or_exit(argv: list[str]) -> list[str]:
-    """Parses flags for `absl.app.run`.
-
-    Args:
-        argv: The command line, program name first.
-
-    Returns:
-        The program name alone.
-
-    Raises:
-        SystemExit: A flag is wrong, or an argument is left over; the status is 2.
-    """
-    try:
-        rest = flags.FLAGS(argv)
-        if rest[1:]:
-            raise flags.Error(f"expected flags only, such as --model=mininet; received {rest[1]!r}")
-    except flags.Error as error:
-        fail(str(error), status=2)
-    return rest
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What ends a run before its work is done, such as Ctrl-C or a scheduler's SIGTERM."""
+"""Ctrl-C and SIGTERM as errors, and the error of a run that was stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class RunStoppedError(RuntimeError):
-    """A run that has ended before its end, for a reason that is not in the program.
+    """A run ended early for a reason outside the program, such as a signal or a full disk.
 
     Attributes:
         status: The exit status of the process.
@@ -22,11 +22,11 @@ class RunStoppedError(RuntimeError):
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM has come: a scheduler wants the machine back."""
+    """SIGTERM was received, as from a scheduler that needs the machine."""
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
-    """What a shell expects of a process that a signal has ended: 128 and the signal's number."""
+    """The exit status that a shell expects after a signal: 128 plus the signal's number."""
     number = signal.SIGTERM if isinstance(error, TerminatedError) else signal.SIGINT
     return 128 + number
 
@@ -36,18 +36,18 @@ def interruptible() -> Iterator[None]:
     """Turns the first Ctrl-C or SIGTERM inside into an error; the second ends the process at once.
 
     Raises:
-        KeyboardInterrupt: At the first signal, where the block then is; `TerminatedError` where it
-            was SIGTERM.
+        KeyboardInterrupt: At the first signal, wherever the block is; `TerminatedError` if the
+            signal was SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are for the main thread alone
+        yield  # only the main thread can handle signals
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def first(number: int, frame: FrameType | None) -> None:
         del frame
         for each in numbers:
-            # Not a handler of Python, which would wait for TensorFlow to return.
+            # The system's handler: one of Python's would wait until TensorFlow returns.
             signal.signal(each, signal.SIG_DFL)
         raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 

@@ -152,9 +152,8 @@ def find_filter_layers(
         count, not_chosen = _filters_in(layer), _not_chosen(layer, key, layers)
         far = _out_of_reach(graph, layer)
         reason = far or _cannot(graph, layer, outputs) or not_chosen
-        if not_chosen is None or (far and layers is None and _is_convolutional(layer)):
-            if reason and count:
-                (out_of_reach if far else excluded)[key] = count
+        if reason and count and not_chosen is None:
+            (out_of_reach if far else excluded)[key] = count
         if reason is None:
             found[key] = _filter_layer(graph, layer, key)
         else:

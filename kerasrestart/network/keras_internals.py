@@ -36,3 +36,14 @@ def added_losses(layer: keras.Layer) -> list[Any]:
 def forget_losses(layer: keras.Layer) -> None:
     """Drops the losses that calls have added to a layer and to all layers that it holds."""
     layer._clear_losses()
+
+
+def trained_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that a built optimizer trains, without those of optimizers inside it."""
+    return list(optimizer._trainable_variables)
+
+
+def index_in(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int | None:
+    """The place of a variable among those that an optimizer trains; None if it is not one."""
+    # The optimizer's own key, by identity: it also finds the backend's variable inside a Keras one.
+    return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))

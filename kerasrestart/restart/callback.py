@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ import keras
 import numpy as np
 
 from kerasrestart.restart import initializers
-from kerasrestart.restart.arguments import check
-from kerasrestart.restart.backup import Backup
-from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
+from kerasrestart.restart.arguments import check, explain_parts
+from kerasrestart.restart.fit_session import FitSession, prepare
 from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.plan import Decision, RestartPlan
 from kerasrestart.restart.records import (
     PendingRestart,
     RestartEvent,
@@ -23,241 +22,170 @@ from kerasrestart.restart.records import (
     best_by_round,
     layer_restarts,
 )
-from kerasrestart.restart.rule import RestartRule
-from kerasrestart.restart.schedule import Decision, RestartSchedule
-from kerasrestart.restart.selection import Selection
-from kerasrestart.restart.trigger import TriggerState, higher_is_better
+from kerasrestart.restart.reset import Reset
+from kerasrestart.restart.select import Fraction, Select
+from kerasrestart.restart.summary import summary_table
+from kerasrestart.restart.when import OnPlateau, RoundProgress, When
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
+from kerasrestart.scoring.scoring import Scoring
 
 
 class PartialRestart(keras.callbacks.Callback):
-    """Re-initialises the filters that do least, each time training has reached a plateau.
+    """Re-initialises the least useful filters each time training has reached a plateau.
 
-    Scores of all filters are taken in the backward pass that training makes anyway, over each
-    epoch. When a round of training is over, the filters of lowest score are re-initialised, the
-    learning rate goes back to where it began, and a new round starts. The first round is the
-    baseline. Restarts end after `max_restarts`, when the same filters are selected as the last
-    time, or at the `target`; the plateau that follows ends the training.
+    Example:
+    ```python
+    restart = kerasrestart.PartialRestart("uniform", 0.1, monitor="val_loss", patience=3)
+    model.fit(x, y, validation_split=0.1, epochs=60, callbacks=[restart])
+    print(restart.summary())
+    ```
 
-    It works on any built Functional or Sequential model as it stands. For the length of `fit` the
-    model trains by a step that also scores; afterwards it is what it was, and what is saved is a
-    plain Keras model.
+    The same, and more, in parts:
+    ```python
+    restart = kerasrestart.PartialRestart(
+        select=kerasrestart.BelowMean(0.1, cap=0.5),
+        when=kerasrestart.EveryEpochs(15),
+        reset=kerasrestart.Reset("he_uniform", outgoing="zero"),
+    )
+    ```
 
-    Filters are chosen when an epoch has ended, and restarted when the next begins, so that
-    `keras.callbacks.ModelCheckpoint` and `EarlyStopping` keep the model that an epoch's metrics
-    tell of, wherever they stand among the callbacks. The learning rate changes then, too.
+    All filters are scored in the backward pass that training makes anyway. At the end of a round
+    of training the filters of lowest score are selected; the next epoch begins by re-initialising
+    them and resetting the learning rate to its initial value, and a new round starts. The first
+    round is the baseline. Restarts end after `max_restarts`, when the same filters are selected
+    twice, or at the target; the next plateau ends training.
+
+    What other callbacks save of an epoch is the model that the epoch's metrics describe, whatever
+    their order. After `fit` the model is a plain Keras model.
 
     Source: Han and Zhang, "Partial Restart of Neural Network", algorithm 1.
 
     Args:
-        initializer: What the filters are initialised with: `"uniform"`, `"he"`, `"xavier"`,
-            `"minmax"`, `"distribution"`, `"none"` (the control: the learning rate restarts, no
-            filter does), `"slots"` (a second control: the optimizer's memory of the filters
-            restarts, their weights stay), or any Keras initializer by name, config or instance.
+        initializer: What draws the new weights: the short form of `reset=Reset(initializer)`.
             Defaults to `"uniform"`.
+        fraction: Fraction of each layer's filters that a restart selects: the short form of
+            `select=Fraction(fraction)`. Defaults to 0.1.
+        monitor: Metric whose plateau ends a round, and
+        patience: epochs without improvement that make a plateau: the short form of
+            `when=OnPlateau(monitor, patience)`. Default to `"val_loss"` and 5.
+        max_restarts: Largest number of restarts. Defaults to 3.
+        seed: Seed of the new weights, and of a criterion that draws scores. Defaults to 0.
+        select: Which filters a restart selects: `Fraction`, `BelowMean`, `GlobalFraction`, or a
+            function that takes the scores by layer, float32 `[filters]`, and returns
+            `{layer: indices}`. Defaults to None: the short form.
+        when: When a round ends: `OnPlateau`, `EveryEpochs`, or an object of a class of your own,
+            see `kerasrestart.restart.when.When`. Defaults to None: the short form.
+        reset: How filters are restarted: `Reset`. Defaults to None: the short form.
+        control: `"none"`: only the learning rate restarts; `"slots"`: the optimizer state of the
+            selected filters restarts too, and their weights stay. The same filters twice then end
+            nothing. Defaults to None: no control, filters are re-initialised.
         criterion: What filters are scored by: a name or function, see
-            `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
-        fraction: Share of each layer's filters that a restart takes; this and the further rules of
-            selection: see `kerasrestart.restart.selection.Selection`. Defaults to 0.1, where there
-            is no `threshold`.
-        monitor: Metric that tells a plateau, as it stands in the logs of every epoch: one of
-            validation needs `fit` with `validation_freq=1`, its default. Defaults to `"val_loss"`.
-        patience: Epochs without improvement that make a plateau. Defaults to 5.
-        max_restarts: How many restarts at most. Defaults to 3.
-        seed: Seed of the new weights. Defaults to 0.
-        mode: `"min"`, `"max"` or `"auto"`: whether `monitor` is to fall or to rise. Defaults to
-            `"auto"`: from its name.
-        min_delta: A change of `monitor` up to this is no improvement. Defaults to 0.
-        target: Value of `monitor` at which training ends. Defaults to None.
-        round_epochs: Length of a round in epochs, instead of a plateau; `patience` and `min_delta`
-            are not used then. Defaults to None: a plateau ends a round.
-        learning_rate_drops: How many times in a round the learning rate falls at a plateau before a
-            plateau ends the round. Defaults to 0.
-        learning_rate_factor: What it is multiplied by at each fall. Defaults to 0.1.
-        layers: Which layers are scored and restarted: their names, or a regular expression that a
-            whole name matches; `".*"` takes the units of dense layers too. Defaults to None: all
-            convolutions. `kerasrestart.describe(model)` shows what that is.
-        score_every: One batch in so many is scored, beginning with the first of an epoch; scores
-            are means over the examples of these. The others cost what they cost without scores,
-            and weights come out the same. With `steps_per_execution`, batches that run as one are
-            scored as one. Defaults to 1: all batches.
-        score_window: Scores are taken only in epochs after which a restart could come within so
-            many epochs, the epoch itself counted: the last of a round of `round_epochs`, or those
-            in which a plateau has nearly lasted for its `patience`; and none after the last
-            restart. Defaults to None: in all epochs, for the records.
-        threshold: Takes the filters whose score is at most this share of the layer's mean, instead
-            of a fraction. Defaults to None.
-        scope: `"layer"`, or `"global"`: the fraction is one of all layers together. Defaults to
-            `"layer"`.
-        cap: Largest share of one layer that is taken, with a threshold or `scope="global"`.
-            Defaults to None: 0.5 with the latter.
-        normalize: `"l2"`, `"mean"` or None: what makes layers comparable, with `scope="global"`.
-            Defaults to None.
-        min_survivors: How many filters every layer keeps at least. Defaults to 1.
-        outgoing: What becomes of the outgoing weights of a restarted filter, `"keep"` or `"zero"`,
-            see `restart_filters`. With `"zero"` layers of which the channels are shared are left
-            out, and a filter that one restart took is spared by the next `grace_restarts`: having
-            no outgoing weights yet, it would score zero and be taken again at once. Defaults to
-            `"keep"`.
-        grace_restarts: See `outgoing`. Defaults to 1.
-        second_moment: What becomes of an adaptive optimizer's second moments for new weights,
-            `"zero"` or `"survivors"`, see `restart_filters`. Defaults to `"zero"`.
-        reset_norm: Whether a restarted filter's channel of its norm begins anew too. Defaults to
-            True.
-        compensate_bias: With `outgoing="zero"`: whether the biases of the layers that read
-            restarted filters take up what these gave on average over the last epoch, so that only
-            the deviation from it is lost. Without a bias, the batch norm right behind takes it up.
-            Defaults to False.
-        stop_on_repeat: Whether restarts end when the same filters are selected as at the last one,
-            as in the paper, or none at all, as a `threshold` may. With the controls `"none"` and
-            `"slots"`, which draw no weight anew, the same filters end nothing. With False, a
-            restart at which no filter is useless sets the learning rate back alone. To compare with
-            a control, pass False and `round_epochs` to both: only then are they sure to train
-            equally long. Defaults to True.
-        stop_when_done: Whether training ends with the round that follows the last restart. Defaults
-            to True.
-        recovery_epochs: A restart is left out where fewer epochs than this would remain. Defaults
-            to None: `patience`, or `round_epochs` where that is given.
-        backup: A file for the state of the restarts, beside `keras.callbacks.BackupAndRestore`,
-            which keeps the model: when training was killed and the same `fit` is called again, both
-            go on behind the last epoch. Put this callback before the other, so that none is killed
-            between the two. The file is removed when training has ended. Defaults to None: no
-            file, and a `fit` that goes on begins with a new baseline.
-        observers: `RestartObserver`s, told of each round and restart. Defaults to none.
-        verbose: 1 prints a line at each restart, 0 prints nothing. Defaults to 1.
+            `kerasrestart.scoring.criteria.get`, or `Scoring`, to score fewer batches or epochs.
+            Defaults to `"taylor"`.
+        layers: Which layers are scored and restarted: their names, or a regular expression that
+            matches whole names; `".*"` includes dense layers. Defaults to None: all convolutions.
+            `kerasrestart.describe(model)` lists them.
+        stop_on_repeat: Whether restarts end when the same filters are selected as at the last
+            restart, or none. With False, a restart that selects none only resets the learning rate.
+            To compare with a control, pass False and `when=EveryEpochs(...)` to both: then both
+            train equally long. Defaults to True.
+        observers: `RestartObserver`s, such as `RestartTensorBoard` and `RestartBackup`. Defaults to
+            none.
 
     Attributes:
-        state: A `RestartState`: all that changes while training goes on.
-        events: The restarts made, one `RestartEvent` each.
-        rounds: The rounds, one `Round` each; the first is the baseline.
-        scores: Scores of the last whole epoch in which they were taken: by layer name, float32
-            `[filters]`.
+        state: A `RestartState`: all that changes during training.
+        scores: Scores of the last epoch that was scored: by layer, float32 `[filters]`.
 
     Raises:
-        ValueError: An argument is out of range; at the start of `fit`: the model has no filters, or
-            `fraction` selects none or all of a layer, the optimizer's slots are not known, or
-            `backup` is of another training; at the end of the first epoch: `monitor` is not in the
-            logs.
-        TypeError: At the start of `fit`: the model has no graph, or a `train_step` of its own.
-
-    Example:
-    ```python
-    restart = kerasrestart.PartialRestart(initializer="uniform", fraction=0.1, patience=3)
-    model.fit(x, y, validation_split=0.1, epochs=60, callbacks=[restart])
-    for event in restart.events:
-        print(event.epoch, {name: layer.filters for name, layer in event.layers.items()})
-    ```
+        ValueError: An argument is out of range, or a short form is given beside the part that
+            replaces it; at the start of `fit`: the model has no filters, `select` cannot select
+            from it, or the optimizer's slots are not known; at the end of the first epoch:
+            `monitor` is not in the logs.
+        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph.
     """
 
+    @explain_parts
     def __init__(
         self,
         initializer: Any = "uniform",
-        criterion: str | criteria.Criterion | criteria.Saliency = "taylor",
-        fraction: float | None = None,
+        fraction: float = 0.1,
+        *,
         monitor: str = "val_loss",
         patience: int = 5,
         max_restarts: int = 3,
         seed: int = 0,
-        *,
-        mode: str = "auto",
-        min_delta: float = 0.0,
-        target: float | None = None,
-        round_epochs: int | None = None,
-        learning_rate_drops: int = 0,
-        learning_rate_factor: float = 0.1,
+        select: Select | None = None,
+        when: When | None = None,
+        reset: Reset | None = None,
+        control: str | None = None,
+        criterion: str | criteria.Criterion | criteria.Saliency | Scoring = "taylor",
         layers: str | Sequence[str] | None = None,
-        score_every: int = 1,
-        score_window: int | None = None,
-        threshold: float | None = None,
-        scope: str = "layer",
-        cap: float | None = None,
-        normalize: str | None = None,
-        min_survivors: int = 1,
-        outgoing: str = "keep",
-        grace_restarts: int = 1,
-        second_moment: str = "zero",
-        reset_norm: bool = True,
-        compensate_bias: bool = False,
         stop_on_repeat: bool = True,
-        stop_when_done: bool = True,
-        recovery_epochs: int | None = None,
-        backup: str | os.PathLike | None = None,
         observers: Sequence[RestartObserver] = (),
-        verbose: int = 1,
     ):
         super().__init__()
-        check(
-            "learning_rate_factor",
-            learning_rate_factor,
-            0 < learning_rate_factor < 1,
-            "between 0 and 1",
-        )
-        check("score_every", score_every, score_every >= 1, "1 or more")
-        if score_window is not None:
-            check("score_window", score_window, score_window >= 1, "1 or more")
-
-        self.rule = RestartRule(
-            initializer=initializer,
-            criterion=criterion,
-            selection=Selection(
-                fraction, threshold, scope, cap, normalize, min_survivors=min_survivors
-            ),
+        self.plan = RestartPlan(
+            select=Fraction(fraction) if select is None else select,
+            when=OnPlateau(monitor, patience) if when is None else when,
+            reset=Reset(initializer) if reset is None else reset,
+            scoring=criterion if isinstance(criterion, Scoring) else Scoring(criterion),
+            control=control,
             layers=layers,
-            outgoing=outgoing,
-            grace_restarts=grace_restarts,
-            second_moment=second_moment,
-            reset_norm=reset_norm,
-            compensate_bias=compensate_bias,
+            max_restarts=max_restarts,
+            stop_on_repeat=stop_on_repeat,
             seed=seed,
         )
-        self.schedule = RestartSchedule(
-            monitor=monitor,
-            higher_is_better=higher_is_better(monitor, mode),
-            patience=patience,
-            min_delta=min_delta,
-            round_epochs=round_epochs,
-            learning_rate_drops=learning_rate_drops,
-            target=target,
-            max_restarts=max_restarts,
-            stop_on_repeat=stop_on_repeat and not self.rule.keeps_weights,
-            stop_when_done=stop_when_done,
-            recovery_epochs=recovery_epochs,
-        )
-        self.learning_rate_factor = learning_rate_factor
-        self.score_every = score_every
-        self.score_window = score_window
-        self.backup = None if backup is None else Backup(backup)
+        criteria.get(self.plan.scoring.criterion)
+        for observer in observers:
+            expected = "RestartObservers"
+            check("observers", observer, isinstance(observer, RestartObserver), expected)
         self.observers = list(observers)
-        self.verbose = verbose
         self.state = RestartState()
-        self.scorer: Scorer | None = None
         self.scores: dict[str, np.ndarray] = {}
         self._reader_input_means: dict[str, np.ndarray] = {}
-        self._scoring: ScoringFunction | None = None
+        self._fit: FitSession | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
 
+    def __repr__(self):
+        values = vars(self.plan).items()
+        return f"PartialRestart({', '.join(f'{name}={value!r}' for name, value in values)})"
+
+    def __getstate__(self):
+        # A copy keeps the plan and the records; the model and its scored step are the original's.
+        return {**vars(self), "_model": None, "_fit": None}
+
     @property
     def monitor(self) -> str:
-        """The metric that tells a plateau, and which epoch of a round is the best."""
-        return self.schedule.monitor
+        """The monitored metric, by which the best epoch of a round is chosen."""
+        return self.plan.when.monitor
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether that metric is to rise."""
-        return self.schedule.higher_is_better
+        """Whether a higher value of that metric is better."""
+        return self.plan.when.higher_is_better
 
     @property
     def events(self) -> list[RestartEvent]:
-        """The restarts made."""
+        """The restarts, one `RestartEvent` each."""
         return self.state.events
 
     @property
     def rounds(self) -> list[Round]:
-        """The rounds of training; the first is the baseline."""
+        """The rounds of training, one `Round` each; the first is the baseline."""
         return self.state.rounds
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores the filters, from the start of `fit` on."""
+        if self._fit is None:
+            raise AttributeError("PartialRestart has no scorer before the start of fit.")
+        return self._fit.scorer
+
+    def summary(self) -> str:
+        """The restarts as a plain-text table: a row for each layer of each restart."""
+        return summary_table(self.events)
 
     def check(self, model: keras.Model) -> None:
         """Checks that a model can be restarted as the arguments say; `fit` does so at its start.
@@ -266,103 +194,75 @@ class PartialRestart(keras.callbacks.Callback):
             model: A compiled model.
 
         Raises:
-            ValueError, TypeError: As `fit` would at its start.
+            ValueError, TypeError: As at the start of `fit`.
         """
-        self._scorer_for(model)
+        prepare(model, self.plan)
 
     def resume(self, state: RestartState, scores: Mapping[str, np.ndarray] | None = None) -> None:
-        """Makes the next `fit` go on from the state that an epoch of another has ended with.
+        """Makes the next `fit` continue from the state at the end of an epoch of another.
 
-        That `fit` is to have the model, the optimizer's state and the learning rate of then, and
-        `initial_epoch` is to be the epoch after.
+        That `fit` needs the model, the optimizer state and the learning rate of that epoch, and
+        `initial_epoch` is the epoch after it.
 
         Args:
-            state: What `state` was then; `RestartState.from_dict` reads it from plain data.
-            scores: What `scores` was then. Defaults to None: none, the next epoch takes them anew.
+            state: The value of `state` then; `RestartState.from_dict` reads it from plain data.
+            scores: The value of `scores` then. Defaults to None: none until the next scored epoch.
         """
         self._resumed = state, dict(scores or {})
 
-    def _scorer_for(self, model: keras.Model) -> tuple[Scorer, list[str]]:
-        found = self.rule.scorer_for(model)  # builds the optimizer, which then knows its rates
-        if learning_rate_of(model.optimizer) is None and self.schedule.learning_rate_drops:
-            raise ValueError(
-                "learning_rate_drops needs a learning rate that can be set, but the optimizer was "
-                "made with a schedule: pass it a number, or learning_rate_drops=0."
-            )
-        return found
-
     def on_train_begin(self, logs=None):
-        """Finds the filters and puts the scored step under the model."""
-        self.scorer, left_out = self._scorer_for(self.model)
-        if left_out:
+        """Finds the filters, and makes the model train with the scored step."""
+        self._fit = FitSession(self.model, self.plan)
+        if left_out := self._fit.left_out:
             self._messages.append(
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
-                "tells why)."
+                "gives the reasons)."
             )
-        if learning_rate_of(self.model.optimizer) is None:
-            self._messages.append(
-                "The learning rate follows a schedule of the optimizer's: restarts do not set it "
-                "back."
-            )
-        self._scoring = None
-        several = self.model.distribute_strategy.num_replicas_in_sync > 1
-        # The scored step also weighs the replicas' parts of a batch: not only where it scores.
-        if self.scorer.needs_step or (several and trains_as_keras(self.model)):
-            self._scoring = attach(self.model, self.scorer, self.score_every)
-        self.state = RestartState(learning_rate=learning_rate_of(self.model.optimizer))
+        if (rate := self._fit.learning_rate) is None:
+            self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
+        self.state = RestartState(learning_rate=rate)
         self.scores, self._reader_input_means = {}, {}
-        if self.backup:
-            self.backup.begin()
-        if self._resumed is not None:
-            (self.state, self.scores), self._resumed = self._resumed, None
+        self._take_resumed()
         with self._detaching():
             for observer in self.observers:
                 observer.on_train_begin(self)
 
-    @contextlib.contextmanager
-    def _detaching(self) -> Iterator[None]:
-        """Gives the model its own step back after an error: Keras calls no `on_train_end` then."""
-        try:
-            yield
-        except BaseException:
-            detach(self.model)
-            raise
-
     def on_epoch_begin(self, epoch, logs=None):
-        """Restarts filters where the last epoch has called for it; begins to score anew."""
+        """Restarts filters where the last epoch led to it, and begins to score again."""
         with self._detaching():
-            self._begin_epoch(epoch)
-
-    def _begin_epoch(self, epoch: int) -> None:
-        if self.backup and epoch and not self.rounds:
-            # Only now: the other callback has restored the model, whichever of them came first.
-            self.state, self.scores = self.backup.read(epoch - 1, self.model) or (self.state, {})
-        if self.state.lowers_rate:
-            self._lower_learning_rate(epoch)
-        if self.state.pending is not None:
-            self._restart(self.state.pending)
-        self._print_messages()
-        self.scorer.reset()
-        scored = self._is_scored()
-        if scored:
-            self.state.scored_epoch = epoch
-        if self._scoring is not None:
-            self._scoring.begin_epoch(scored)
-        if not self.rounds or self.rounds[-1].ended:
-            self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
+            for observer in self.observers:
+                observer.on_epoch_begin(epoch, self)
+            self._take_resumed()
+            if self._fit.was_compiled_again():
+                self.state.learning_rate = self._fit.learning_rate
+            if self.state.lowers_rate:
+                self._lower_learning_rate(epoch)
+            if self.state.pending is not None:
+                self._restart(self.state.pending)
+            self._print_messages()
+            window = self.plan.scoring.window
+            scored = window is None or self.plan.may_restart_within(window, self.state)
+            if scored:
+                self.state.scored_epoch = epoch
+            self._fit.begin_epoch(scored=scored)
+            if not self.rounds or self.rounds[-1].ended:
+                self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Follows the metric, and chooses the filters to restart when the round is over."""
+        """Records the epoch, and selects the filters to restart where the round is over."""
         with self._detaching():
-            self._follow(epoch, logs)
-            if self.backup:
-                self.backup.write(epoch, self.model, self.state, self.scores)
+            metrics = self._metrics(logs)
+            if (rate := self._fit.learning_rate) is not None:
+                # As keras.callbacks.ReduceLROnPlateau does, which may have lowered it already.
+                logs.setdefault("learning_rate", rate)
+            self._record(epoch, metrics)
+            self._decide(epoch, metrics)
+            for observer in self.observers:
+                observer.on_decision(epoch, self)
 
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
-        detach(self.model)
-        if self.backup:
-            self.backup.remove()
+        self._fit.detach()
         if self.state.pending is not None:
             self.state.pending = None
             self._no_more_restarts("another callback has ended the training")
@@ -374,36 +274,43 @@ class PartialRestart(keras.callbacks.Callback):
             self._messages.append(best_by_round(self.rounds, self.monitor))
         self._print_messages()
 
-    def _is_scored(self) -> bool:
-        """Whether the scores of the epoch that begins may be needed."""
-        if self.score_window is None:
-            return True
-        return self.schedule.may_restart_within(self.score_window, self.state)
+    @contextlib.contextmanager
+    def _detaching(self) -> Iterator[None]:
+        """Gives the model its own step back after an error: Keras calls no `on_train_end` then."""
+        try:
+            yield
+        except BaseException:
+            self._fit.detach()
+            raise
 
-    def _follow(self, epoch: int, logs: dict[str, Any]) -> None:
-        metrics = self._metrics(logs)
-        if (rate := learning_rate_of(self.model.optimizer)) is not None:
-            # As keras.callbacks.ReduceLROnPlateau does, which may have lowered it already.
-            logs.setdefault("learning_rate", rate)
-        if self.state.scored_epoch == epoch:
-            self._take_scores()
+    def _take_resumed(self) -> None:
+        if self._resumed is not None:
+            (self.state, self.scores), self._resumed = self._resumed, None
+
+    def _record(self, epoch: int, metrics: dict[str, float]) -> None:
+        read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
+        if read is not None:  # else, as after an epoch without a batch, the last scores stay
+            if not self.scores:
+                self._messages += [
+                    f"Layer '{name}' is not scored: {why}."
+                    for name, why in self._fit.scorer.left_out.items()
+                ]
+            self.scores, self._reader_input_means = read
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)
         self.rounds[-1].add(epoch, metrics, self.monitor, self.higher_is_better)
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 
-        known = bool(self.scores) and not (
-            self.rule.compensate_bias and not self._reader_input_means
-        )
-        decision = self.schedule.decide(
+    def _decide(self, epoch: int, metrics: dict[str, float]) -> None:
+        known = self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
+        decision = self.plan.decide(
             self.state,
             metrics[self.monitor],
             epochs_left=None if self.model.stop_training else self.params["epochs"] - epoch - 1,
             scores=self.scores if known else None,
-            rule=self.rule,
         )
-        self.state.trigger, self.state.lowers_rate = decision.trigger, decision.lowers_rate
+        self.state.progress, self.state.lowers_rate = decision.progress, decision.lowers_rate
         if decision.finished is not None:
             self._no_more_restarts(decision.finished)
         if decision.round_over is not None:
@@ -411,45 +318,41 @@ class PartialRestart(keras.callbacks.Callback):
         if decision.ends_training:
             self.model.stop_training = True
         if decision.chosen is not None:
-            self._plan_restart(epoch, decision, metrics)
+            # Not restarted yet: callbacks after this one may save the model of this epoch.
+            event = self._event(epoch, decision, metrics)
+            self.state.pending = PendingRestart(event, self._reader_input_means)
 
-    def _plan_restart(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> None:
-        event = RestartEvent(
+    def _event(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> RestartEvent:
+        last = self.events[-1] if self.events else None
+        return RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=decision.round_over,
-            initializer=initializers.describe(self.rule.initializer),
+            initializer=self.plan.control or initializers.describe(self.plan.reset.initializer),
             learning_rate=self.state.learning_rate,
-            layers=layer_restarts(
-                decision.chosen, self.scores, self.events[-1] if self.events else None
-            ),
+            layers=layer_restarts(decision.chosen, self.scores, last),
             metrics_before=metrics,
         )
-        # Not at once: callbacks behind this one may save the model by what this epoch came to.
-        self.state.pending = PendingRestart(event, self._reader_input_means)
-
-    def _lower_learning_rate(self, epoch: int) -> None:
-        rate = learning_rate_of(self.model.optimizer) * self.learning_rate_factor
-        self._set_learning_rate(rate)
-        self.state.lowers_rate = False
-        self._say(epoch - 1, f"learning rate down to {rate:g}")
 
     def _restart(self, pending: PendingRestart) -> None:
         event = pending.event
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        chosen = {name: np.array(layer.filters) for name, layer in event.layers.items()}
-        self.rule.apply(
-            self.model, self.scorer.filter_layers, chosen, event.restart, pending.reader_input_means
-        )
-        event.learning_rate = self.state.learning_rate  # lowered, if the run was rolled back
-        self._set_learning_rate(self.state.learning_rate)
-        self.state.trigger = TriggerState()
-        self.state.pending = None
+        event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
+        left_out = self._fit.restart(event, pending.reader_input_means)
+        self.state.progress, self.state.pending = RoundProgress(), None
         self.events.append(event)
         for observer in self.observers:
             observer.on_restart_end(event, self)
-        self._say(event.epoch, event.summary())
+        self._messages.append(f"Epoch {event.epoch + 1}: {event.summary()}.")
+        for name, why in left_out.items():
+            self._messages.append(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
+
+    def _lower_learning_rate(self, epoch: int) -> None:
+        rate = self._fit.learning_rate * self.plan.when.learning_rate_factor
+        self._fit.learning_rate = rate
+        self.state.lowers_rate = False
+        self._messages.append(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
 
     def _end_round(self, reason: str) -> None:
         self.rounds[-1].ended = reason
@@ -460,34 +363,18 @@ class PartialRestart(keras.callbacks.Callback):
         self.state.finished = why
         self._messages.append(f"No more restarts: {why}.")
 
-    def _set_learning_rate(self, rate: float | None) -> None:
-        if rate is not None:
-            set_learning_rate(self.model.optimizer, rate)
-
-    def _take_scores(self) -> None:
-        if self.scorer.needs_step and self._scoring.batches and not self.scorer.seen:
-            raise ValueError(
-                f"No batch was scored: the train_step of {type(self.model).__name__} must make its "
-                "forward pass inside record_feature_maps and then call scored_gradients."
-            )
-        if self.scorer.ready:  # else, as after an epoch of no batch, what was known stays
-            self.scores = self.scorer.result(draw=len(self.events))
-            self._reader_input_means = self.scorer.reader_input_means()
-
-    def _metrics(self, logs: dict[str, Any]) -> dict[str, float]:
+    def _metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
         if self.monitor not in metrics:
             raise ValueError(
-                f"monitor='{self.monitor}' is not among the logs of this training: expected one of "
-                f"{sorted(metrics)}, or validation data at each epoch for a name with 'val_'."
+                f"monitor must be a metric in the logs of every epoch. Received: {self.monitor!r}; "
+                f"expected one of {sorted(metrics)}, or validation data for a name with 'val_'."
             )
         return metrics
 
-    def _say(self, epoch: int, text: str) -> None:
-        self._messages.append(f"Epoch {epoch + 1}: {text}.")
-
     def _print_messages(self) -> None:
         # Between two epochs, where no progress bar is open.
-        for message in self._messages if self.verbose else ():
-            print(message, flush=True)
+        if (self.params or {}).get("verbose", 1):
+            for message in self._messages:
+                print(message, flush=True)
         self._messages.clear()

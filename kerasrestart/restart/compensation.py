@@ -1,4 +1,4 @@
-"""Makes up, in what reads them, for what filters gave on average before they were taken away."""
+"""Compensates readers for the mean output of filters whose outgoing weights are set to zero."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from keras import layers
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.operations import has_activation
@@ -18,16 +17,15 @@ from kerasrestart.network.reading_places import normalizes
 
 
 def check_compensation(found: FilterLayers) -> None:
-    """Checks that every reader of filters has something that makes up for them.
+    """Checks that every reader of filters has a bias or a batch norm to compensate with.
 
     Args:
-        found: Filter layers, all of which can have their outgoing weights set to zero.
+        found: Filter layers whose outgoing weights can all be set to zero.
 
     Raises:
-        ValueError: A reader has neither a bias nor a batch norm right behind it.
+        ValueError: A reader has no trainable bias, and no trainable batch norm directly behind.
     """
-    channels = ChannelMap(found.graph)
-    paths = [channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
+    paths = [found.channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
     _check_readers(found.graph, [reading.layer for path in paths for reading in path.readers])
 
 
@@ -37,18 +35,18 @@ def compensations(
     chosen: Mapping[str, np.ndarray],
     means: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[keras.Variable, np.ndarray]]:
-    """By how much biases change, so that readers give on average what they gave.
+    """Computes the changes of biases that keep the readers' mean outputs.
 
-    The bias rises by mean x outgoing weight, summed over the channels that go and the positions of
-    the kernel: exactly what is lost, but at the border of a padded convolution, where the kernel
-    reads less. Without a bias, the moving mean of the batch norm right behind falls by as much,
-    which is the same to a model at work; in training a batch norm takes away any shift by itself.
+    A bias rises by mean x outgoing weight, summed over the removed channels and the positions of
+    the kernel. That is exactly what is lost, except at the border of a padded convolution, where
+    the kernel reads less. Without a bias, the moving mean of the batch norm directly behind falls
+    by the same amount. This is equivalent in inference; in training a batch norm removes any shift.
 
     Args:
         graph: The model's graph.
-        paths: By layer name, where its chosen filters go, as `outgoing_paths` finds it.
-        chosen: By layer name, indices of filters. Those that are drawn anew themselves are not
-            made up for.
+        paths: By layer, the path of its chosen filters, from `outgoing_paths`.
+        chosen: By layer, indices of filters. Readers' units that are restarted themselves are not
+            compensated.
         means: By name of the reader, the mean of each channel of its input.
 
     Yields:
@@ -57,41 +55,49 @@ def compensations(
     Raises:
         ValueError: A reader has neither bias nor batch norm, or no means of the right shape.
     """
-    read: dict[str, tuple[layers.Layer, set[int]]] = {}
+    read: dict[int, tuple[layers.Layer, set[int]]] = {}
     for path in paths.values():
         for reading in path.readers:
-            _, places = read.setdefault(reading.layer.name, (reading.layer, set()))
-            places.update(reading.channels)
+            read.setdefault(id(reading.layer), (reading.layer, set()))[1].update(reading.channels)
     _check_readers(graph, [layer for layer, _ in read.values()])
-    for name, (layer, places) in read.items():
+    for layer, places in read.values():
+        name = graph.name_of(layer)
         of_layer = np.asarray(means.get(name, ()))
         if of_layer.shape != (kernels.channels_of(layer),):
             raise ValueError(
                 f"The mean inputs of layer '{name}' must be {kernels.channels_of(layer)} numbers, "
-                f"as reader_input_means gives them. Received: shape {of_layer.shape} of {list(means)}"
+                f"as reader_input_means returns. Received: shape {of_layer.shape} of {list(means)}"
             )
         lost = np.zeros(of_layer.shape)
         lost[list(places)] = of_layer[list(places)]
         shift = kernels.response_to_means(layer, lost)
         shift[np.asarray(chosen.get(name, ()), int)] = 0
-        if layer.bias is not None:
+        if _has_bias(layer):
             yield layer.bias, shift
         else:
             yield _norm_behind(graph, layer).moving_mean, -shift
 
 
+def _has_bias(layer: layers.Layer) -> bool:
+    return layer.bias is not None and layer.trainable and layer.bias.trainable
+
+
 def _check_readers(graph: Graph, readers: Iterable[layers.Layer]) -> None:
-    bare = {r.name: None for r in readers if r.bias is None and _norm_behind(graph, r) is None}
+    bare = {
+        graph.name_of(r): None
+        for r in readers
+        if not _has_bias(r) and _norm_behind(graph, r) is None
+    }
     if bare:
         raise ValueError(
-            "compensate_bias needs a bias, or a batch norm right behind, in each layer that reads "
-            f"restarted filters: {', '.join(bare)} has neither. Leave the layers before it out, or "
-            "use compensate_bias=False."
+            "compensate_bias needs a trainable bias, or a trainable batch norm directly behind, in "
+            f"each layer that reads restarted filters: {', '.join(bare)} has neither. Leave out "
+            "the layers before it, or use compensate_bias=False."
         )
 
 
 def _norm_behind(graph: Graph, layer: layers.Layer) -> layers.BatchNormalization | None:
-    """The batch norm that takes a layer's output as it is, at each use of the layer."""
+    """Returns the batch norm that reads a layer's output directly, at each use of the layer."""
     if has_activation(layer):
         return None
     uses = graph.calls_of(layer)
@@ -100,4 +106,5 @@ def _norm_behind(graph: Graph, layer: layers.Layer) -> layers.BatchNormalization
         return None
     norm = behind[0].operation
     alone = len(graph.calls_of(norm)) == len(uses) and all(c.operation is norm for c in behind)
-    return norm if alone and isinstance(norm, layers.BatchNormalization) else None
+    is_usable = isinstance(norm, layers.BatchNormalization) and norm.trainable
+    return norm if alone and is_usable else None

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import BinaryIO
 def atomic_write(
     path: str | os.PathLike, keep: str | os.PathLike | None = None
 ) -> Iterator[BinaryIO]:
-    """Opens a file that takes the place of `path` when the block has ended without an error.
+    """Opens a file that replaces `path` when the block ends without an error.
 
-    Whenever the process is killed, or the machine loses power, there is the old file or the new.
+    If the process is killed or the machine loses power, either the old or the new file is there.
 
     Args:
-        path: Where to; its folder is there.
-        keep: What the file that was there before is renamed to. Defaults to None: it is gone.
+        path: The file; its folder exists.
+        keep: Where the old file is moved. Defaults to None: it is replaced.
 
     Raises:
-        OSError: The file cannot be written; the one that was there still is.
+        OSError: The file cannot be written; the old one is kept.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -41,16 +41,16 @@ def atomic_write(
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text, whole or not at all."""
+    """Writes a text, completely or not at all."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def sync_folder(folder: str | os.PathLike) -> None:
-    """Makes renames in a folder last through a loss of power, where the system can."""
+    """Makes renames in a folder survive a loss of power, where the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)

@@ -1,17 +1,29 @@
-"""What restarted filters are initialised with: the `--init` names and the rules behind them.
+"""Initializers for restarted filters: the names, and the rules behind them.
+
+| name | new incoming weights of a restarted filter |
+|---|---|
+| `uniform` | U(-0.05, 0.05) |
+| `he` | U(-b, b), b = sqrt(6) / (2 fan-in): equation (4) of the paper as printed |
+| `xavier` | Glorot uniform |
+| `minmax` | U(min, max) of the filter's own present weights |
+| `distribution` | sampled with replacement from the filter's own present weights |
+| `orthogonal_to_survivors` | directions that the surviving filters do not use |
+| `norm_matched` | Xavier, scaled to the survivors' mean norm; another base: `NormMatched(base)` |
+| `clone` | a surviving filter plus noise; another amount: `Clone(noise)` |
+| any Keras initializer | by name, config or instance: `he_uniform`, `orthogonal`, ... |
 
 A rule is a function `(kernel, axis, seed, chosen) -> new kernel`:
 
 - `kernel`: the present weights of a layer, a tensor of any rank;
-- `axis`: the axis of `kernel` along which its filters lie: -1, or -2 of a transposed convolution;
-- `seed`: an int from 0 to 2^31 - 1, another at each restart and for each layer. The same seed is to
-  give the same weights;
+- `axis`: the axis of the filters in `kernel`: -1, or -2 for a transposed convolution;
+- `seed`: an int from 0 to 2^31 - 1, different at each restart and for each layer. The same seed
+  must give the same weights;
 - `chosen`: bool array `[filters]`, true for the filters that get new weights. At least one is
   false: the survivors;
-- it returns a whole kernel of the same shape, of which the chosen filters are then taken: so a rule
-  sees the full fan-in and fan-out, and what it returns for the survivors is not used.
+- it returns a whole kernel of the same shape. Only the chosen filters are used, so a rule sees the
+  full fan-in and fan-out.
 
-To write one's own initializer, write such a function and give it as `initializer=`:
+Your own initializer is such a function, passed as `initializer=`:
 
 ```python
 def as_the_mean_survivor(kernel, axis, seed, chosen):
@@ -37,7 +49,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.restart.names import PAPER_INITIALIZERS, SLOTS, SURVIVOR_INITIALIZERS
+from kerasrestart.restart.initializer_names import CONTROLS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -45,14 +57,15 @@ from kerasrestart.restart.survivor_rules import (
 )
 
 Rule = Callable[[tf.Tensor, int, int, np.ndarray], tf.Tensor]
-NAMES = (*PAPER_INITIALIZERS, SLOTS, *SURVIVOR_INITIALIZERS)
 
 
 def he(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-    """Equation (4) of "Partial Restart of Neural Network" as printed: U(-b, b), b = sqrt(6) / (2n).
+    """Draws U(-b, b), b = sqrt(6) / (2n), n the fan-in: equation (4) of the paper as printed.
 
-    n is the fan-in of a filter. The bound of He et al. (2015) is sqrt(6 / n), which Keras has as
-    `he_uniform`; for n = 75 the printed one is 0.016 where He's is 0.28.
+    The bound of He et al. (2015) is sqrt(6 / n), which Keras calls `he_uniform`. For n = 75 the
+    printed bound is 0.016 and He's is 0.28.
+
+    Source: Han and Zhang, "Partial Restart of Neural Network", equation (4).
     """
     del chosen
     fan_in = math.prod(kernel.shape) // kernel.shape[axis]
@@ -61,17 +74,17 @@ def he(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor
 
 
 def minmax(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-    """U(min, max) of the filter's own present weights."""
+    """Draws U(min, max) of each filter's own present weights."""
     del chosen
     others = _all_axes_but(axis, kernel)
     low = tf.reduce_min(kernel, axis=others, keepdims=True)
     high = tf.reduce_max(kernel, axis=others, keepdims=True)
     drawn = low + (high - low) * random.uniform(kernel.shape, dtype=kernel.dtype, seed=seed)
-    return tf.clip_by_value(drawn, low, high)  # rounding may leave the range by one bit
+    return tf.clip_by_value(drawn, low, high)  # rounding may exceed the range by one bit
 
 
 def distribution(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-    """Drawn with replacement from the filter's own present weights: their distribution as it is."""
+    """Samples with replacement from each filter's own present weights."""
     del chosen
     order = [*_all_axes_but(axis, kernel), axis % kernel.shape.rank]
     filters_last = tf.transpose(kernel, order)
@@ -81,43 +94,44 @@ def distribution(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) ->
     return tf.transpose(tf.reshape(drawn, filters_last.shape), tf.argsort(order))
 
 
-def slots(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-    """The present weights, bias and norm as they are: a restart of the optimizer's slots alone."""
-    del axis, seed, chosen
-    return kernel
-
-
 def _all_axes_but(axis: int, kernel: tf.Tensor) -> list[int]:
     return [a for a in range(kernel.shape.rank) if a != axis % kernel.shape.rank]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class NormMatched:
-    """A rule: another rule's weights, each filter scaled to the survivors' mean L2 norm.
+    """Draws by another initializer and scales each filter to the survivors' mean L2 norm.
 
-    Args:
-        base: The other rule: what `get` takes but `"none"`. Defaults to `"xavier"`.
-
-    Raises:
-        ValueError: `base` is no rule; at a draw: no filter survives, the survivors are all zero, or
-            a filter that `base` draws is.
+    Where all survivors are zero, the filters are left as `base` draws them. A filter that `base`
+    draws as zeros is drawn by `xavier`.
 
     Example:
     ```python
     kerasrestart.PartialRestart(initializer=NormMatched("he_normal"))
     ```
+
+    Args:
+        base: The other initializer, as in `get`. Defaults to `"xavier"`.
+
+    Raises:
+        ValueError: `base` is not an initializer, or draws zeros only; at a draw: all filters are
+            chosen.
     """
 
     base: Any = "xavier"
 
     def __post_init__(self):
-        if get(self.base) is None:
-            raise ValueError(f"base must be an initializer that draws. Received: {self.base!r}")
+        get(self.base)
+        if self.base == "zeros" or isinstance(self.base, keras.initializers.Zeros):
+            raise ValueError(
+                "Filters drawn as zeros cannot be scaled to the norm of the survivors. Received: "
+                f"base={self.base!r}. Expected an initializer that draws other numbers."
+            )
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-        """Draws a kernel, as a rule does."""
+        """Draws a kernel."""
         drawn = get(self.base)(kernel, axis, seed, chosen)
-        return with_norm_of_survivors(drawn, kernel, axis, chosen)
+        return with_norm_of_survivors(drawn, kernel, axis, chosen, seed)
 
     def __repr__(self):
         return f"NormMatched(base={describe(self.base)!r})"
@@ -129,48 +143,47 @@ NAMED = {
     "xavier": keras.initializers.GlorotUniform(),
     "minmax": minmax,
     "distribution": distribution,
-    "slots": slots,
     "orthogonal_to_survivors": orthogonal_to_survivors,
     "norm_matched": NormMatched,
     "clone": Clone,
 }
+NAMES = tuple(NAMED)
 
 
-def get(initializer: Any) -> Rule | None:
+def get(initializer: Any) -> Rule:
     """Returns the rule behind an initializer.
 
     Args:
         initializer: One of
 
-            - a name: `uniform`, `he`, `xavier`, `minmax`, `distribution`, and
-              `orthogonal_to_survivors`, `norm_matched`, `clone`, which look at the surviving
-              filters; `slots`: the weights stay, only the optimizer forgets what it knew of them;
-              `none` (or None): nothing is reset;
-            - `NormMatched(base)` or `Clone(noise)`, for another base or noise than the names have;
-            - a function of your own that is a rule: see the head of this module;
-            - what `keras.initializers.get` takes: a name, a config dict, an instance, a function
-              `(shape, dtype)`. The seed of an instance is replaced at each draw by one made from
-              the restart's own seed: otherwise each restart would draw the same weights.
+            - a name of the table at the top of this module;
+            - `NormMatched(base)` or `Clone(noise)`, for another base or noise than the names use;
+            - your own rule, a function as described at the top of this module;
+            - anything that `keras.initializers.get` takes: a name, a config dict, an instance, a
+              function `(shape, dtype)`. The seed of an instance is replaced at each draw by one
+              derived from the restart's seed: otherwise each restart would draw the same weights.
 
     Returns:
-        The rule, or None for `none`.
+        The rule.
 
     Raises:
-        ValueError: None of these.
+        ValueError: It is none of these.
     """
-    if initializer is None or initializer == "none":
-        return None
+    if initializer is None or (isinstance(initializer, str) and initializer in CONTROLS):
+        control = initializer or "none"
+        raise ValueError(
+            f"A control is not an initializer. Received: initializer={initializer!r}. Expected "
+            f"PartialRestart(control={control!r}), or an initializer such as 'uniform'."
+        )
     try:
         found: Any = initializer
         if isinstance(initializer, str):
             found = NAMED.get(initializer, initializer)
         found = found() if inspect.isclass(found) else found
-        if found is slots:
-            return slots
         if _is_rule(found):
             return from_function(found)
         found = keras.initializers.get(found)
-    except (ValueError, TypeError, KeyError) as error:  # KeyError: a config that lacks an argument
+    except (ValueError, TypeError, KeyError) as error:  # KeyError: an incomplete config
         raise _unknown(initializer) from error
     if not _can_be_called(found, "shape", dtype="dtype"):
         raise _unknown(initializer)
@@ -178,10 +191,10 @@ def get(initializer: Any) -> Rule | None:
 
 
 def from_keras(initializer: Callable[..., Any]) -> Rule:
-    """The rule that draws by a Keras initializer, or a function like one."""
+    """Returns the rule that draws by a Keras initializer, or by a function like one."""
 
     def draw(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-        del axis, chosen  # Keras reads fan-in and fan-out off the shape
+        del axis, chosen  # Keras computes fan-in and fan-out from the shape
         drawn = initializer
         if isinstance(initializer, keras.initializers.Initializer):
             config = initializer.get_config()
@@ -193,14 +206,14 @@ def from_keras(initializer: Callable[..., Any]) -> Rule:
 
 
 def from_function(function: Rule) -> Rule:
-    """The rule that draws by a function of that signature, and looks at what it returns."""
+    """Returns the rule that calls a user's rule and checks the shape of its result."""
 
     def draw(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         drawn = tf.cast(function(kernel, axis, seed, chosen), kernel.dtype)
         if drawn.shape != kernel.shape:
             raise ValueError(
                 f"Initializer {describe(function)} must return a kernel of shape {kernel.shape}. "
-                f"Received: {drawn.shape}"
+                f"Received: shape {drawn.shape}"
             )
         return drawn
 
@@ -208,13 +221,13 @@ def from_function(function: Rule) -> Rule:
 
 
 def describe(initializer: Any) -> str:
-    """A name for messages and records.
+    """Returns a name for messages and records.
 
     Args:
         initializer: As in `get`.
     """
-    if initializer is None or isinstance(initializer, str):
-        return initializer or "none"
+    if isinstance(initializer, str):
+        return initializer
     if isinstance(initializer, dict):
         return str(initializer.get("class_name", initializer))
     if dataclasses.is_dataclass(initializer) and not inspect.isclass(initializer):
@@ -224,14 +237,14 @@ def describe(initializer: Any) -> str:
 
 def _unknown(initializer: Any) -> ValueError:
     return ValueError(
-        f"Unknown initializer: {initializer!r}. Expected one of {list(NAMES)}, the name, config or "
-        "instance of a Keras initializer, or a function (kernel, axis, seed, chosen) that returns "
-        "a kernel."
+        f"Unknown initializer. Received: {initializer!r}. Expected one of {list(NAMES)}, the name, "
+        "config or instance of a Keras initializer, or a function (kernel, axis, seed, chosen) "
+        "that returns a kernel."
     )
 
 
 def _is_rule(initializer: Any) -> bool:
-    # Those of Keras may take four arguments by position as well, but all take a `dtype`.
+    # Keras initializers may also take four positional arguments, but they all take a `dtype`.
     return _can_be_called(initializer, "kernel", "axis", "seed", "chosen") and not _can_be_called(
         initializer, "shape", dtype="dtype"
     )
@@ -240,6 +253,19 @@ def _is_rule(initializer: Any) -> bool:
 def _can_be_called(function: Any, *arguments: Any, **named: Any) -> bool:
     try:
         inspect.signature(function).bind(*arguments, **named)
-    except (TypeError, ValueError):  # not callable, of no known signature, or of another one
+    except (TypeError, ValueError):  # not callable, no known signature, or another one
         return False
     return True
+
+
+def derive_seed(seed: int, place: int) -> int:
+    """Returns a seed that depends on `seed` and `place`, independent of those of other places.
+
+    Args:
+        seed: 0 or more.
+        place: The number of the draw under this seed: 0 or more.
+
+    Returns:
+        From 0 to 2^31 - 1.
+    """
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Reads and sets the learning rate of an optimizer, where that can be done."""
+"""Reads and sets the learning rate of an optimizer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from kerasrestart.restart.slots import leaves
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
-    """The present learning rate; None where a schedule or a function rules it.
+    """The learning rate; None where a schedule or a function determines it.
 
-    That of a `MultiOptimizer` is the highest of its optimizers'; None where it does not know these
-    yet, since it is made with a function and not built.
+    Of a `MultiOptimizer` it is the highest of its optimizers' rates; None before such an optimizer,
+    where it was made with a function, is built and has its optimizers.
     """
     rates = [leaf.get_config().get("learning_rate") for leaf in leaves(optimizer)]
     if not rates or not all(isinstance(rate, int | float) for rate in rates):
         return None
-    return _plain(max(rates))
+    return _decimal(max(rates))
 
 
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
-    """Sets the learning rate of an optimizer for which `learning_rate_of` has one.
+    """Sets the learning rate of an optimizer for which `learning_rate_of` returns one.
 
-    The optimizers of a `MultiOptimizer` keep the ratio of their rates, so that each has its own
-    again when `rate` is what it was.
+    The optimizers of a `MultiOptimizer` keep the ratio of their rates, so that each gets its own
+    rate again when `rate` is the former one.
     """
     parts, highest = leaves(optimizer), learning_rate_of(optimizer)
     if len(parts) == 1:
@@ -35,7 +35,7 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
             part.learning_rate = float(f"{own * (rate / highest):.7g}")
 
 
-def _plain(rate: float) -> float:
-    """A rate as it was written: 0.01, not 0.009999999776482582, as float32 holds it."""
+def _decimal(rate: float) -> float:
+    """A rate as it was written: 0.01, not 0.009999999776482582, its value in float32."""
     short = float(str(np.float32(rate)))
     return short if np.float32(rate) == rate else rate

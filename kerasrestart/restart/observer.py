@@ -1,35 +1,76 @@
-"""What may be told of restarts as they happen."""
+"""The interface of objects that follow restarts as they happen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from kerasrestart.restart.callback import PartialRestart
-    from kerasrestart.restart.records import RestartEvent, Round
+import keras
+import numpy as np
+
+from kerasrestart.restart.records import RestartEvent, RestartState, Round
+from kerasrestart.scoring.scorer import Scorer
+
+
+class Restarts(Protocol):
+    """What an observer reads of a `PartialRestart`; each attribute is described there."""
+
+    state: RestartState
+    scores: dict[str, np.ndarray]
+
+    @property
+    def model(self) -> keras.Model: ...  # noqa: D102
+    @property
+    def scorer(self) -> Scorer: ...  # noqa: D102
+    @property
+    def events(self) -> list[RestartEvent]: ...  # noqa: D102
+    @property
+    def rounds(self) -> list[Round]: ...  # noqa: D102
+    @property
+    def monitor(self) -> str: ...  # noqa: D102
+    @property
+    def higher_is_better(self) -> bool: ...  # noqa: D102
+    def resume(  # noqa: D102
+        self, state: RestartState, scores: Mapping[str, np.ndarray] | None = None
+    ) -> None: ...
 
 
 class RestartObserver:
-    """Told of rounds and restarts by a `PartialRestart`; override what is of interest.
+    """Follows rounds and restarts; derive a class and override what is of interest.
 
-    Each method gets the callback itself: its `model`, `scores`, `state`. The model may be read, and
-    evaluated, but its weights are to be left as they were found.
+    Example:
+    ```python
+    class Printer(kerasrestart.RestartObserver):
+        def on_restart_end(self, event, restart):
+            print(event.epoch, {name: layer.filters for name, layer in event.layers.items()})
+
+    restart = kerasrestart.PartialRestart(observers=[Printer()])
+    ```
+
+    Each method gets the `PartialRestart` itself. An observer may read and evaluate its `model`, but
+    must leave the weights unchanged.
     """
 
-    def on_train_begin(self, restart: PartialRestart) -> None:
-        """Training begins; the filter_layers of the model are known."""
+    def on_train_begin(self, restart: Restarts) -> None:
+        """Training begins; the layers with filters are known."""
 
-    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
-        """An epoch is over and in the records; what follows from it is still to come."""
+    def on_epoch_begin(self, epoch: int, restart: Restarts) -> None:
+        """An epoch begins; a restart that the last epoch led to comes after this call."""
 
-    def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
-        """A round is over; the model stands as its last epoch left it."""
+    def on_epoch_end(self, epoch: int, restart: Restarts) -> None:
+        """An epoch is over and recorded; what it leads to is not decided yet."""
 
-    def on_restart_begin(self, event: RestartEvent, restart: PartialRestart) -> None:
+    def on_round_end(self, ended: Round, restart: Restarts) -> None:
+        """A round is over; the model is as its last epoch left it."""
+
+    def on_decision(self, epoch: int, restart: Restarts) -> None:
+        """What an epoch leads to is decided: `restart.state` is what the next begins with."""
+
+    def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Filters are about to be restarted."""
 
-    def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
+    def on_restart_end(self, event: RestartEvent, restart: Restarts) -> None:
         """Filters have been restarted."""
 
-    def on_train_end(self, restart: PartialRestart) -> None:
+    def on_train_end(self, restart: Restarts) -> None:
         """Training is over."""

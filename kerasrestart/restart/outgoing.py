@@ -1,4 +1,4 @@
-"""The outgoing weights of filters: which numbers of which kernels read their channels."""
+"""Finds the outgoing weights of filters: the parts of other kernels that read their channels."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from kerasrestart.network.paths import Path
 def outgoing_paths(
     channels: ChannelMap, filter_layers: Mapping[str, FilterLayer], chosen: Mapping[str, np.ndarray]
 ) -> dict[str, Path]:
-    """Finds who reads some filters, whose weights could be set to zero.
+    """Finds the layers that read some filters, and checks that their weights can be set to zero.
 
-    A depthwise filter of weights that are all zero already stands between the filter that it reads
-    and all others. It is not followed, unless it is chosen itself: it would have zeros on both
-    sides, and never learn again.
+    Channels are followed through a depthwise filter, unless all of its weights are zero already and
+    it is not chosen itself: with zeros on both sides it would never learn again.
 
     Args:
-        channels: The paths of the model's channels.
-        filter_layers: The model's filter_layers.
-        chosen: By layer name, indices of filters.
+        channels: The model's channel map.
+        filter_layers: The model's filter layers, by key.
+        chosen: By key, indices of filters.
 
     Returns:
-        By layer name, the path to the readers, see `ChannelMap.outgoing`.
+        By key, the path to the readers, see `ChannelMap.outgoing`.
 
     Raises:
-        ValueError: A channel is shared with another layer's (as in a residual sum), or goes where
-            it is not followed: its readers read more than this filter.
+        ValueError: A channel is shared with another layer's (as in a residual sum), or cannot be
+            followed.
     """
+    keys = {id(filter_layer.layer): key for key, filter_layer in filter_layers.items()}
 
     def passes(layer: layers.Layer, filters: np.ndarray) -> np.ndarray:
         weights = np.asarray(kernels.by_filter(layer, kernels.incoming_kernel(layer).value))
         lives = np.asarray(weights.any(axis=tuple(range(weights.ndim - 1))))
-        lives[np.asarray(chosen.get(layer.name, ()), int)] = True
+        lives[np.asarray(chosen.get(keys.get(id(layer), ""), ()), int)] = True
         return filters[lives[filters]]
 
     paths = {}
@@ -49,18 +49,21 @@ def outgoing_paths(
             if obstacle := channels.outgoing(layer, filters).obstacle():
                 raise ValueError(
                     f"The outgoing weights of '{name}' cannot be set to zero: {obstacle}. Leave "
-                    "the layer out, or use outgoing='keep'."
+                    "out the layer, or use outgoing='keep'."
                 )
             paths[name] = channels.outgoing(layer, filters, passes)
     return paths
 
 
 def outgoing_masks(paths: Mapping[str, Path]) -> list[tuple[keras.Variable, np.ndarray]]:
-    """The outgoing weights at the end of some paths.
+    """Returns the outgoing weights at the end of some paths.
+
+    Args:
+        paths: From `outgoing_paths`.
 
     Returns:
-        Kernels, each once, with a mask of the weights that read the filters' channels: bool, to be
-        broadcast against the kernel.
+        Kernels, each once, with a bool mask of the weights that read the filters' channels,
+        broadcastable to the kernel.
     """
     masks: dict[int, tuple[keras.Variable, np.ndarray]] = {}
     for path in paths.values():

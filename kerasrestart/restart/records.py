@@ -1,4 +1,7 @@
-"""What is known of a run with restarts: plain records that turn into JSON as they are."""
+"""Records of a training with restarts: plain data that can be written as JSON.
+
+Readable without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.trigger import TriggerState
+from kerasrestart.restart.when import RoundProgress
 
 
 @dataclasses.dataclass
 class LayerRestart:
-    """What a restart did to one layer.
+    """The part of a restart in one layer.
 
     Attributes:
         filters: Indices of the restarted filters, ascending.
         scores: Scores of all filters of the layer just before the restart.
-        reselected: How many filters of the last restart were selected again; None at the first.
+        reselected: How many filters of the last restart were selected again; None at the first
+            restart.
     """
 
     filters: list[int]
@@ -34,19 +38,24 @@ def layer_restarts(
     """Records a selection.
 
     Args:
-        chosen: By layer name, the selected filters.
-        scores: By layer name, the scores of all filters.
+        chosen: By layer, the selected filters.
+        scores: By layer, the scores of all filters.
         last: The restart before this one, or None.
+
+    Returns:
+        By layer, the record.
     """
 
-    def again(name: str, filters: list[int]) -> int | None:
+    def reselected(name: str, filters: list[int]) -> int | None:
         if last is None:
             return None
-        before = last.layers.get(name)  # None: the last restart took none of this layer
+        before = last.layers.get(name)  # None: the last restart selected none of this layer
         return len(set(filters) & set(before.filters)) if before else 0
 
     return {
-        name: LayerRestart(filters.tolist(), scores[name].tolist(), again(name, filters.tolist()))
+        name: LayerRestart(
+            filters.tolist(), scores[name].tolist(), reselected(name, filters.tolist())
+        )
         for name, filters in chosen.items()
     }
 
@@ -59,13 +68,14 @@ class RestartEvent:
         restart: Its number, from 1.
         epoch: The epoch that it followed, counted from 0 as in `keras.callbacks.History`.
         reason: Why the round before it ended.
-        initializer: What the filters were initialised with.
-        learning_rate: What the learning rate was set back to; None where a schedule rules it.
-        layers: By name, the layers of which some filter was selected; empty where none was.
+        initializer: What the filters were initialised with; of a control, its name.
+        learning_rate: The value that the learning rate was reset to; None where the optimizer has a
+            schedule.
+        layers: By name, the layers of which a filter was selected; empty where none was.
         metrics_before: The logs of `epoch`.
         metrics_after: The logs of the epoch after it; empty until that has ended.
-        metric_drop: How much worse the monitored metric was after that epoch than before it, in its own
-            unit (negative: it was better); None until then.
+        metric_drop: How much worse the monitored metric was after that epoch than before it, in its
+            own unit (negative: it was better); None until then.
         epochs_to_recover: Epochs until the monitored metric was as good as before; None if it has
             not been in this round.
     """
@@ -83,42 +93,46 @@ class RestartEvent:
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> RestartEvent:
-        """The event that `dataclasses.asdict` made plain data of.
+        """The event that `dataclasses.asdict` was given.
 
         Raises:
-            TypeError, KeyError: Something else did.
+            TypeError, KeyError: `written` is something else.
         """
         layers = {name: LayerRestart(**layer) for name, layer in written["layers"].items()}
         return cls(**{**written, "layers": layers})
 
     def follow(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
-        """Fills in what only the epochs after the restart can tell.
+        """Fills in what only the epochs after the restart show.
 
         Args:
-            epoch: An epoch after that of the restart, before the next one.
+            epoch: An epoch after that of the restart, before the next restart.
             logs: Its logs.
             monitor: The monitored metric.
-            higher: Whether that is to rise.
+            higher: Whether a higher value of the metric is better.
         """
-        loss = self.metrics_before[monitor] - logs[monitor]
-        loss = loss if higher else -loss
+        drop = self.metrics_before[monitor] - logs[monitor]
+        drop = drop if higher else -drop
         if not self.metrics_after:
-            self.metrics_after, self.metric_drop = dict(logs), loss
-        if self.epochs_to_recover is None and loss <= 0:
+            self.metrics_after, self.metric_drop = dict(logs), drop
+        if self.epochs_to_recover is None and drop <= 0:
             self.epochs_to_recover = epoch - self.epoch
 
     def summary(self) -> str:
-        """The restart as one sentence, such as a terminal shows."""
-        rate = self.learning_rate
-        back = "" if rate is None else f"; learning rate back to {rate:g}"
+        """The restart as one sentence, without its full stop."""
+        reset = ""
+        if self.learning_rate is not None:
+            reset = f"; learning rate reset to {self.learning_rate:g}"
         if not self.layers:
-            return f"{self.reason}. No filter was selected{back}"
+            return f"{self.reason}. No filter was selected{reset}"
         counts = {name: (len(of.filters), len(of.scores)) for name, of in self.layers.items()}
-        restarted, filters = map(sum, zip(*counts.values(), strict=True))
+        selected, filters = map(sum, zip(*counts.values(), strict=True))
         by_layer = ", ".join(f"{name} {k}/{n}" for name, (k, n) in counts.items())
-        did = "Left" if self.initializer == "none" else "Restarted"
-        how = "as they are" if self.initializer == "none" else f"with {self.initializer}"
-        return f"{self.reason}. {did} {restarted} of {filters} filters ({by_layer}) {how}{back}"
+        what = f"{selected} of {filters} filters ({by_layer})"
+        done = {
+            "none": f"Left {what} as they are",
+            "slots": f"Reset the optimizer state of {what}",
+        }.get(self.initializer, f"Restarted {what} with {self.initializer}")
+        return f"{self.reason}. {done}{reset}"
 
 
 @dataclasses.dataclass
@@ -126,13 +140,13 @@ class Round:
     """The epochs from one restart to the next; the first round is the baseline.
 
     Attributes:
-        round: Its number; 0 is the baseline, n what follows restart n.
+        round: Its number; 0 is the baseline, n follows restart n.
         first_epoch: Its first epoch, counted from 0.
         epochs: Its length.
         best_epoch: The epoch of its best monitored value.
         best_metrics: The logs of that epoch.
         last_metrics: The logs of its last epoch.
-        ended: Why it ended; None while it is open.
+        ended: Why it ended; None while it continues.
     """
 
     round: int
@@ -149,17 +163,17 @@ class Round:
         self.last_metrics = dict(logs)
         best = self.best_metrics.get(monitor)
         value = logs[monitor]
-        # Anything is better than a value that is not a number.
+        # Any value is better than one that is not a number.
         if best is None or best != best or (value > best if higher else value < best):
             self.best_epoch, self.best_metrics = epoch, dict(logs)
 
 
 def best_by_round(rounds: Sequence[Round], monitor: str) -> str:
-    """What each round came to, as a line that a terminal shows; rounds of no epoch are left out.
+    """The best value of each round, as one sentence; rounds without an epoch are left out.
 
     Args:
-        rounds: The rounds, and
-        monitor: the metric that their best epochs were chosen by.
+        rounds: The rounds.
+        monitor: The metric by which their best epochs were chosen.
     """
     names = (f"restart {of.round}" if of.round else "baseline" for of in rounds)
     best = (
@@ -172,13 +186,13 @@ def best_by_round(rounds: Sequence[Round], monitor: str) -> str:
 
 @dataclasses.dataclass
 class PendingRestart:
-    """A restart that the end of an epoch has called for, and the next epoch will begin with.
+    """A restart that the end of an epoch has led to and that the next epoch begins with.
 
-    So all that is saved of an epoch, by whichever callback, is the model that its metrics tell of.
+    Whatever a callback saves of an epoch is therefore the model that its metrics describe.
 
     Attributes:
-        event: What it will be.
-        reader_input_means: By layer name, what layers read on average, float32 `[inputs]`; empty without
+        event: The restart.
+        reader_input_means: By layer, its mean inputs, float32 `[inputs]`; empty without
             `compensate_bias`.
     """
 
@@ -186,39 +200,41 @@ class PendingRestart:
     reader_input_means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON knows it."""
+        """The record as plain data for JSON."""
         means = {name: means.tolist() for name, means in self.reader_input_means.items()}
         return {"event": dataclasses.asdict(self.event), "reader_input_means": means}
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> PendingRestart:
-        """What `to_dict` wrote.
+        """The record that `to_dict` wrote.
 
         Raises:
-            TypeError, KeyError: Something else did.
+            TypeError, KeyError: `written` is something else.
         """
-        means = {
-            name: np.array(of, np.float32) for name, of in written["reader_input_means"].items()
-        }
-        return cls(RestartEvent.from_dict(written["event"]), means)
+        means = written["reader_input_means"].items()
+        return cls(
+            RestartEvent.from_dict(written["event"]),
+            {name: np.array(of_layer, np.float32) for name, of_layer in means},
+        )
 
 
 @dataclasses.dataclass
 class RestartState:
-    """All that changes while a run with restarts goes on, but for the model and its scorer.
+    """All that changes during a training with restarts, except the model and its scorer.
 
     Attributes:
-        trigger: How far the present round has come.
+        progress: How far the present round has come.
         rounds: All rounds; the last is the present one.
         events: All restarts.
-        learning_rate: The rate that each round begins with; None where a schedule rules it.
-        finished: Why no more restarts will come; None while they may.
-        scored_epoch: The last epoch whose batches were scored; None before there is one.
-        pending: The restart that the next epoch begins with; None where it begins with none.
+        learning_rate: The rate that each round begins with; None where the optimizer has a
+            schedule.
+        finished: Why there are no more restarts; None while there may be.
+        scored_epoch: The last epoch whose batches were scored; None before the first.
+        pending: The restart that the next epoch begins with; None where there is none.
         lowers_rate: Whether the next epoch begins with a lower learning rate.
     """
 
-    trigger: TriggerState = dataclasses.field(default_factory=TriggerState)
+    progress: RoundProgress = dataclasses.field(default_factory=RoundProgress)
     rounds: list[Round] = dataclasses.field(default_factory=list)
     events: list[RestartEvent] = dataclasses.field(default_factory=list)
     learning_rate: float | None = None
@@ -228,7 +244,7 @@ class RestartState:
     lowers_rate: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON knows it."""
+        """The state as plain data for JSON."""
         plain = dataclasses.asdict(dataclasses.replace(self, pending=None))
         return {**plain, "pending": None if self.pending is None else self.pending.to_dict()}
 
@@ -237,17 +253,15 @@ class RestartState:
         """The state that `to_dict` wrote.
 
         Raises:
-            TypeError, KeyError: Something else did.
+            TypeError, KeyError: `written` is something else.
         """
-        events = [RestartEvent.from_dict(event) for event in written["events"]]
-        pending = written.get("pending")  # like scored_epoch, not in states of older versions
+        pending = written["pending"]
         return cls(
-            trigger=TriggerState(**written["trigger"]),
-            rounds=[Round(**of_round) for of_round in written["rounds"]],
-            events=events,
-            learning_rate=written["learning_rate"],
-            finished=written["finished"],
-            scored_epoch=written.get("scored_epoch"),
-            pending=None if pending is None else PendingRestart.from_dict(pending),
-            lowers_rate=written.get("lowers_rate", False),
+            **{
+                **written,
+                "progress": RoundProgress(**written["progress"]),
+                "rounds": [Round(**of_round) for of_round in written["rounds"]],
+                "events": [RestartEvent.from_dict(event) for event in written["events"]],
+                "pending": None if pending is None else PendingRestart.from_dict(pending),
+            }
         )

@@ -1,4 +1,4 @@
-"""Resets the optimizer's memory of restarted filters."""
+"""Resets the optimizer state of restarted filters."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.restart.names import SECOND_MOMENTS
+from kerasrestart.network.keras_internals import index_in, trained_by
+from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
 class Rule(NamedTuple):
-    """What a slot holds for a weight that training has not touched.
+    """The initial value of one kind of slot.
 
     Attributes:
-        fresh: From the optimizer and the new weight, the slot's value: a tensor of the weight's
-            shape, or a number.
+        fresh: Function of the optimizer and the new weight that returns the slot's initial value: a
+            tensor of the weight's shape, or a number.
         second_moment: Whether the slot is a running mean (or maximum) of squares or magnitudes, by
-            the root of which steps are divided: `second_moment="survivors"` fills it.
-        averaged: The axis of the weight over which the slot is averaged, and which its shape
-            lacks; None for a slot of the weight's shape.
+            whose root steps are divided: `second_moment="survivors"` fills it.
+        averaged: The axis of the weight over which the slot is averaged, missing in the slot's
+            shape; None for a slot of the weight's shape.
     """
 
     fresh: Callable[[keras.optimizers.Optimizer, tf.Tensor], tf.Tensor | float]
@@ -46,21 +47,21 @@ SECOND_MOMENT = Rule(_zero, second_moment=True)
 ROWS = Rule(_zero, second_moment=True, averaged=-1)
 COLUMNS = Rule(_zero, second_moment=True, averaged=-2)
 
-# By the class in `keras.optimizers` that makes the slots, for it and what is derived from it: the
-# attribute that holds them, by weight. One attribute means different things to different classes:
-# the "momentum" of ScheduleFreeAdamW is a copy of the weight.
+# For each class in `keras.optimizers`, and classes derived from it: the attributes that hold its
+# slots. One attribute name means different things in different classes: the "momentum" of
+# ScheduleFreeAdamW is a copy of the weight.
 SLOTS: Mapping[str, Mapping[str, Rule]] = {
-    # An average starts from the weight: Keras creates it as zero, but sets it so at the first step.
+    # Keras creates an average as zero, but sets it to the weight at the first step.
     "Optimizer": {"_model_variables_moving_average": WEIGHT, "_accumulated_gradients": ZERO},
-    # The sum of squares over the whole training is no mean that a new weight could borrow: it is
-    # what makes the steps of Adagrad and Ftrl shrink, and the first step is bounded without it.
+    # A sum of squares over the whole training is not a mean that a new weight could borrow: it
+    # shrinks the steps of Adagrad and Ftrl, and their first step is bounded without it.
     "Adagrad": {"_accumulators": INITIAL},
     "Ftrl": {"_accumulators": INITIAL, "_linears": ZERO},
-    # Both or neither: a step is the root of the ratio of the two.
+    # Both or neither: a step is the root of their ratio.
     "Adadelta": {"_accumulated_grads": SECOND_MOMENT, "_accumulated_delta_vars": SECOND_MOMENT},
-    # Nothing but 1e-30 keeps Adafactor from 0 / 0: a filter whose gradient is exactly zero in its
-    # first step (outgoing weights of zero) and an input with hardly any underflow, and the whole
-    # kernel becomes NaN. Filled from the survivors it does not.
+    # Only 1e-30 keeps Adafactor from 0 / 0: where a filter's first gradient is exactly zero
+    # (outgoing weights of zero) and an input's is tiny, it underflows and the whole kernel becomes
+    # NaN. Filled from the survivors it does not.
     "Adafactor": {"_r": ROWS, "_c": COLUMNS, "_v": SECOND_MOMENT},
     "Adam": {"_momentums": ZERO, "_velocities": SECOND_MOMENT, "_velocity_hats": SECOND_MOMENT},
     "Adamax": {"_m": ZERO, "_u": SECOND_MOMENT},
@@ -68,7 +69,7 @@ SLOTS: Mapping[str, Mapping[str, Rule]] = {
     "Lion": {"_momentums": ZERO},
     "Muon": {
         "momentums": ZERO,
-        "adam_momentums": ZERO,  # as Keras 3.10 calls them
+        "adam_momentums": ZERO,  # their name in Keras 3.10
         "adam_velocities": SECOND_MOMENT,
     },
     "Nadam": {"_momentums": ZERO, "_velocities": SECOND_MOMENT},
@@ -87,21 +88,21 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
         optimizer: A built optimizer.
 
     Raises:
-        ValueError: It keeps variables that are not known here, or one of another shape.
+        ValueError: It keeps variables that are not known here, or one of unexpected shape.
     """
     known = set()
     for leaf in leaves(optimizer):
-        for variable in leaf._trainable_variables if leaf.built else ():
+        for variable in trained_by(leaf) if leaf.built else ():
             for slot, rule, _ in _find(leaf, variable):
                 _check_shape(leaf, variable, slot, rule)
                 known.add(id(slot))
-    # Numbers without an axis (steps, scales, Nadam's product, the placeholders that Adafactor has
-    # for vectors) are shared by all filters, and stay.
+    # Scalars (steps, scales, Nadam's product, Adafactor's placeholders for vectors) are shared by
+    # all filters and stay.
     unknown = [v.path for v in optimizer.variables if len(v.shape) and id(v) not in known]
     if unknown:
         raise ValueError(
             f"The slots of {type(unwrap(optimizer)).__name__} are not known, so restarted filters "
-            f"would keep the old filters' memory. Received variables: {', '.join(unknown[:3])}"
+            f"would keep the old filters' state. Received variables: {', '.join(unknown[:3])}"
             f"{' …' if len(unknown) > 3 else ''}. Expected an optimizer of keras.optimizers "
             f"({', '.join(name for name in SLOTS if name != 'Optimizer')}), or one derived from "
             "these that adds no slots."
@@ -109,14 +110,14 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """Gives the optimizer of a compiled model its slots now, and not only at the first step."""
+    """Builds the optimizer of a compiled model now instead of at the first step."""
     if not model.optimizer.built:
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
 
 
 def check_second_moment(second_moment: str) -> None:
-    """Checks the name of a rule for second moments; raises ValueError if it is not known."""
+    """Checks the argument `second_moment`; raises ValueError if it is not known."""
     if second_moment not in SECOND_MOMENTS:
         raise ValueError(
             f"second_moment must be one of {list(SECOND_MOMENTS)}. Received: {second_moment!r}"
@@ -130,21 +131,21 @@ def reset_slots(
     mask: np.ndarray,
     second_moment: str = "zero",
 ) -> None:
-    """Makes the slots of replaced numbers those of numbers that training has not touched.
+    """Sets the slots of replaced numbers to their initial values.
 
     All other numbers of the slots stay bit for bit.
 
     Args:
-        optimizer: An optimizer whose slots `check_slots` knows; None, or one that is not built or
-            does not train the variable, has nothing to reset.
+        optimizer: An optimizer that passes `check_slots`. None, or one that is not built or does
+            not train the variable, has nothing to reset.
         variable: A weight of the model.
-        new: The new values, of the variable's shape; those outside of the mask are not read.
-        mask: Bool, broadcastable to the variable's shape: True at the numbers that were replaced.
-        second_moment: What becomes of the means of squares by which Adam and its like divide.
-            `"zero"`: zero, as at the start of training. The optimizer's bias correction counts the
-            steps of the whole training, though, so that Adam's first step after a late restart
-            is `0.1 g / sqrt(0.001 g**2)` or about 3 learning rates. `"survivors"`: see
-            `survivors_mean`. Defaults to `"zero"`.
+        new: The new values, of the variable's shape; values outside the mask are not read.
+        mask: Bool, broadcastable to the variable's shape, true for the numbers that were replaced.
+        second_moment: New values of the means of squares by which Adam and similar optimizers
+            divide. `"zero"`: zero, as at the start of training. The optimizer's bias correction
+            counts the steps of the whole training, so that Adam's first step after a late restart
+            is `0.1 g / sqrt(0.001 g**2)`, about 3 learning rates. `"survivors"`: the mean over the
+            surviving filters, see `survivors_mean`. Defaults to `"zero"`.
 
     Raises:
         ValueError: `second_moment` is not known.
@@ -157,7 +158,7 @@ def reset_slots(
         fresh = rule.fresh(leaf, new)
         if rule.averaged is not None:
             # An entry is the mean over one axis. Where that is the axis of the filters, survivors
-            # have their part in it, and it stays: setting it back would change their steps, too.
+            # contribute to it, and it stays: a reset would change their steps too.
             touched = np.asarray(np.broadcast_to(mask, variable.shape).all(rule.averaged))
         if rule.second_moment and second_moment == "survivors":
             fresh = survivors_mean(slot.value, touched)
@@ -167,12 +168,12 @@ def reset_slots(
 def shift_copies(
     optimizer: keras.optimizers.Optimizer | None, variable: keras.Variable, shift: np.ndarray
 ) -> None:
-    """Adds to the copies of a weight that an optimizer keeps what was added to the weight.
+    """Adds a change of a weight to the copies of the weight that an optimizer keeps.
 
     Args:
         optimizer: As in `reset_slots`.
         variable: A weight of the model.
-        shift: Of the variable's shape.
+        shift: What was added to the weight, of its shape.
     """
     if optimizer is not None and optimizer.built:
         for slot, rule, _ in _slots(optimizer, variable):
@@ -181,12 +182,12 @@ def shift_copies(
 
 
 def survivors_mean(values: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
-    """The mean of the numbers outside of a mask, position by position.
+    """Returns the mean of the numbers outside a mask, position by position.
 
-    A filter that is drawn anew reads the same inputs as its neighbours, and a mean square of
-    gradients is about that of the input times that of the filter's error. So the mean is over the
-    surviving filters alone, for each position of the kernel and each input. In general: over all
-    axes along which the mask varies.
+    A restarted filter reads the same inputs as its neighbours, and the mean square of a gradient is
+    about that of the input times that of the filter's error. So the mean is over the surviving
+    filters, for each position of the kernel and each input. In general: over all axes along which
+    the mask varies.
 
     Args:
         values: A float tensor.
@@ -202,15 +203,20 @@ def survivors_mean(values: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
     return tf.reduce_sum(values, axes, keepdims=True) / count
 
 
+def trains(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
+    """Whether an optimizer is built and trains a variable."""
+    return any(leaf.built and index_in(leaf, variable) is not None for leaf in leaves(optimizer))
+
+
 def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that holds the slots, out of a `LossScaleOptimizer`."""
+    """Returns the optimizer inside a `LossScaleOptimizer`; any other as it is."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.inner_optimizer
     return optimizer
 
 
 def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that make the steps: one, or those of a `MultiOptimizer`."""
+    """Returns the optimizers that hold slots: one, or those of a `MultiOptimizer`."""
     inner = unwrap(optimizer)
     if isinstance(inner, _keras_class("MultiOptimizer")):
         return list(inner.optimizers)
@@ -220,7 +226,7 @@ def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optim
 def _slots(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
-    """Yields the slots of one variable, each with its rule and the optimizer that made it."""
+    """Yields the slots of one variable, each with its rule and its optimizer."""
     for leaf in leaves(optimizer):
         if leaf.built:
             yield from _find(leaf, variable)
@@ -229,8 +235,7 @@ def _slots(
 def _find(
     leaf: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
-    # The optimizer's own key: identity, of the backend's variable also where that was built on.
-    index = leaf._trainable_variables_indices.get(leaf._var_key(variable))
+    index = index_in(leaf, variable)
     if index is None:
         return
     for class_name, rules in SLOTS.items():
@@ -238,18 +243,18 @@ def _find(
             continue
         for name, rule in rules.items():
             of_all = getattr(leaf, name, None)
-            if isinstance(of_all, Mapping):  # Muon of Keras 3.10 itself goes by the path
+            if isinstance(of_all, Mapping):  # Muon of Keras 3.10 uses the path
                 slot = of_all.get(variable.path)
             else:
                 slot = of_all[index] if of_all else None
-            # Adafactor factors nothing of fewer than two axes, and has a placeholder instead.
+            # Adafactor has a placeholder for weights of fewer than two axes.
             placeholder = rule.averaged is not None and len(variable.shape) < 2
             if slot is not None and not placeholder:
                 yield slot, rule, leaf
 
 
 def _keras_class(name: str) -> Any:
-    """A class of `keras.optimizers`, for `isinstance`; of none if this Keras has no such class."""
+    """Returns a class of `keras.optimizers` for `isinstance`; `()` if this Keras lacks it."""
     return getattr(keras.optimizers, name, ())
 
 
@@ -261,6 +266,6 @@ def _check_shape(
         del expected[rule.averaged]
     if list(slot.shape) != expected:
         raise ValueError(
-            f"The slots of {type(leaf).__name__} are not known: {slot.path} should have the shape "
-            f"{tuple(expected)} for {variable.path}. Received: {tuple(slot.shape)}"
+            f"The slots of {type(leaf).__name__} are not known: {slot.path} belongs to "
+            f"{variable.path}. Received: shape {tuple(slot.shape)}. Expected: {tuple(expected)}."
         )

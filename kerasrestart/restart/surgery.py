@@ -1,7 +1,8 @@
-"""Gives chosen filters new weights, and leaves every other number of the model as it is."""
+"""Re-initialises chosen filters, and leaves every other number of the model as it is."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,17 +11,18 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
-from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
-from kerasrestart.restart.combinations import check_outgoing, check_slots_alone
 from kerasrestart.restart.compensation import compensations
+from kerasrestart.restart.drawing import check_alive, chosen_mask, draw, filter_mask, layer_seeds
+from kerasrestart.restart.initializers import derive_seed
+from kerasrestart.restart.norms import channel_values, norm_channels
+from kerasrestart.restart.optimizers import optimizers_of, owners
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
-from kerasrestart.restart.seeds import derive_seed
-
-FRESH_NORM = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
+from kerasrestart.restart.remarks import remarks
+from kerasrestart.restart.reset import check_outgoing
+from kerasrestart.restart.writing import Replacement, plan_writes
 
 
 def restart_filters(
@@ -30,218 +32,178 @@ def restart_filters(
     initializer: Any = "uniform",
     outgoing: str = "keep",
     second_moment: str = "zero",
-    reset_norm: bool = True,
+    norms: bool = True,
     reader_input_means: Mapping[str, np.ndarray] | None = None,
+    optimizer: Any = None,
     seed: int = 0,
     found: FilterLayers | None = None,
 ) -> None:
     """Re-initialises the chosen filters of a model in place.
 
-    For each chosen filter: its incoming weights are drawn anew, its bias by the layer's own
-    `bias_initializer`; its channel of the norm that belongs to it, and of the batch norms that it
-    passes by itself further on (behind a concatenation; with `outgoing="zero"` also behind a
-    depthwise convolution), where these are trainable, becomes that of a new layer (gamma 1, beta 0,
-    moving mean 0, moving variance 1); the optimizer's slots for just these numbers become those of
-    a new weight. All else stays bit for bit. Nothing is changed if an argument is refused.
+    ```python
+    scores = kerasrestart.score_filters(model, x, y)
+    chosen = kerasrestart.select_filters(scores, fraction=0.1)
+    kerasrestart.restart_filters(model, chosen, initializer="he_uniform", seed=1)
+    ```
+
+    Each chosen filter gets new incoming weights, and a bias by the layer's own `bias_initializer`.
+    Its channel of the norm that belongs to it gets the values of a new norm, and so does its
+    channel of the batch norms that it passes unmixed further on (behind a concatenation; with
+    `outgoing="zero"` also behind a depthwise convolution). The optimizers' slots of these numbers
+    are reset. All else stays bit for bit, but for what a constraint changes.
+
+    Only variables that train are written, and their constraints hold afterwards. Nothing is changed
+    if an argument is refused.
 
     Args:
-        model: A built Functional or Sequential model. Its optimizer is looked after if it has one.
-        chosen: By layer name, the indices of the filters, as `select_filters` gives them. Layers of
-            any kind in `kerasrestart.network.kernels.WITH_FILTERS`, dense ones among them.
-        initializer: See `kerasrestart.restart.initializers.get`. Defaults to `"uniform"`.
-        outgoing: What becomes of the weights by which other layers read the filters: `"keep"`
-            leaves them (the paper's: the function of the network jumps); `"zero"` sets them to
-            zero, so that new filters change nothing until they have learned, and where the filters
-            gave nothing the network computes the same function as before. Of two new filters in
-            layers that follow each other, the second is drawn whole, with what it reads of the
-            first. A depthwise filter that reads a new one stays, and the weights that read the
-            depthwise filter count as outgoing. Defaults to `"keep"`.
-        second_moment: See `kerasrestart.restart.slots.reset_slots`. Defaults to `"zero"`.
-        reset_norm: Whether the channels of norms begin anew; else they stay. Defaults to True.
-        reader_input_means: What layers read on average, as `kerasrestart.reader_input_means` gives it: with
-            `outgoing="zero"` the bias of each reader takes up what the filters gave it on average,
-            or the moving mean of a batch norm behind a reader without one. Defaults to None: what
-            they gave is lost.
-        seed: The new weights are a function of the seed and of which of the model's layers with
-            filters it is, whichever others take part: a second restart needs another seed to draw
-            others. Defaults to 0.
-        found: The survey of the model, where it is known already. Defaults to None: it is made.
+        model: A built model.
+        chosen: By key of the layer (its name, where that is unique), the indices of the filters,
+            as `select_filters` returns them.
+        initializer: See `kerasrestart.restart.initializers`. Defaults to `"uniform"`.
+        outgoing: What happens to the weights with which other layers read the filters. `"keep"`
+            leaves them, as in the paper: the function of the network jumps. `"zero"` sets them to
+            zero, so that new filters change nothing until they have learned; where the filters
+            contributed nothing, the network computes the same function as before. Of two new
+            filters in consecutive layers, the second gets all of its new incoming weights. A
+            depthwise filter that reads a new filter stays, and the weights that read the depthwise
+            filter count as outgoing. Defaults to `"keep"`.
+        second_moment: `"zero"` or `"survivors"`, see `kerasrestart.restart.slots.reset_slots`.
+            Defaults to `"zero"`.
+        norms: Whether the filters' channels of norms are reset. Defaults to True.
+        reader_input_means: Mean inputs of the layers, as `kerasrestart.reader_input_means` returns
+            them. With `outgoing="zero"` the bias of each reader rises by what the filters gave it
+            on average (or the moving mean of a batch norm behind it falls). Defaults to None: no
+            compensation.
+        optimizer: The optimizer that trains the filters, or several. Defaults to None: the model's
+            own, and all that it or its layers keep in attributes.
+        seed: 0 or more. New weights are a function of the seed and the layer's place in the model,
+            whichever other layers take part: give each restart its own seed. Defaults to 0.
+        found: The model's filter layers, if already known. Defaults to None: they are searched.
 
     Raises:
-        ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a layer
-            would lose all of its filters; the optimizer's slots are not known; with
-            `outgoing="zero"`: the outgoing weights are not the filters' own, or a filter's new
-            incoming weights are all zero too, so that it would never learn again; with
-            `reader_input_means`: a reader has neither a bias nor a batch norm, or its means are missing.
-        TypeError: The model has no graph.
+        ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a
+            layer's kernel does not train, or all of its filters are chosen; the optimizer's slots
+            are not known; with `outgoing="zero"`: the outgoing weights belong to other filters too,
+            or a layer's new incoming weights are all zero, so that it would never learn again; with
+            `reader_input_means`: a reader has neither bias nor batch norm, or no means.
+        TypeError: `optimizer` is not a Keras optimizer, or the model has no map.
+
+    Source: Han and Zhang, "Partial Restart of Neural Network".
     """
     check_outgoing(outgoing, compensates=reader_input_means is not None)
     slots.check_second_moment(second_moment)
     rule = initializers.get(initializer)
     found = find_filter_layers(model, ".*") if found is None else found
-    filter_layers = found.layers
-    taken = {name: _checked(filter_layers, name, filters) for name, filters in chosen.items()}
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and optimizer.built:
-        slots.check_slots(optimizer)
-    if rule is None:
-        return
-    if rule is initializers.slots:
-        check_slots_alone(outgoing)
-    # All is drawn before anything is replaced, so that a rule that fails leaves the model whole.
-    replacements, shifts = [], []
-    channels = ChannelMap(found.graph)
+    taken = _checked(model, found, chosen)
+    found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
+    # Everything is drawn before anything is written, so that an error leaves the model unchanged.
+    replacements: list[Replacement] = []
+    shifts: list[tuple[keras.Variable, np.ndarray]] = []
     if outgoing == "zero":
-        check_adafactor(optimizer, second_moment)
-        # First, so that where a filter's outgoing weights are another's incoming ones, these are
-        # new: a filter with nothing but zeros on both sides would stay so for ever.
-        paths = outgoing_paths(channels, filter_layers, taken)
+        for one in found_optimizers:
+            check_adafactor(one, second_moment)
+        # First: where a filter's outgoing weights are another's incoming ones, the new weights
+        # count. A filter with only zeros on both sides would never learn again.
+        paths = outgoing_paths(found.channels, found.layers, taken)
         for kernel, mask in outgoing_masks(paths):
-            replacements.append((kernel, tf.zeros(kernel.shape), mask))
+            replacements.append(Replacement(kernel, tf.zeros(kernel.shape), mask))
         if reader_input_means is not None:
             shifts = list(compensations(found.graph, paths, taken, reader_input_means))
     else:
-        used = {name: filters for name, filters in taken.items() if len(filters)}
-        paths = {name: channels.path(filter_layers[name].layer, used[name]) for name in used}
-    first_calls = (call.operation for call in found.graph.calls if call.occurrence == 0)
-    with_filters = (layer for layer in first_calls if isinstance(layer, WITH_FILTERS))
-    numbers = {id(layer): number for number, layer in enumerate(with_filters)}
-    for name, filter_layer in filter_layers.items():
-        if len(taken.get(name, ())):
-            own_seed = derive_seed(seed, numbers[id(filter_layer.layer)])
-            drawn = list(_draw(filter_layer, taken[name], rule, own_seed))
-            if outgoing == "zero":
-                _check_alive(name, *drawn[0])
-            replacements += drawn
-            if reset_norm:
-                keeps = rule is initializers.slots
-                replacements += _renew_norms(filter_layer, taken[name], paths[name], keeps)
-    for variable, shift in shifts:
-        variable.assign_add(tf.cast(shift, variable.dtype))
-        slots.shift_copies(optimizer, variable, shift)
-    for variable, new, mask in replacements:
-        # Replica by replica: the statistics of a batch norm may be each replica's own.
-        for own in model.distribute_strategy.experimental_local_results(variable.value):
-            own.assign(tf.where(mask, tf.cast(new, own.dtype), own))
-        slots.reset_slots(optimizer, variable, new, mask, second_moment)
+        paths = {key: found.channels.path(found.layers[key].layer, taken[key]) for key in taken}
+    trained = {id(variable) for variable in model.trainable_variables}
+    seeds = layer_seeds(found, seed)
+    for key in taken:
+        filter_layer, own_seed = found.layers[key], seeds[id(found.layers[key].layer)]
+        drawn = list(draw(filter_layer, taken[key], rule, own_seed, trained))
+        if outgoing == "zero":
+            check_alive(key, drawn[0])
+        replacements += drawn
+        if norms:
+            replacements += _reset_norms(filter_layer, taken[key], paths[key], own_seed)
+    writes = plan_writes(replacements, model.distribute_strategy, shifts)
+    for remark in remarks(found, paths, norms=norms):
+        warnings.warn(remark, stacklevel=2)
+    for write in writes:
+        write.apply()
+    for one in found_optimizers:
+        for variable, shift in shifts:
+            slots.shift_copies(one, variable, shift)
+        for variable, _, mask in replacements:
+            # As it is now: a constraint may have changed what was drawn.
+            new = tf.convert_to_tensor(variable.value)
+            slots.reset_slots(one, variable, new, mask, second_moment)
 
 
-def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgoing: str) -> None:
-    """Draws half of the filters of each layer as a trial, and drops them.
+def reset_optimizer_state(
+    model: keras.Model,
+    chosen: Mapping[str, Sequence[int] | np.ndarray],
+    *,
+    second_moment: str = "zero",
+    norms: bool = True,
+    optimizer: Any = None,
+    found: FilterLayers | None = None,
+) -> None:
+    """Resets the optimizer state of the chosen filters, and changes no weight.
 
-    It is tried on made-up weights: the present ones may be zero, but not when a restart comes.
-    Layers with kernels of the same shape are tried as one; a layer of one filter loses none ever.
+    This is the control `PartialRestart(control="slots")`: it resets the slots that
+    `restart_filters` would reset with `outgoing="keep"`.
 
     Args:
-        filter_layers: The layers to draw for.
-        initializer: As in `restart_filters`, not `none`.
-        outgoing: As in `restart_filters`.
+        model: As in `restart_filters`.
+        chosen: As in `restart_filters`.
+        second_moment: As in `restart_filters`. Defaults to `"zero"`.
+        norms: Whether the slots of the filters' norms are reset too. Defaults to True.
+        optimizer: As in `restart_filters`. Defaults to None.
+        found: As in `restart_filters`. Defaults to None.
 
     Raises:
-        ValueError: The initializer cannot draw for such a layer; or draws zeros, with
-            `outgoing="zero"`. An error of an initializer of one's own comes as it is, with a note
-            that names the layer.
+        ValueError: As in `restart_filters`.
+        TypeError: As in `restart_filters`.
     """
-    rule = initializers.get(initializer)
-    tried = set()
-    for filter_layer in filter_layers:
-        kernel = kernels.incoming_kernel(filter_layer.layer)
-        layout = type(filter_layer.layer), tuple(kernel.shape), kernel.value.dtype
-        if filter_layer.filters < 2 or layout in tried:
-            continue
-        tried.add(layout)
-        made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)
-        filters = np.arange(filter_layer.filters // 2)
-        try:
-            drawn = _draw_kernel(
-                filter_layer, kernels.by_filter(filter_layer.layer, made_up), filters, rule, 0
-            )
-        except Exception as error:
-            error.add_note(
-                f"It came from a trial draw of the initializer for '{filter_layer.name}'."
-            )
-            raise
-        if outgoing == "zero":
-            _check_alive(filter_layer.name, *drawn)
+    slots.check_second_moment(second_moment)
+    found = find_filter_layers(model, ".*") if found is None else found
+    taken = _checked(model, found, chosen)
+    found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
+    for key, filters in taken.items():
+        filter_layer = found.layers[key]
+        path = found.channels.path(filter_layer.layer, filters)
+        replaced = [
+            (kernels.incoming_kernel(filter_layer.layer), filter_mask(filter_layer, filters))
+        ]
+        if filter_layer.layer.bias is not None:
+            replaced.append((filter_layer.layer.bias, chosen_mask(filter_layer, filters)))
+        if norms:
+            reset = _reset_norms(filter_layer, filters, path, 0)
+            replaced += [(variable, mask) for variable, _, mask in reset]
+        for variable, mask in replaced:
+            for one in found_optimizers:
+                slots.reset_slots(one, variable, variable.value, mask, second_moment)
 
 
-def _checked(
-    filter_layers: Mapping[str, FilterLayer], name: str, indices: Sequence[int] | np.ndarray
-) -> np.ndarray:
-    if name not in filter_layers:
-        raise ValueError(
-            f"No filters to restart in a layer '{name}'. Expected one of {list(filter_layers)}."
-        )
-    filters, count = np.asarray(indices), filter_layers[name].filters
-    if not filters.size:
-        return np.zeros(0, int)
-    if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):
-        raise ValueError(f"The filters of '{name}' must be a list of indices. Received: {filters}")
-    if not 0 <= filters.min() <= filters.max() < count:
-        raise ValueError(f"The filters of '{name}' lie in 0 to {count - 1}. Received: {filters}")
-    if len(set(filters.tolist())) == count:
-        raise ValueError(f"All {count} filters of '{name}' are chosen: some must survive.")
-    return filters
+def obstacles(
+    model: keras.Model, found: FilterLayers, keys: Iterable[str], *, outgoing: str = "keep"
+) -> dict[str, str]:
+    """Finds the layers whose filters cannot be restarted now.
 
+    Args:
+        model: The model. A layer may have been frozen after `found` was made.
+        found: Its filter layers.
+        keys: The layers to look at.
+        outgoing: As in `restart_filters`. Defaults to `"keep"`.
 
-def _draw(
-    filter_layer: FilterLayer, filters: np.ndarray, rule: initializers.Rule, seed: int
-) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
-    """Yields kernel and bias of a filter_layer, with new values and the mask of those."""
-    layer = filter_layer.layer
-    kernel = tf.convert_to_tensor(kernels.incoming_kernel(layer).value)
-    yield _draw_kernel(filter_layer, kernels.by_filter(layer, kernel), filters, rule, seed)
-    if layer.bias is not None:
-        chosen = np.zeros(filter_layer.filters, bool)
-        chosen[filters] = True
-        keeps = rule is initializers.slots
-        bias_rule = rule if keeps else initializers.from_keras(layer.bias_initializer)
-        new = bias_rule(tf.convert_to_tensor(layer.bias.value), -1, derive_seed(seed, 1), chosen)
-        yield layer.bias, new, chosen
-
-
-def _draw_kernel(
-    filter_layer: FilterLayer,
-    old: tf.Tensor,
-    filters: np.ndarray,
-    rule: initializers.Rule,
-    seed: int,
-) -> tuple[keras.Variable, tf.Tensor, np.ndarray]:
-    """The kernel of a filter_layer, with new values and the mask of those; `old` is it by filter."""
-    chosen = np.zeros(filter_layer.filters, bool)
-    chosen[filters] = True
-    kernel = kernels.incoming_kernel(filter_layer.layer)
-    new = rule(old, filter_layer.filter_axis, derive_seed(seed, 0), chosen)
-    return kernel, tf.reshape(new, kernel.shape), kernels.filter_mask(filter_layer.layer, filters)
-
-
-def _renew_norms(
-    filter_layer: FilterLayer, filters: np.ndarray, path: Path, keeps: bool
-) -> Iterator[tuple[keras.Variable, tf.Tensor, np.ndarray]]:
-    """Yields the variables of all norms that filters pass by themselves, as `_draw` does.
-
-    That is the norm that belongs to the layer, and the batch norms further on, such as those behind
-    the concatenations of a dense block. Behind a sum these hold other filters' channels too.
+    Returns:
+        By key, the reason.
     """
-    places = {} if filter_layer.norm is None else {filter_layer.norm: filters}
-    if not path.shared_with:
-        places |= {reading.layer: list(reading.channels) for reading in path.norms}
-    for norm, channels in places.items():
-        for name, fresh in FRESH_NORM.items() if norm.trainable else ():
-            variable = getattr(norm, name, None)
-            if variable is not None:  # None: a norm without scale, centre or moving statistics
-                mask = np.zeros(variable.shape, bool)
-                mask[channels] = True
-                yield variable, variable.value if keeps else tf.fill(variable.shape, fresh), mask
-
-
-def _check_alive(name: str, kernel: keras.Variable, new: tf.Tensor, mask: np.ndarray) -> None:
-    mask = np.broadcast_to(mask, kernel.shape)
-    if not np.asarray(new)[mask].any():
-        raise ValueError(
-            f"The new weights of '{name}' are all zero, and so would its outgoing ones be: its "
-            "filters would never learn again. Use another initializer, or outgoing='keep'."
-        )
+    trained = {id(variable) for variable in model.trainable_variables}
+    reasons = {}
+    for key in keys:
+        layer = found.layers[key].layer
+        if id(kernels.incoming_kernel(layer)) not in trained:
+            reasons[key] = "its kernel is not trainable"
+        elif outgoing == "zero" and (obstacle := found.channels.outgoing(layer).obstacle()):
+            reasons[key] = obstacle
+    return reasons
 
 
 def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
@@ -251,5 +213,82 @@ def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment:
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
-            "are zero: use second_moment='survivors', or outgoing='keep'."
+            f"are zero. Received: outgoing='zero', second_moment={second_moment!r}. Expected "
+            "second_moment='survivors', or outgoing='keep'."
         )
+
+
+def _checked(
+    model: keras.Model,
+    found: FilterLayers,
+    chosen: Mapping[str, Sequence[int] | np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Returns the chosen filters of the layers that lose any, in execution order."""
+    checked = {key: _checked_filters(found, key, chosen[key]) for key in chosen}
+    taken = {key: checked[key] for key in found.layers if len(checked.get(key, ()))}
+    for key, reason in obstacles(model, found, taken).items():
+        raise ValueError(
+            f"The filters of '{key}' cannot be restarted: {reason}. Received: {chosen[key]!r}. "
+            "Expected layers that train."
+        )
+    return taken
+
+
+def _checked_filters(
+    found: FilterLayers, key: str, indices: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    if key in found.left_out:
+        raise ValueError(
+            f"The filters of '{key}' cannot be restarted: it {found.left_out[key]}. Received: "
+            f"{indices!r}. Expected some of the layers {list(found.layers)}."
+        )
+    if key not in found.layers:
+        raise ValueError(
+            f"Unknown layer in chosen. Received: {key!r}. Expected some of {list(found.layers)}."
+        )
+    filters, count = np.asarray(indices), found.layers[key].filters
+    if not filters.size:
+        return np.zeros(0, int)
+    if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):
+        raise ValueError(f"The filters of '{key}' must be a list of indices. Received: {indices!r}")
+    if not 0 <= filters.min() <= filters.max() < count:
+        raise ValueError(
+            f"The filters of '{key}' must be indices from 0 to {count - 1}. Received: {indices!r}"
+        )
+    if len(set(filters.tolist())) == count:
+        raise ValueError(
+            f"All {count} filters of '{key}' are chosen. Received: {indices!r}. Expected at least "
+            "one that survives."
+        )
+    return filters
+
+
+def _checked_optimizers(
+    model: keras.Model,
+    filter_layers: Mapping[str, FilterLayer],
+    taken: Mapping[str, np.ndarray],
+    optimizer: Any,
+) -> list[keras.optimizers.Optimizer]:
+    """Returns the optimizers of a model, once the state of those that train filters is known."""
+    found = optimizers_of(model, optimizer)
+    written = [kernels.incoming_kernel(filter_layers[key].layer) for key in taken]
+    for one in owners(found, written):
+        slots.check_slots(one)
+    if any(one.built for one in found):
+        for variable in written:
+            if not owners(found, [variable]):
+                warnings.warn(
+                    f"No optimizer was found that trains '{variable.path}': its optimizer state is "
+                    "not reset. Pass the optimizer to restart_filters(optimizer=).",
+                    stacklevel=3,
+                )
+                break
+    return found
+
+
+def _reset_norms(
+    filter_layer: FilterLayer, filters: np.ndarray, path: Path, seed: int
+) -> Iterator[Replacement]:
+    for norm, channels in norm_channels(filter_layer, filters, path):
+        for variable, new, mask in channel_values(norm, channels, derive_seed(seed, 2)):
+            yield Replacement(variable, new, mask)

@@ -1,7 +1,8 @@
-"""Rules for new weights that look at the surviving filters of the same layer.
+"""Initializers that use the surviving filters of the same layer.
 
-They compute in float64, on the kernel as a matrix with a column for each filter: its incoming
-weights in a row. Filters that are not chosen come back as they were.
+They compute in float64, on the kernel as a matrix with one column of incoming weights per filter.
+Filters that are not chosen are returned unchanged. Where all survivors are zero, each falls back
+to Xavier weights (`xavier`): a restart never fails in the middle of training.
 """
 
 from __future__ import annotations
@@ -9,50 +10,54 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-# Of filters scaled to length 1, what they share with a direction. The rounding of float32 weights
-# makes about 1e-7; a direction that counts as unused makes a cosine of at most this.
+# The largest cosine between a unit filter and a direction that counts as unused. Rounding of
+# float32 weights gives about 1e-7.
 RANK_TOLERANCE = 2e-6
 
 
 def orthogonal_to_survivors(
     kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray
 ) -> tf.Tensor:
-    """Directions that the surviving filters do not use, at the survivors' mean L2 norm.
+    """Draws directions that the surviving filters do not use, at the survivors' mean L2 norm.
 
-    The new filters are orthogonal to each survivor and to one another, and random within what that
-    leaves. Where the fan-in has room for it (filters + new filters <= fan-in) they are orthogonal
-    to the old values of the chosen filters too, as in the source.
+    The new filters are orthogonal to each survivor and to one another, and otherwise random. Where
+    the fan-in is large enough (filters + new filters <= fan-in) they are also orthogonal to the old
+    values of the chosen filters, as in the source.
 
     Where the survivors leave fewer directions than there are new filters, the new filters take, in
-    this order: all the directions that are left; then the directions that the survivors use least
-    (the left singular vectors, of the smallest singular values, of the survivors scaled to length
-    1, turned at random among themselves), which are orthogonal still to the other new filters; and,
-    once there are as many new filters as the fan-in, random directions.
+    this order: the remaining directions; the directions that the survivors use least (the left
+    singular vectors with the smallest singular values of the survivors scaled to length 1, randomly
+    rotated among themselves), still orthogonal to the other new filters; and, once there are as
+    many new filters as the fan-in, random directions. Where all survivors are zero, the norm is
+    the mean norm of Xavier filters.
 
-    Source: Prakash et al., "RePr: Improved Training of Convolutional Filters", CVPR 2019, which
-    does not say what becomes of a layer without a null space.
+    Source: Prakash et al., "RePr: Improved Training of Convolutional Filters", CVPR 2019. The paper
+    does not cover layers without a null space.
 
     Args:
         kernel: The whole kernel.
-        axis: Its axis along which the filters lie.
+        axis: The axis of the filters.
         seed: Seed of the draw.
-        chosen: bool `[filters]`: those that get new weights.
+        chosen: bool `[filters]`, true for the filters that get new weights.
 
     Returns:
-        A new kernel, of the shape and dtype of `kernel`.
+        A new kernel of the shape and dtype of `kernel`.
 
     Raises:
-        ValueError: No filter survives, or the survivors are all zero.
+        ValueError: All filters are chosen.
     """
     columns = _as_columns(kernel, axis)
     fan_in, filters = columns.shape
     count = int(np.sum(chosen))
     norm = _mean_norm_of_survivors(columns, chosen)
+    if norm == 0:
+        norm = float(np.mean(np.linalg.norm(_xavier_columns(kernel, axis, seed), axis=0)))
     avoided = columns if filters + count <= fan_in else columns[:, ~chosen]
-    # By TensorFlow: NumPy's LAPACK waits in busy loops, and takes 20 s where cores are shared.
+    # TensorFlow's LAPACK: NumPy's spins in busy loops and takes 20 s where cores are shared.
     with tf.device("CPU:0"):
         directions = _unused_directions(avoided, count, np.random.default_rng(seed))
     columns[:, chosen] = directions * norm
@@ -61,22 +66,23 @@ def orthogonal_to_survivors(
 
 @dataclasses.dataclass(frozen=True)
 class Clone:
-    """A rule: incoming weights of a surviving filter, plus Gaussian noise.
+    """Copies the incoming weights of a surviving filter and adds Gaussian noise.
 
-    Survivors are taken uniformly at random, none twice before all have been taken once.
-
-    Args:
-        noise: Standard deviation of the noise, as a share of the standard deviation of the weights
-            of the filter that is cloned (of their root mean square if they are all equal). Defaults
-            to 0.1.
-
-    Raises:
-        ValueError: `noise` is negative or not finite; at a draw: no filter survives.
+    Survivors are taken uniformly at random; none is taken twice before all are taken once.
+    Survivors that are all zero are not copied. Where all survivors are zero, the new weights are
+    Xavier's.
 
     Example:
     ```python
     kerasrestart.restart_filters(model, chosen, initializer=Clone(noise=0.02))
     ```
+
+    Args:
+        noise: Standard deviation of the noise, relative to that of the copied filter's weights (to
+            their root mean square if they are all equal). Defaults to 0.1.
+
+    Raises:
+        ValueError: `noise` is negative or not finite; at a draw: all filters are chosen.
     """
 
     noise: float = 0.1
@@ -86,53 +92,63 @@ class Clone:
             raise ValueError(f"noise must be 0 or more, and finite. Received: {self.noise!r}")
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-        """Draws a kernel: arguments and result are those of `orthogonal_to_survivors`."""
+        """Draws a kernel: arguments and result as for `orthogonal_to_survivors`."""
         rng = np.random.default_rng(seed)
         columns = _as_columns(kernel, axis)
         survivors, count = _survivors(chosen), int(np.sum(chosen))
+        # A copy of zeros would stay dead behind a ReLU.
+        survivors = survivors[columns[:, survivors].any(axis=0)]
+        if not len(survivors):
+            columns[:, chosen] = _xavier_columns(kernel, axis, seed)[:, chosen]
+            return _as_kernel(columns, kernel, axis)
         turns = [rng.permutation(survivors) for _ in range(math.ceil(count / len(survivors)))]
         parents = columns[:, np.concatenate([*turns, survivors[:0]])[:count]]
         spread = np.std(parents, axis=0)
-        # Of equal weights, as with a fan-in of 1: without noise they would be twins.
+        # Equal weights, as with a fan-in of 1: without noise the copies would be identical.
         spread = np.where(spread > 0, spread, np.sqrt(np.mean(parents**2, axis=0)))
         columns[:, chosen] = parents + rng.normal(size=parents.shape) * self.noise * spread
         return _as_kernel(columns, kernel, axis)
 
 
 def with_norm_of_survivors(
-    drawn: tf.Tensor, kernel: tf.Tensor, axis: int, chosen: np.ndarray
+    drawn: tf.Tensor, kernel: tf.Tensor, axis: int, chosen: np.ndarray, seed: int = 0
 ) -> tf.Tensor:
     """Scales each drawn filter to the mean L2 norm of the surviving ones.
 
+    Drawn filters that are all zero have no direction and are replaced by Xavier filters, scaled in
+    the same way. Where all survivors are zero, the drawn filters keep their own norm.
+
     Args:
-        drawn: A whole kernel that holds the new weights of the chosen filters.
+        drawn: A whole kernel with the new weights of the chosen filters.
         kernel: The present whole kernel.
-        axis: Axis of both along which the filters lie.
-        chosen: bool `[filters]`: those that get new weights.
+        axis: The axis of the filters in both.
+        chosen: bool `[filters]`, true for the filters that get new weights.
+        seed: Seed of the Xavier filters. Defaults to 0.
 
     Returns:
-        A new kernel, of the shape and dtype of `kernel`.
+        A new kernel of the shape and dtype of `kernel`.
 
     Raises:
-        ValueError: No filter survives, the survivors are all zero, or a drawn filter is.
+        ValueError: All filters are chosen.
     """
     columns, new = _as_columns(kernel, axis), _as_columns(drawn, axis)[:, chosen]
     norm = _mean_norm_of_survivors(columns, chosen)
     lengths = np.linalg.norm(new, axis=0)
     if not np.all(lengths > 0):
-        raise ValueError("A filter drawn as zeros cannot be scaled to the norm of the survivors.")
-    columns[:, chosen] = new * (norm / lengths)
+        new = np.where(lengths > 0, new, _xavier_columns(kernel, axis, seed)[:, chosen])
+        lengths = np.linalg.norm(new, axis=0)
+    columns[:, chosen] = new * (norm / lengths) if norm else new
     return _as_kernel(columns, kernel, axis)
 
 
 def _unused_directions(avoided: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit vectors `[fan-in, count]`: unused ones first, then the least used, then random ones."""
+    """Returns unit vectors `[fan-in, count]`: unused, then least used, then random directions."""
     basis = _basis(avoided)
     fan_in, rank = basis.shape
     unused = min(count, fan_in - rank)
     least_used = min(count - unused, rank)
     drawn = rng.normal(size=(fan_in, unused))
-    for _ in range(2):  # where little is left of a vector, the first pass leaves rounding errors
+    for _ in range(2):  # the first pass leaves rounding errors where little of a vector remains
         drawn -= basis @ tf.matmul(basis, drawn, transpose_a=True)
     turned = basis[:, rank - least_used :] @ rng.normal(size=(least_used, least_used))
     rest = rng.normal(size=(fan_in, count - unused - least_used))
@@ -140,11 +156,11 @@ def _unused_directions(avoided: np.ndarray, count: int, rng: np.random.Generator
 
 
 def _basis(vectors: np.ndarray) -> tf.Tensor:
-    """Orthonormal basis `[fan-in, rank]` of the span of columns, the most used direction first.
+    """Returns an orthonormal basis `[fan-in, rank]` of the columns, most used direction first.
 
-    These are the left singular vectors of the columns scaled to length 1. They are had from the
-    smaller of the two Gram matrices, as an SVD of the columns would take several times as long; by
-    it they are orthogonal to about 1e-9 at worst, at the least singular value that is kept.
+    These are the left singular vectors of the columns scaled to length 1, computed from the smaller
+    of the two Gram matrices: an SVD takes several times as long. They are orthogonal to about 1e-9
+    or better, reached at the smallest singular value that is kept.
     """
     lengths = np.linalg.norm(vectors, axis=0)
     units = tf.constant(vectors[:, lengths > 0] / lengths[lengths > 0])
@@ -159,23 +175,27 @@ def _basis(vectors: np.ndarray) -> tf.Tensor:
 
 
 def _frame(vectors: tf.Tensor) -> np.ndarray:
-    """Orthonormal columns of the same span: of normal ones, a uniformly distributed frame."""
+    """Returns orthonormal columns of the same span; uniformly distributed for normal columns."""
     q, r = tf.linalg.qr(vectors)
-    # The signs that QR chooses are no coin flips; those that make the diagonal positive are.
+    # QR's own signs are not random; the signs that make the diagonal positive are.
     return q.numpy() * np.where(np.diagonal(r) < 0, -1, 1)
 
 
 def _mean_norm_of_survivors(columns: np.ndarray, chosen: np.ndarray) -> float:
-    norm = float(np.mean(np.linalg.norm(columns[:, _survivors(chosen)], axis=0)))
-    if norm == 0:
-        raise ValueError("The surviving filters are all zero: they have no norm to scale to.")
-    return norm
+    return float(np.mean(np.linalg.norm(columns[:, _survivors(chosen)], axis=0)))
+
+
+def _xavier_columns(kernel: tf.Tensor, axis: int, seed: int) -> np.ndarray:
+    drawn = keras.initializers.GlorotUniform(seed=seed)(kernel.shape, dtype=kernel.dtype)
+    return _as_columns(tf.convert_to_tensor(drawn), axis)
 
 
 def _survivors(chosen: np.ndarray) -> np.ndarray:
     survivors = np.flatnonzero(~chosen)
     if not len(survivors):
-        raise ValueError(f"All {len(chosen)} filters are chosen: some must survive.")
+        raise ValueError(
+            f"All {len(chosen)} filters are chosen. Expected at least one surviving filter."
+        )
     return survivors
 
 

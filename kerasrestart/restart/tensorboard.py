@@ -1,4 +1,4 @@
-"""What TensorBoard shows of restarts."""
+"""Records of restarts for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,57 +16,15 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
 from kerasrestart.restart.filter_images import draw_filters
-from kerasrestart.restart.markdown import code, plain_table
-from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.observer import RestartObserver, Restarts
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
-    from kerasrestart.restart.callback import PartialRestart
-    from kerasrestart.restart.records import RestartEvent, Round
+    from kerasrestart.restart.records import LayerRestart, RestartEvent, Round
 
 
 class RestartTensorBoard(RestartObserver):
     """Writes for TensorBoard what restarts do to each layer and to the metric.
-
-    Where the records cannot be written any more, as on a full disk, it warns once and writes none
-    from then on; training goes on.
-
-    It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` whatever the
-    `update_freq` of that. Steps are epochs counted from 0, as those of the other's `epoch_*`
-    scalars, so that the curves of both line up. The tab "Custom scalars" has the story on one page:
-    the metric, what each restart cost, which layers hold useless filters, and whether those that
-    were restarted became useful.
-
-    | tag | kind | step |
-    |---|---|---|
-    | `settings` | text: a table | 0 |
-    | `scores_relative/<layer>/min`, `.../median` | scalar: the lowest and the median score, divided
-      by the mean over the layer; 0 where all scores are | each epoch |
-    | `scores/<layer>` | histogram of the scores | the last epoch of each round |
-    | `restart/summary` | text: what was done, and why | epoch of a restart |
-    | `restart/filters/<layer>` | scalar: number of filters selected | epoch of a restart |
-    | `restart/share/<layer>` | scalar: their share of the layer | epoch of a restart |
-    | `restart/useless_again/<layer>` | scalar: how many of them the restart before had selected,
-      too | epoch of a restart, from the second on |
-    | `restart_scores/<layer>/min`, `.../median`, `.../max` | scalar | epoch of a restart |
-    | `restarted_scores/<layer>` | scalar: median score of the filters that the last restart took
-      over that of the others; 1: as useful as they | each epoch after a restart |
-    | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
-    | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
-    | `restart/metric_drop` | scalar: as in `RestartEvent` | the epoch after a restart |
-    | `restart/epochs_to_recover` | scalar: as in `RestartEvent` | the epoch that has recovered |
-
-    Args:
-        log_dir: Folder to write to. Where the other callback writes to `logs/run`,
-            `logs/run/restart` shows as a run beside its `train` and `validation`.
-        settings: What the run was made with, by name, to be shown as a table. Defaults to None: no
-            table.
-        image_layer: Name of the layer whose filters are drawn, where a restart selects any of them.
-            Of a separable convolution that is the pointwise kernel. Defaults to None: the first
-            layer that is scored, if that is a 2D convolution.
-
-    Raises:
-        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution.
 
     Example:
     ```python
@@ -75,6 +33,51 @@ class RestartTensorBoard(RestartObserver):
     stock = keras.callbacks.TensorBoard("logs/run")
     model.fit(x, y, validation_split=0.1, callbacks=[restart, stock])
     ```
+
+    It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` with any
+    `update_freq`. Steps are epochs counted from 0, as those of that callback's `epoch_*` scalars,
+    so that the curves of both line up. The tab "Custom scalars" tells the story on one page: the
+    metric with the restarts marked, what each restart cost, and the scores of each layer. Open it
+    at `http://localhost:6006/#custom_scalars&_smoothingWeight=0`: smoothing distorts these curves.
+
+    Where records cannot be written, as on a full disk, it warns once and writes no more; training
+    continues.
+
+    | tag | kind | step |
+    |---|---|---|
+    | `settings` | text: a table | 0 |
+    | `scores_relative/<layer>/min`, `.../median` | scalar: lowest and median score, divided by the
+      mean over the layer; 0 where all scores are 0 | each epoch |
+    | `scores_relative/<layer>` | histogram of the scores, divided by their mean | last epoch of a
+      round |
+    | `restart/summary` | text: what was done, and why | epoch of a restart |
+    | `restart/metric_before` | scalar: the monitored metric, to mark restarts in its chart | epoch
+      of a restart |
+    | `restart/metric_drop` | scalar: as in `RestartEvent` | the epoch after a restart |
+    | `restart/epochs_to_recover` | scalar: as in `RestartEvent` | the epoch that has recovered |
+    | `restart/reselected` | scalar: how many filters were selected that the restart before had
+      selected too | epoch of a restart, from the second on |
+    | `restart/reselected/<layer>` | the same, of one layer | the same |
+    | `restart_scores/<layer>/min`, `.../median`, `.../max` | scalar | epoch of a restart |
+    | `restart/filters/<layer>` | scalar: number of filters restarted | epoch of a restart |
+    | `restart/share/<layer>` | scalar: their share of the layer | epoch of a restart |
+    | `restarted_scores/<layer>` | scalar: median score of the filters restarted last, divided by
+      that of the others; 1: as useful as the others | each epoch after a restart |
+    | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
+    | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
+
+    The last five are not written for the control `"none"`, which restarts no filter.
+
+    Args:
+        log_dir: Folder to write to. Where the stock callback writes to `logs/run`,
+            `logs/run/restart` shows as a run beside its `train` and `validation`.
+        settings: The settings of the run by name, shown as a table. Defaults to None: no table.
+        image_layer: Name of the layer whose filters are drawn when a restart selects any of them.
+            For a separable convolution that is the pointwise kernel. Defaults to None: the first
+            scored layer, if that is a 2D convolution.
+
+    Raises:
+        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution.
     """
 
     def __init__(
@@ -89,19 +92,20 @@ class RestartTensorBoard(RestartObserver):
         self._writer: tf.summary.SummaryWriter | None = None
         self._broken = False
 
-    def on_train_begin(self, restart: PartialRestart) -> None:
-        """Opens the file, and shows the settings at once."""
-        _pictured_site(self.image_layer, restart.scorer.layers)
+    def on_train_begin(self, restart: Restarts) -> None:
+        """Opens the file, and writes the settings and the layout of the charts."""
+        _drawn_layer(self.image_layer, restart.scorer.layers)
         self._broken = False
         self._writer = tf.summary.create_file_writer(self.log_dir)
         with self._recording():
-            layout = custom_scalar.pb(story_layout(restart.monitor)).SerializeToString()
+            layout = story_layout(restart.monitor, list(restart.scorer.layers))
+            layout = custom_scalar.pb(layout).SerializeToString()
             tf.summary.experimental.write_raw_pb(layout, step=0)
             if self.settings:
                 tf.summary.text("settings", markdown_table(self.settings), step=0)
 
-    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
-        """Writes how unequal the filters of each layer are, and what became of the metric."""
+    def on_epoch_end(self, epoch: int, restart: Restarts) -> None:
+        """Writes the spread of each layer's scores, and the recovery of the metric."""
         with self._recording():
             if restart.state.scored_epoch == epoch:
                 _write_scalars(score_scalars(restart.scores), epoch)
@@ -111,53 +115,53 @@ class RestartTensorBoard(RestartObserver):
             if "restart/epochs_to_recover" in recovery:
                 self._write_image("3_recovered", restart.events[-1], restart, epoch)
 
-    def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
-        """Writes the scores of all filters."""
+    def on_round_end(self, ended: Round, restart: Restarts) -> None:
+        """Writes the distribution of each layer's scores."""
         last_epoch = ended.first_epoch + ended.epochs - 1
         if restart.state.scored_epoch != last_epoch:
-            return  # with a score_window: these scores are of an earlier epoch
+            return  # with Scoring(window=): these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
-                tf.summary.histogram(f"scores/{name}", scores, last_epoch)
+                tf.summary.histogram(f"scores_relative/{name}", _relative(scores), last_epoch)
 
-    def on_restart_begin(self, event: RestartEvent, restart: PartialRestart) -> None:
-        """Writes which filters are restarted, and draws them as they were."""
+    def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
+        """Writes which filters are restarted, and draws them before it."""
         with self._recording():
             tf.summary.text("restart/summary", event.summary(), event.epoch)
-            _write_scalars(restart_scalars(event), event.epoch)
+            _write_scalars(restart_scalars(event, restart.monitor), event.epoch)
             self._write_image("1_before", event, restart, event.epoch)
 
-    def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
-        """Draws the filters as they are now."""
+    def on_restart_end(self, event: RestartEvent, restart: Restarts) -> None:
+        """Draws the filters after the restart."""
         with self._recording():
             self._write_image("2_after", event, restart, event.epoch)
 
-    def on_train_end(self, restart: PartialRestart) -> None:
-        """Closes the file; another `fit` begins another."""
-        with contextlib.suppress(tf.errors.OpError):  # it has been told of
+    def on_train_end(self, restart: Restarts) -> None:
+        """Closes the file; another `fit` opens another."""
+        with contextlib.suppress(tf.errors.OpError):  # the warning has been given
             self._writer.close()
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
-        """Leads summaries to this writer."""
+        """Directs summaries to this writer."""
         if self._broken:
-            yield  # summaries that no writer is the default for go nowhere
+            yield  # without a default writer, summaries are dropped
             return
         try:
-            # With an integer update_freq the other callback leaves recording off between batches.
+            # With an integer update_freq the stock callback leaves recording off between batches.
             with self._writer.as_default(), tf.summary.record_if(True):
                 yield
-            self._writer.flush()  # so that a run can be watched, and little is lost with a process
+            self._writer.flush()  # a run can be watched, and a killed process loses little
         except tf.errors.OpError as error:
             self._broken = True
             reason = error.message.splitlines()[0]
-            warnings.warn(f"No more records of restarts in {self.log_dir}: {reason}", stacklevel=2)
+            warnings.warn(
+                f"No more records of restarts are written to {self.log_dir}: {reason}", stacklevel=2
+            )
 
-    def _write_image(
-        self, when: str, event: RestartEvent, restart: PartialRestart, epoch: int
-    ) -> None:
-        filter_layer = _pictured_site(self.image_layer, restart.scorer.layers)
-        if filter_layer is not None and filter_layer.name in event.layers:
+    def _write_image(self, when: str, event: RestartEvent, restart: Restarts, epoch: int) -> None:
+        filter_layer = _drawn_layer(self.image_layer, restart.scorer.layers)
+        if filter_layer is not None and filter_layer.name in _restarted(event):
             kernel = kernels.by_filter(
                 filter_layer.layer, kernels.incoming_kernel(filter_layer.layer).value
             )
@@ -166,24 +170,40 @@ class RestartTensorBoard(RestartObserver):
             tf.summary.image(f"filters/{filter_layer.name}/{when}", picture[np.newaxis], epoch)
 
 
-def restart_scalars(event: RestartEvent) -> dict[str, float]:
-    """What a restart selected of each layer, by tag."""
+def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:
+    """The scalars of a restart, by tag.
+
+    Args:
+        event: The restart.
+        monitor: The monitored metric.
+    """
     scalars: dict[str, float] = {}
+    if monitor in event.metrics_before:
+        scalars["restart/metric_before"] = event.metrics_before[monitor]
+    again = {n: of.reselected for n, of in event.layers.items() if of.reselected is not None}
+    if again:
+        scalars["restart/reselected"] = sum(again.values())
     for name, layer in event.layers.items():
-        scalars[f"restart/filters/{name}"] = len(layer.filters)
-        scalars[f"restart/share/{name}"] = len(layer.filters) / len(layer.scores)
-        if layer.reselected is not None:
-            scalars[f"restart/useless_again/{name}"] = layer.reselected
+        if name in again:
+            scalars[f"restart/reselected/{name}"] = again[name]
         scalars[f"restart_scores/{name}/min"] = min(layer.scores)
         scalars[f"restart_scores/{name}/median"] = float(np.median(layer.scores))
         scalars[f"restart_scores/{name}/max"] = max(layer.scores)
+    for name, layer in _restarted(event).items():
+        scalars[f"restart/filters/{name}"] = len(layer.filters)
+        scalars[f"restart/share/{name}"] = len(layer.filters) / len(layer.scores)
     return scalars
 
 
-def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
-    """What `epoch` tells of the metric after a restart, by tag.
+def _restarted(event: RestartEvent) -> Mapping[str, LayerRestart]:
+    """The layers with restarted filters; none in the control, which only selects them."""
+    return {} if event.initializer == "none" else event.layers
 
-    All events are looked at: an epoch that tells of one restart may end in the next.
+
+def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
+    """The scalars of the metric's recovery that become known at the end of `epoch`, by tag.
+
+    All events are read, as the epoch after one restart may end in the next.
     """
     scalars = {}
     for event in events:
@@ -197,9 +217,9 @@ def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, fl
 def restarted_scalars(
     events: Sequence[RestartEvent], scores: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Median score of the filters that the last restart took over that of the others, by tag."""
+    """Median score of the filters restarted last over that of the others, by tag."""
     scalars = {}
-    for name, layer in events[-1].layers.items() if events else ():
+    for name, layer in _restarted(events[-1]).items() if events else ():
         if name in scores and len(layer.filters) < len(scores[name]):
             others = np.median(np.delete(scores[name], layer.filters))
             restarted = np.median(scores[name][layer.filters])
@@ -207,48 +227,75 @@ def restarted_scalars(
     return scalars
 
 
-def story_layout(monitor: str) -> layout_pb2.Layout:
-    """What the tab "Custom scalars" shows.
+def story_layout(monitor: str, layers: Sequence[str]) -> layout_pb2.Layout:
+    """The charts of the tab "Custom scalars".
 
     Args:
         monitor: The monitored metric.
+        layers: Names of the scored layers. Each has a chart of its own, as curves of one run have
+            the same colour.
     """
     metric = re.escape(monitor.removeprefix("val_"))
-    charts = {
-        f"{monitor}: what became of it": [f"epoch_{metric}"],
-        "What a restart cost, and epochs until that was made up for": [
-            "restart/metric_drop",
-            "restart/epochs_to_recover",
-        ],
-        "Useless filters: the lowest score of a layer over its mean": ["scores_relative/.*/min"],
-        "Restarted filters: their score over the others'": ["restarted_scores/.*"],
-        "How many of them were selected again": ["restart/useless_again/.*"],
+    restarts = {
+        f"{monitor}, and its value at each restart": [f"epoch_{metric}$", "restart/metric_before"],
+        "Drop of the metric after a restart": ["restart/metric_drop"],
+        "Epochs to recover from a restart": ["restart/epochs_to_recover"],
+        "Filters selected again at the next restart": ["restart/reselected$"],
     }
+    scores = {
+        f"{name}: scores over the layer's mean; restarted filters over the others": [
+            f"scores_relative/{re.escape(name)}/(min|median)",
+            f"restarted_scores/{re.escape(name)}$",
+        ]
+        for name in layers
+    }
+    return layout_pb2.Layout(
+        category=[
+            _category("Restarts", restarts),
+            _category("Scores by layer (lowest near 0: a useless filter)", scores),
+        ]
+    )
+
+
+def _category(title: str, charts: Mapping[str, Sequence[str]]) -> layout_pb2.Category:
     content = layout_pb2.MultilineChartContent
-    chart = [
-        layout_pb2.Chart(title=title, multiline=content(tag=tags)) for title, tags in charts.items()
-    ]
-    return layout_pb2.Layout(category=[layout_pb2.Category(title="Restarts", chart=chart)])
+    return layout_pb2.Category(
+        title=title,
+        chart=[
+            layout_pb2.Chart(title=name, multiline=content(tag=tags))
+            for name, tags in charts.items()
+        ],
+    )
 
 
 def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Lowest and median score of each layer over the layer's mean, by tag.
 
-    Scores fall together as the loss does; only how they stand to each other tells useless filters.
+    All scores fall with the loss; only their ratio shows useless filters.
     """
     scalars = {}
     for name, of_layer in scores.items():
-        mean = of_layer.mean()
-        for kind, score in (("min", of_layer.min()), ("median", np.median(of_layer))):
-            scalars[f"scores_relative/{name}/{kind}"] = float(score / mean) if mean else 0.0
+        relative = _relative(of_layer)
+        scalars[f"scores_relative/{name}/min"] = float(relative.min())
+        scalars[f"scores_relative/{name}/median"] = float(np.median(relative))
     return scalars
 
 
+def _relative(scores: np.ndarray) -> np.ndarray:
+    mean = scores.mean()
+    return scores / mean if mean else np.zeros_like(scores)
+
+
 def markdown_table(settings: Mapping[str, Any]) -> str:
-    """Settings as a table in Markdown, a row each."""
-    # TensorBoard's Markdown shows the backslash that other kinds need before a pipe in code.
-    rows = [[code(cell).replace("\\|", "|") for cell in row] for row in settings.items()]
-    return plain_table(("setting", "value"), rows)
+    """Settings as a Markdown table, one row each."""
+
+    def code(value: Any) -> str:
+        # TensorBoard shows the backslash that other readers need before a pipe in code.
+        text = " ".join(str(value).split()).replace("`", "'")
+        return f"`{text}`" if text else ""
+
+    rows = [f"| {code(name)} | {code(value)} |" for name, value in settings.items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
 
 
 def _write_scalars(scalars: Mapping[str, float], step: int) -> None:
@@ -256,10 +303,10 @@ def _write_scalars(scalars: Mapping[str, float], step: int) -> None:
         tf.summary.scalar(tag, value, step)
 
 
-def _pictured_site(
+def _drawn_layer(
     image_layer: str | None, filter_layers: Mapping[str, FilterLayer]
 ) -> FilterLayer | None:
-    """The layer to be drawn; None where none was asked for and the first cannot be."""
+    """The layer to draw; None where none was given and the first is not a 2D convolution."""
     flat = {
         name: filter_layer
         for name, filter_layer in filter_layers.items()
@@ -269,7 +316,7 @@ def _pictured_site(
         return flat.get(next(iter(filter_layers)))
     if image_layer not in flat:
         raise ValueError(
-            f"image_layer must be a 2D convolution that is scored, one of {list(flat)}. "
+            f"image_layer must be a scored 2D convolution, one of {list(flat)}. "
             f"Received: {image_layer!r}"
         )
     return flat[image_layer]

@@ -1,131 +1,146 @@
-"""The flags of a run: whatever is typed is taken or refused, and never a traceback."""
+"""The table of settings: every value is accepted as it is meant, or refused by the flag's name."""
 
 import dataclasses
-import functools
+import inspect
 import math
 
-import keras
 import pytest
-from absl import flags
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kerasrestart.experiments import run_flags, settings
-from kerasrestart.experiments.run.build import restart_callback
+from kerasrestart.experiments.setting import Setting, SettingError
+from kerasrestart.experiments.settings import (
+    AFTER_BASELINE,
+    IGNORED_ON_RESUME,
+    SETTINGS,
+    RunSettings,
+    is_plain_name,
+    parse_settings,
+)
+from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.reset import Reset
+from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
+from kerasrestart.restart.when import EveryEpochs, OnPlateau
+from kerasrestart.scoring.scoring import Scoring
 
-NAMES = list(settings.RunSettings.__dataclass_fields__)
 ODD = ["", "0", "-0", "-1", "2", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0", "("]
 TYPED = st.one_of(
     st.text(max_size=12), st.integers().map(str), st.floats().map(str), st.sampled_from(ODD)
 )
-SHARES = ("label_noise", "warm_start_fraction", "fraction", "threshold", "cap", "momentum")
-
-
-def parsed(*arguments):
-    return run_flags.parse_settings(arguments)
+FRACTIONS = ("label_noise", "warm_start_fraction", "fraction", "cap", "momentum")
 
 
 def check(typed):
-    """What is typed is refused by the flag's name, or taken with sense."""
+    """What is typed is refused by the flag's name, or makes sense."""
+    message = ""
     try:
-        chosen = parsed(*(f"--{name}={value}" for name, value in typed.items()))
-    except flags.Error as error:
-        assert any(f"--{name}" in str(error) for name in typed)  # noqa: PT017 - either is right
+        settings = parse_settings(f"--{name}={value}" for name, value in typed.items())
+    except SettingError as error:
+        message = str(error)
+    if message:
+        assert any(f"--{name}" in message for name in typed)
+        assert "\n" not in message
         return
-    for name, value in chosen.to_dict().items():
+    for name, value in settings.to_dict().items():
         if isinstance(value, float):
             assert math.isfinite(value), name
             assert name == "target" or value >= 0, name
-            assert name not in SHARES or value <= 1, name
-    # What was taken comes back by the flagfile that the run writes.
-    lines = [
-        settings.as_flag(name, value)
-        for name, value in chosen.to_dict().items()
-        if value is not None
-    ]
-    assert parsed(*lines) == chosen
+            assert name not in FRACTIONS or value <= 1, name
+    assert parse_settings(settings.to_flags()) == settings
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_odd_value_of_any_flag_is_taken_as_it_is_meant_or_refused(name):
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_odd_value_of_any_flag_is_accepted_as_it_is_meant_or_refused(name):
     for value in ODD:
         check({name: value})
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), TYPED, max_size=3))
-@hypothesis_settings(max_examples=300, deadline=None)
-def test_any_values_are_taken_as_they_are_meant_or_refused(typed):
+@given(st.dictionaries(st.sampled_from(list(SETTINGS)), TYPED, max_size=3))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_any_values_are_accepted_as_they_are_meant_or_refused(typed):
     check(typed)
 
 
-RESTARTS = {
-    "init": ["uniform", "none", "slots", "zeros", "clone"],
-    "criterion": ["taylor", "reversed_taylor", "reversed_random"],
-    "fraction": [None, 0.25],
-    "threshold": [None, 0.5],
-    "scope": ["layer", "global"],
-    "cap": [None, 0.0, 0.5, 1.0],
-    "normalize": ["none", "l2"],
-    "outgoing": ["keep", "zero"],
-    "compensate_bias": [False, True],
-}
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_same_error_comes_from_a_flag_and_from_python(name):
+    wrong = {int: 1.5, float: "0.5", bool: "yes", str: 3}[SETTINGS[name].type]
+    with pytest.raises(SettingError, match=f"--{name} must be .* Received: {wrong!r}"):
+        RunSettings(**{name: wrong})
 
 
-@functools.cache
-def network():
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((6, 6, 1)),
-            layers.Conv2D(8, 3, activation="relu"),
-            layers.Conv2D(4, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(2),
-        ]
-    )
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    return model
+def test_a_setting_has_the_default_of_the_librarys_argument():
+    flag_of = {setting.argument or name: name for name, setting in SETTINGS.items()}
+    seen = set()
+    for part in (Fraction, GlobalFraction, BelowMean, OnPlateau, EveryEpochs, Reset, Scoring):
+        for field in dataclasses.fields(part):
+            # These two have one flag for parts that differ.
+            if field.default is not dataclasses.MISSING and field.name not in ("cap", "normalize"):
+                name = flag_of.get(field.name)
+                if name is not None:
+                    assert SETTINGS[name].default == field.default, name
+                    seen.add(name)
+    for argument in inspect.signature(PartialRestart).parameters.values():
+        if argument.name in ("monitor", "patience", "max_restarts", "seed", "stop_on_repeat"):
+            assert SETTINGS[argument.name].default == argument.default
+            seen.add(argument.name)
+    assert seen >= {"init", "fraction", "patience", "learning_rate_drops", "norms", "score_every"}
 
 
-@given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in RESTARTS.items()}))
-@hypothesis_settings(max_examples=150, deadline=None)
-def test_flags_of_a_restart_are_refused_where_the_callback_refuses_them(options):
-    """Not later: what the flags take, the callback and a network with room for it take."""
-    typed = {name: value for name, value in options.items() if value is not None}
-    told = ""
-    try:
-        chosen = parsed(*(settings.as_flag(name, value) for name, value in typed.items()))
-    except flags.Error as error:
-        told = str(error)
-    if not told:
-        restart_callback(chosen).check(network())
-        return
-    assert "\n" not in told
-    assert any(f"--{name}" in told for name in typed)
-    with pytest.raises(ValueError, match=r"[Rr]eceived"):
-        restart_callback(dataclasses.replace(parsed(), **options))
+def test_settings_before_the_first_restart_are_fixed_by_a_baseline():
+    assert {
+        *("init", "criterion", "select", "fraction", "cap", "normalize", "min_survivors", "layers"),
+        *("outgoing", "grace_restarts", "second_moment", "norms", "compensate_bias"),
+        *("score_every", "score_window", "max_restarts", "stop_on_repeat", "epochs", "baseline"),
+    } == AFTER_BASELINE
+    assert {"baseline", "data_dir", "on_nan"} == IGNORED_ON_RESUME
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_setting_is_a_flag_that_tells_what_it_does(name):
-    values = flags.FlagValues()
-    run_flags.define_flags(values)
-    assert len(values[name].help.strip()) > 10
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_says_what_it_does_in_whole_sentences(setting):
+    assert setting.help[0].isupper() or setting.name in setting.help
+    assert setting.description().endswith(".")
 
 
 def test_differences_name_the_flags_and_both_values():
-    one, other = parsed(), parsed("--seed=3", "--data_dir=elsewhere", "--augment")
-    assert other.differences(one.to_dict(), settings.IGNORED_ON_RESUME) == [
+    one, other = (
+        parse_settings([]),
+        parse_settings(["--seed=3", "--data_dir=elsewhere", "--augment"]),
+    )
+    assert other.differences(one.to_dict(), IGNORED_ON_RESUME) == [
         "--augment was False, is True",
         "--seed was 0, is 3",
     ]
-    older = one.to_dict()
-    del older["on_nan"]  # a record of a version that had no such flag
-    assert one.differences(older) == []
+    without = one.to_dict()
+    del without["on_nan"]
+    assert one.differences(without) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "policy"),
+    [
+        ("auto", "float32"),
+        ("float32", "float32"),
+        ("mixed_float16", "mixed_float16"),
+        ("mixed_bfloat16", "mixed_bfloat16"),
+    ],
+)
+def test_precision_names_a_dtype_policy(precision, policy):
+    assert parse_settings([f"--precision={precision}"]).dtype_policy == policy
+    assert parse_settings([]).precision == "auto"
+
+
+def test_a_range_is_said_as_it_is_checked():
+    setting = Setting("rate", float, 1.0, "group", "The rate.", above=0, most=1)
+    assert setting.parse("1") == 1
+    with pytest.raises(SettingError) as raised:
+        setting.parse("0")
+    assert str(raised.value) == (
+        "--rate must be a finite number, above 0 and at most 1. Received: 0.0"
+    )
 
 
 @pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "/a", "a\\b", "a\nb", "", "-a", "ä"])
-def test_a_name_that_could_lead_elsewhere_is_no_plain_name(name):
-    assert not settings.is_plain_name(name)
-    assert settings.is_plain_name("mininet-uniform_0.1+x=2")
+def test_a_name_that_leads_out_of_its_folder_is_no_plain_name(name):
+    assert not is_plain_name(name)
+    assert is_plain_name("mininet-uniform_0.1+x=2")

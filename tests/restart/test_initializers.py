@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from kerasrestart.experiments import names
 from kerasrestart.restart import initializers
+from kerasrestart.restart.initializer_names import INITIALIZERS
 
 
 def kernel_of(shape, seed=0):
@@ -119,9 +119,12 @@ def test_initializers_without_a_seed_are_taken_as_they_are(initializer, expected
     np.testing.assert_allclose(drawn(initializer, (2, 2, 3, 4)), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("initializer", [None, "none"])
-def test_none_is_no_rule(initializer):
-    assert initializers.get(initializer) is None
+@pytest.mark.parametrize("initializer", [None, "none", "slots"])
+def test_a_control_is_refused_with_the_argument_that_takes_it(initializer):
+    with pytest.raises(ValueError, match=f"control='{initializer or 'none'}'"):
+        initializers.get(initializer)
+    with pytest.raises(ValueError, match="control="):
+        initializers.NormMatched(initializer)
 
 
 @pytest.mark.parametrize(
@@ -191,16 +194,19 @@ def test_function_of_another_signature_is_refused(function):
 
 
 def test_flags_take_the_names_of_all_rules():
-    for name in names.INITIALIZERS:
-        assert name == "none" or callable(initializers.get(name))
-    assert set(initializers.NAMED) == set(initializers.NAMES) - {"none"}
-    assert set(initializers.NAMES) <= set(names.INITIALIZERS)
+    for name in INITIALIZERS:
+        assert callable(initializers.get(name))
+    assert set(initializers.NAMES) <= set(INITIALIZERS)
+
+
+def test_table_at_the_top_lists_every_name():
+    for name in initializers.NAMES:
+        assert f"\n| `{name}` |" in initializers.__doc__
 
 
 @pytest.mark.parametrize(
     ("initializer", "name"),
     [
-        (None, "none"),
         ("he", "he"),
         (keras.initializers.HeNormal(), "HeNormal"),
         ({"class_name": "Zeros", "config": {}}, "Zeros"),

@@ -7,6 +7,7 @@ from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.restart.surgery import reset_optimizer_state
 
 CHOSEN = {"normed": [1], "first": [0, 2], "up": [3, 4]}
 
@@ -186,34 +187,30 @@ def test_norms_further_on_begin_anew_where_a_channel_passes_by_itself(
 
 def test_norms_of_channels_that_are_kept_stay():
     model = with_norms(JOINS["before"], lambda x: layers.ReLU()(x))
-    kr.restart_filters(model, {"it": [1, 3]}, reset_norm=False)
+    kr.restart_filters(model, {"it": [1, 3]}, norms=False)
     assert channels_anew(model.get_layer("first")) == []
     model.get_layer("second").trainable = False
-    kr.restart_filters(model, {"it": [1, 3]})
+    with pytest.warns(UserWarning, match="Frozen norms"):
+        kr.restart_filters(model, {"it": [1, 3]}, outgoing="zero")
     assert channels_anew(model.get_layer("first")) == [1, 3]
     assert channels_anew(model.get_layer("second")) == []
 
 
 def test_norm_may_be_kept(net):
-    before, after = restarted(net(), reset_norm=False)
+    before, after = restarted(net(), norms=False)
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         np.testing.assert_array_equal(after[f"norm/{name}"], before[f"norm/{name}"])
     assert not np.array_equal(after["normed/kernel"], before["normed/kernel"])
 
 
-def test_frozen_norm_stays_as_it_is(net):
+def test_frozen_norm_stays_and_is_reported(net):
     model = net()
     model.get_layer("norm").trainable = False
-    before, after = restarted(model)
+    with pytest.warns(UserWarning, match="Frozen norms keep the values of restarted .*: norm"):
+        before, after = restarted(model)
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         np.testing.assert_array_equal(after[f"norm/{name}"], before[f"norm/{name}"])
     assert not np.array_equal(after["normed/kernel"], before["normed/kernel"])
-
-
-@pytest.mark.parametrize("initializer", ["none", None])
-def test_none_changes_nothing(initializer, net):
-    before, after = restarted(net(), initializer=initializer)
-    assert all(np.array_equal(after[name], old) for name, old in before.items())
 
 
 @pytest.mark.parametrize("initializer", ["uniform", "minmax", keras.initializers.HeNormal(seed=4)])
@@ -262,8 +259,11 @@ def test_restarting_does_not_disturb_the_global_random_state(net):
         ({"first": [0], "second": [0.5]}, {}, "indices"),
         ({"first": [0], "second": np.ones(5, bool)}, {}, "indices"),
         ({"first": [0], "second": 3}, {}, "indices"),
-        ({"first": [0], "second": range(5)}, {}, "must survive"),
+        ({"first": [0], "second": range(5)}, {}, "All 5 filters of 'second' are chosen"),
         ({"first": [0]}, {"initializer": "unifrom"}, "unifrom"),
+        ({"first": [0]}, {"initializer": "none"}, "control='none'"),
+        ({"first": [0]}, {"initializer": None}, "control='none'"),
+        ({"first": [0]}, {"initializer": "slots"}, "control='slots'"),
         ({"first": [0]}, {"outgoing": "loose"}, "outgoing"),
         ({"first": [0]}, {"seed": -1}, "seed|negative"),
     ],
@@ -324,3 +324,23 @@ def test_draws_of_a_layer_do_not_depend_on_which_others_take_part(net):
         return model.get_layer("first").kernel.numpy()
 
     np.testing.assert_array_equal(kernel(None), kernel(["first"]))
+
+
+def test_reset_of_the_optimizer_state_changes_no_weight_and_the_slots_of_a_restart(net):
+    def trained():
+        model = net()
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9, use_ema=True), "mse")
+        model.optimizer.build(model.trainable_variables)
+        for slot in model.optimizer.momentums:
+            slot.assign(np.ones(slot.shape))
+        return model
+
+    model, restarted_model = trained(), trained()
+    before = values(model)
+    reset_optimizer_state(model, CHOSEN)
+    kr.restart_filters(restarted_model, CHOSEN)
+    assert all(np.array_equal(old, values(model)[name]) for name, old in before.items())
+    both = zip(model.optimizer.momentums, restarted_model.optimizer.momentums, strict=True)
+    for ours, theirs in both:
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        assert not ours.numpy().all() or "second" in ours.path or "logits" in ours.path

@@ -188,20 +188,58 @@ def test_norm_matched_takes_an_instance_or_a_function_as_its_base():
 
 
 @pytest.mark.parametrize(
-    ("base", "message"), [("none", "base must be"), (None, "base must be"), ("xaver", "Unknown")]
+    ("base", "message"),
+    [
+        ("none", "control="),
+        ("xaver", "Unknown"),
+        ("zeros", "drawn as zeros"),
+        (keras.initializers.Zeros(), "drawn as zeros"),
+    ],
 )
 def test_norm_matched_refuses_a_base_that_draws_nothing(base, message):
     with pytest.raises(ValueError, match=message):
         NormMatched(base)
 
 
-def test_filters_without_a_norm_are_refused():
-    kernel = kernel_of((3, 4, 5), -1)
-    with pytest.raises(ValueError, match="drawn as zeros"):
-        drawn(NormMatched("zeros"), kernel, -1, [0])
-    for initializer in ("norm_matched", "orthogonal_to_survivors"):
-        with pytest.raises(ValueError, match="are all zero"):
-            drawn(initializer, tf.zeros_like(kernel), -1, [0])
+def xavier_columns(kernel, seed):
+    return columns(keras.initializers.GlorotUniform(seed=seed)(kernel.shape), -1)
+
+
+def test_clone_draws_xavier_weights_where_all_survivors_are_zero():
+    kernel = tf.zeros((3, 4, 5))
+    new, _, _ = drawn("clone", kernel, -1, [0, 3], seed=4)
+    np.testing.assert_array_equal(new, xavier_columns(kernel, 4)[:, [0, 3]])
+
+
+def test_clone_does_not_copy_a_survivor_that_is_zero():
+    weights = kernel_of((3, 4, 5), -1).numpy()
+    weights[..., [1, 2]] = 0
+    for seed in range(4):
+        new, survivors, _ = drawn(Clone(0.01), tf.constant(weights), -1, [0], seed)
+        assert parents_of(new, survivors)[0] in (2, 3)
+
+
+def test_norm_matched_keeps_its_base_where_all_survivors_are_zero():
+    kernel = tf.zeros((3, 4, 5))
+    new, _, _ = drawn(NormMatched("he"), kernel, -1, [0, 3], seed=4)
+    base = columns(initializers.get("he")(kernel, -1, 4, mask_of(5, [0, 3])), -1)[:, [0, 3]]
+    np.testing.assert_array_equal(new, base)
+
+
+def test_norm_matched_draws_xavier_directions_where_its_base_draws_zeros():
+    weights = kernel_of((3, 4, 5), -1).numpy()
+    weights[..., 2] = 0  # so that minmax of it draws zeros
+    new, survivors, _ = drawn(NormMatched("minmax"), tf.constant(weights), -1, [2, 3], seed=4)
+    assert_norm_is_the_survivors_mean(new, survivors)
+    xavier = xavier_columns(tf.constant(weights), 4)
+    assert cosines(new[:, :1], xavier[:, 2:3])[0, 0] == pytest.approx(1)
+
+
+def test_orthogonal_filters_have_the_norm_of_xavier_where_all_survivors_are_zero():
+    kernel = tf.zeros((3, 4, 5))
+    new, _, _ = drawn("orthogonal_to_survivors", kernel, -1, [0, 3], seed=4)
+    assert_orthogonal_to_one_another(new)
+    assert_norm_is_the_survivors_mean(new, xavier_columns(kernel, 4))
 
 
 @pytest.mark.parametrize("initializer", RULES)
@@ -330,10 +368,11 @@ def test_restarted_model_has_new_filters_and_all_else_bit_for_bit(initializer, n
             assert cosines(kernel[:, mask], kernel[:, ~mask]).max() < 1e-5
 
 
-def test_refused_draw_leaves_the_model_whole(net):
-    net.get_layer("flat").kernel.assign(np.zeros((3, 6, 4)))
-    before = [w.numpy() for w in net.weights]
-    with pytest.raises(ValueError, match="are all zero"):
-        kr.restart_filters(net, CHOSEN, initializer="orthogonal_to_survivors")
-    for weight, old in zip(net.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), old)
+@pytest.mark.parametrize("initializer", RULES)
+@pytest.mark.parametrize("outgoing", ["keep", "zero"])
+def test_a_layer_of_zeros_restarts_in_the_middle_of_training(initializer, outgoing, net):
+    layer = net.get_layer("flat")
+    layer.kernel.assign(np.zeros((3, 6, 4)))
+    kr.restart_filters(net, {"flat": [0, 2]}, initializer=initializer, outgoing=outgoing)
+    assert layer.kernel.numpy()[..., [0, 2]].all()
+    assert not layer.kernel.numpy()[..., [1, 3]].any()

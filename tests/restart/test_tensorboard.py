@@ -11,7 +11,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
-from kerasrestart import PartialRestart, RestartTensorBoard
+from kerasrestart import EveryEpochs, PartialRestart, RestartTensorBoard
 from kerasrestart.restart.filter_images import FRAME
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.tensorboard import markdown_table, recovery_scalars, score_scalars
@@ -48,9 +48,12 @@ def fit(model, *callbacks, x=IMAGES, epochs=EPOCHS):
 
 
 def restarts(*observers, **options):
-    defaults = {"fraction": 0.3, "initializer": "he", "round_epochs": ROUND, "max_restarts": 2}
+    defaults = {"fraction": 0.3, "initializer": "he", "max_restarts": 2}
     return PartialRestart(
-        **{**defaults, **options}, stop_on_repeat=False, observers=observers, verbose=0
+        **{**defaults, **options},
+        when=EveryEpochs(ROUND),
+        stop_on_repeat=False,
+        observers=observers,
     )
 
 
@@ -67,8 +70,7 @@ def scalars(records):
     return {
         tag: {step: float(value) for step, value in points}
         for tag, points in records.items()
-        if not tag.startswith(("settings", "filters/", "scores/", "custom_scalars"))
-        and tag != "restart/summary"
+        if np.asarray(points[0][1]).dtype.kind == "f" and not np.ndim(points[0][1])
     }
 
 
@@ -83,7 +85,7 @@ class Witness(keras.callbacks.Callback):
         self.scores[epoch] = {name: of.copy() for name, of in self.restart.scores.items()}
 
 
-@pytest.fixture(scope="module", params=["epoch", "batch", 3])
+@pytest.fixture(scope="module", params=["epoch", 3])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("logs")
     board = RestartTensorBoard(folder / "run" / "restart", SETTINGS)
@@ -96,20 +98,29 @@ def run(request, tmp_path_factory):
     return types.SimpleNamespace(folder=folder, restart=restart, witness=witness, records=records)
 
 
-def test_the_selection_of_each_restart_stands_at_its_epoch(run):
+def test_each_selection_is_written_at_the_epoch_of_its_restart(run):
     events, found = run.restart.events, scalars(run.records)
     assert [event.epoch for event in events] == [1, 3]
+    again = sum(layer.reselected for layer in events[1].layers.values())
+    assert found["restart/reselected"] == {3: again}
     for name, filters in FILTERS.items():
         taken = {event.epoch: event.layers[name] for event in events}
         assert found[f"restart/filters/{name}"] == {1: 2, 3: 2}
         assert found[f"restart/share/{name}"] == pytest.approx({1: 2 / filters, 3: 2 / filters})
-        assert found[f"restart/useless_again/{name}"] == {3: taken[3].reselected}
+        assert found[f"restart/reselected/{name}"] == {3: taken[3].reselected}
         for kind, of in (("min", np.min), ("median", np.median), ("max", np.max)):
             expected = {epoch: of(layer.scores) for epoch, layer in taken.items()}
             assert found[f"restart_scores/{name}/{kind}"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_dip_and_recovery_stand_at_the_epochs_that_tell_them(run):
+def test_restarts_are_marked_at_the_value_of_the_metric(run):
+    marks = scalars(run.records)["restart/metric_before"]
+    assert marks == pytest.approx(
+        {e.epoch: e.metrics_before["val_loss"] for e in run.restart.events}
+    )
+
+
+def test_drop_and_recovery_are_written_at_the_epochs_that_show_them(run):
     events, found = run.restart.events, scalars(run.records)
     assert found["restart/metric_drop"] == pytest.approx(
         {2: events[0].metric_drop, 4: events[1].metric_drop}
@@ -121,7 +132,7 @@ def test_dip_and_recovery_stand_at_the_epochs_that_tell_them(run):
     }
 
 
-def test_each_epoch_tells_how_unequal_the_scores_of_each_layer_are(run):
+def test_each_epoch_has_the_lowest_and_the_median_score_of_each_layer(run):
     found = scalars(run.records)
     for name in FILTERS:
         of = {epoch: scores[name] for epoch, scores in run.witness.scores.items()}
@@ -132,12 +143,13 @@ def test_each_epoch_tells_how_unequal_the_scores_of_each_layer_are(run):
         assert found[f"scores_relative/{name}/median"] == pytest.approx(median, rel=1e-5)
 
 
-def test_histograms_hold_all_scores_at_the_end_of_each_round(run):
+def test_histograms_hold_all_scores_over_their_mean_at_the_end_of_each_round(run):
     for name, filters in FILTERS.items():
-        points = run.records[f"scores/{name}"]
+        points = run.records[f"scores_relative/{name}"]
         assert [step for step, _ in points] == [1, 3, 5]
         for step, buckets in points:  # rows of left edge, right edge, count
             scores = run.witness.scores[step][name]
+            scores = scores / scores.mean()
             assert buckets[:, 2].sum() == filters
             assert buckets[0, 0] == pytest.approx(scores.min())
             assert buckets[-1, 1] == pytest.approx(scores.max())
@@ -149,16 +161,15 @@ def test_nothing_else_is_written(run):
         "settings",
         "restart",
         "restart_scores",
-        "scores",
         "scores_relative",
         "restarted_scores",
         "filters",
         CONFIG_SUMMARY_TAG,
     }
-    assert len(run.records) == 1 + 2 + 2 + 2 * (3 + 3 + 1 + 2 + 1) + 3
+    assert len(run.records) == 1 + 2 + 2 + 2 + 2 * (3 + 3 + 1 + 2 + 1) + 3
 
 
-def test_restarted_filters_are_measured_by_the_others(run):
+def test_restarted_filters_are_compared_with_the_others(run):
     first, second = run.restart.events
     for name in FILTERS:
         of = {}
@@ -171,14 +182,33 @@ def test_restarted_filters_are_measured_by_the_others(run):
         assert scalars(run.records)[f"restarted_scores/{name}"] == pytest.approx(of, rel=1e-5)
 
 
-def test_the_story_on_one_tab_shows_tags_that_are_written(run):
+def test_each_chart_of_the_story_has_one_unit_and_shows_tags_that_are_written(run):
     [(_, layout)] = run.records[CONFIG_SUMMARY_TAG]
-    charts = layout_pb2.Layout.FromString(layout.item()).category[0].chart
-    assert len(charts) == 5
+    restarts, by_layer = layout_pb2.Layout.FromString(layout.item()).category
+    assert len(restarts.chart) == 4
+    assert [chart.title.split(":")[0] for chart in by_layer.chart] == list(FILTERS)
     written = [*run.records, *read(run.folder / "run" / "validation")]
-    for chart in charts:
+    shown = {}
+    for chart in (*restarts.chart, *by_layer.chart):
         for tag in chart.multiline.tag:
-            assert [name for name in written if re.match(tag, name)], tag
+            shown.setdefault(chart.title, []).extend(n for n in written if re.search(tag, n))
+            assert shown[chart.title], tag
+    alone = [tags for tags in shown.values() if len(tags) == 1]
+    assert sorted(alone) == [
+        ["restart/epochs_to_recover"], ["restart/metric_drop"], ["restart/reselected"]
+    ]  # fmt: skip
+    assert ["epoch_loss", "restart/metric_before"] in shown.values()
+
+
+def test_the_control_says_nothing_of_restarted_filters(tmp_path):
+    restart = restarts(RestartTensorBoard(tmp_path), control="none")
+    fit(small_model(), restart)
+    records = read(tmp_path)
+    assert len(restart.events) == 2
+    assert restart.events[0].layers
+    assert not [tag for tag in records if tag.startswith(("filters/", "restarted_scores/"))]
+    assert not [tag for tag in records if tag.startswith(("restart/filters/", "restart/share/"))]
+    assert {"restart/reselected", "restart/metric_drop", "restart/metric_before"} <= set(records)
 
 
 def test_a_picture_is_drawn_when_the_metric_has_recovered(run):
@@ -195,24 +225,24 @@ class OnFullDisk(RestartTensorBoard):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
 
-def test_a_writer_that_fails_is_told_of_once_and_training_goes_on(tmp_path):
+def test_a_writer_that_fails_warns_once_and_training_continues(tmp_path):
     restart = restarts(OnFullDisk(tmp_path), max_restarts=1)
-    with pytest.warns(UserWarning, match="No more records .* No space left") as told:
+    with pytest.warns(UserWarning, match="No more records .* No space left") as warned:
         fit(small_model(), restart, epochs=4)
-    assert len([w for w in told if "No more records" in str(w.message)]) == 1
+    assert len([w for w in warned if "No more records" in str(w.message)]) == 1
     assert len(restart.events) == 1
 
 
-def test_texts_tell_settings_and_restarts(run):
+def test_texts_hold_settings_and_restarts(run):
     [(step, table)] = run.records["settings"]
     assert step == 0
     assert table.item().decode().splitlines()[2:] == [
-        "| `learning_rate` | `0.01`    |",
-        "| `init`          | `he`      |",
-        "| `pattern`       | `a|b_c_d` |",
+        "| `learning_rate` | `0.01` |",
+        "| `init` | `he` |",
+        "| `pattern` | `a|b_c_d` |",
     ]
-    told = [(step, text.item().decode()) for step, text in run.records["restart/summary"]]
-    assert told == [(event.epoch, event.summary()) for event in run.restart.events]
+    texts = [(step, text.item().decode()) for step, text in run.records["restart/summary"]]
+    assert texts == [(event.epoch, event.summary()) for event in run.restart.events]
 
 
 def test_tensorboard_shows_the_settings_as_they_are():
@@ -252,9 +282,7 @@ def tiles_of(image, side):
     ],
     ids=["separable", "depthwise", "transposed"],
 )
-def test_filters_are_pictured_whatever_way_their_kernel_lies(
-    first, side, one_number_each, tmp_path
-):
+def test_filters_are_drawn_for_any_layout_of_the_kernel(first, side, one_number_each, tmp_path):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), first(), layers.GlobalAveragePooling2D(), layers.Dense(1)]
@@ -292,7 +320,7 @@ def test_a_writer_that_is_the_default_already_stays_so_and_gets_nothing(tmp_path
             tf.summary.scalar("mine", 1.0, step=0)
     other.close()
     assert list(read(tmp_path / "other")) == ["mine"]
-    assert "scores/conv1" in read(tmp_path / "own")
+    assert "scores_relative/conv1" in read(tmp_path / "own")
     assert bool(tf.summary.scalar("nowhere", 1.0, step=0)) is left_behind
 
 
@@ -303,11 +331,11 @@ def test_each_fit_has_a_file_of_its_own_and_settings_are_optional(tmp_path):
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     for file in files:
-        assert [step for step, _ in read(file)["scores/conv1"]] == [0]
+        assert [step for step, _ in read(file)["scores_relative/conv1"]] == [0]
         assert "settings" not in read(file)
 
 
-def test_another_layer_can_be_pictured(tmp_path):
+def test_another_layer_can_be_drawn(tmp_path):
     restart = restarts(RestartTensorBoard(tmp_path, image_layer="conv2"), max_restarts=1)
     fit(small_model(), restart, epochs=4)
     records = read(tmp_path)
@@ -319,7 +347,7 @@ def test_another_layer_can_be_pictured(tmp_path):
     assert (int(width), int(height)) == (4 * (2 * 14 + 8), 2 * (3 * 14 + 8))
 
 
-def test_a_layer_that_the_restart_leaves_out_is_not_pictured(tmp_path):
+def test_a_layer_without_restarted_filters_is_not_drawn(tmp_path):
     # 0.07 of 8 filters is one, of 6 none.
     restart = restarts(RestartTensorBoard(tmp_path), fraction=0.07, max_restarts=1)
     fit(small_model(), restart, epochs=4)
@@ -341,7 +369,7 @@ def line_model():
     return model
 
 
-def test_filters_along_a_line_are_told_of_but_not_pictured(tmp_path):
+def test_filters_of_a_1d_convolution_have_scalars_and_no_picture(tmp_path):
     restart = restarts(RestartTensorBoard(tmp_path), max_restarts=1)
     fit(line_model(), restart, x=IMAGES.reshape(64, 64, 3), epochs=4)
     records = read(tmp_path)
@@ -349,7 +377,7 @@ def test_filters_along_a_line_are_told_of_but_not_pictured(tmp_path):
     assert not [tag for tag in records if tag.startswith("filters/")]
 
 
-def test_an_image_layer_that_is_not_there_is_refused_by_name(tmp_path):
+def test_an_unknown_image_layer_is_refused_by_name(tmp_path):
     restart = restarts(RestartTensorBoard(tmp_path, image_layer="conv9"))
     with pytest.raises(ValueError, match=r"image_layer .*\['conv1', 'conv2'\].* 'conv9'"):
         fit(small_model(), restart)
@@ -369,7 +397,7 @@ def event(epoch, metric_drop=None, epochs_to_recover=None):
     )
 
 
-def test_what_an_epoch_tells_of_a_restart_is_not_lost_when_it_ends_in_another():
+def test_the_recovery_from_a_restart_is_written_when_the_next_follows_at_once():
     events = [event(3, metric_drop=0.5, epochs_to_recover=1), event(4)]
     assert recovery_scalars(events, 4) == {
         "restart/metric_drop": 0.5,
@@ -378,15 +406,22 @@ def test_what_an_epoch_tells_of_a_restart_is_not_lost_when_it_ends_in_another():
     assert recovery_scalars(events, 3) == recovery_scalars(events, 5) == {}
 
 
-def test_a_later_recovery_is_told_once():
+def test_a_later_recovery_is_written_once():
     events = [event(3, metric_drop=0.5, epochs_to_recover=3)]
-    told = [recovery_scalars(events, epoch) for epoch in range(3, 9)]
-    assert told == [{}, {"restart/metric_drop": 0.5}, {}, {"restart/epochs_to_recover": 3}, {}, {}]
+    written = [recovery_scalars(events, epoch) for epoch in range(3, 9)]
+    assert written == [
+        {},
+        {"restart/metric_drop": 0.5},
+        {},
+        {"restart/epochs_to_recover": 3},
+        {},
+        {},
+    ]
 
 
-def test_a_layer_of_zero_scores_is_told_as_zero():
-    told = score_scalars({"dead": np.zeros(4, np.float32), "alive": np.float32([0, 1, 3])})
-    assert told == {
+def test_relative_scores_of_a_layer_of_zeros_are_zero():
+    scalars_of = score_scalars({"dead": np.zeros(4, np.float32), "alive": np.float32([0, 1, 3])})
+    assert scalars_of == {
         "scores_relative/dead/min": 0.0,
         "scores_relative/dead/median": 0.0,
         "scores_relative/alive/min": 0.0,
@@ -397,10 +432,10 @@ def test_a_layer_of_zero_scores_is_told_as_zero():
 def test_a_table_keeps_its_two_columns_whatever_the_values():
     rows = markdown_table({"none": None, "empty": "", "lines": "a\nb", "tick": "`"}).splitlines()
     assert rows == [
-        "| setting | value  |",
-        "| ------- | ------ |",
-        "| `none`  | `None` |",
-        "| `empty` |        |",
-        "| `lines` | `a b`  |",
-        "| `tick`  | `'`    |",
+        "| setting | value |",
+        "|---|---|",
+        "| `none` | `None` |",
+        "| `empty` |  |",
+        "| `lines` | `a b` |",
+        "| `tick` | `'` |",
     ]

@@ -1,7 +1,7 @@
 """Data sets and the batches made from them.
 
-Importing this package does not import TensorFlow, so that a command line can refuse a bad
-argument at once; the first use of a batch function does.
+Importing this package does not import TensorFlow, so that a command line can refuse a wrong
+argument immediately. TensorFlow is imported when a batch function is first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009) through TensorFlow Datasets, decoded once into arrays.
 
-TFDS left alone retries an unreachable download for minutes. Here the disk is looked at first, and
-a download is begun only after its server has answered.
+TFDS on its own retries an unreachable download for minutes. This module checks the disk first and
+starts a download only after the server has answered.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
-from kerasrestart.experiments.web import open_url
+from kerasrestart.experiments.data.web import open_url
 
 CLASSES = (
     "airplane",
@@ -29,7 +29,7 @@ CLASSES = (
 )
 DOWNLOAD_HOST = "www.cs.toronto.edu"
 
-_DOWNLOAD_URL = f"https://{DOWNLOAD_HOST}/~kriz/cifar-10-binary.tar.gz"  # as TFDS has it
+_DOWNLOAD_URL = f"https://{DOWNLOAD_HOST}/~kriz/cifar-10-binary.tar.gz"  # TFDS's address
 _COUNTS = {"train": 50_000, "test": 10_000}
 _IMAGE_SHAPE = (32, 32, 3)
 _DECODE_BATCH = 1000
@@ -48,30 +48,35 @@ def find_prepared(data_dir: Path) -> Path | None:
     writes last.
     """
     found = [info.parent for info in data_dir.glob("cifar10/*.*.*/dataset_info.json")]
-    # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is no version.
+    # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
     versions = [folder for folder in found if folder.name.replace(".", "").isdigit()]
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")], default=None)
 
 
 def load_cifar10(data_dir: str | os.PathLike | None = None) -> tuple[Split, Split]:
-    """Returns CIFAR-10's official splits, downloading and preparing it where need be.
+    """Returns CIFAR-10's official splits, and downloads and prepares the data if necessary.
+
+    Example:
+    ```python
+    train, test = load_cifar10("~/tensorflow_datasets")
+    ```
 
     Args:
-        data_dir: TFDS folder, the one that holds `cifar10/`. Default: `$TFDS_DATA_DIR`, else
-            `~/tensorflow_datasets`. It is made if a download needs it.
+        data_dir: TFDS folder, the parent of `cifar10/`. Defaults to `$TFDS_DATA_DIR`, else
+            `~/tensorflow_datasets`. Created if a download needs it.
 
     Returns:
         `(train, test)`: 50,000 and 10,000 images, uint8 `[n, 32, 32, 3]`.
 
     Raises:
-        UnavailableError: If no copy is prepared and none can be downloaded; within 15 seconds
-            where the server does not answer.
+        UnavailableError: If no copy is prepared and none can be downloaded. Raised within 15
+            seconds if the server does not answer.
         DataError: If the prepared copy is incomplete or damaged.
     """
     root = resolve_data_dir(data_dir)
     folder = find_prepared(root) or _download(root)
-    # TFDS, protobuf, TensorFlow and the file system each have their own errors for a damaged
-    # file; all mean the same to the user.
+    # TFDS, protobuf, TensorFlow and the file system each raise their own errors for a damaged
+    # file. They all mean the same to the user.
     try:
         return _read(folder)
     except DataError:
@@ -81,10 +86,10 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> tuple[Split, Spli
 
 
 def download_obstacle(timeout: float = 4.0) -> str | None:
-    """Says in a few words why CIFAR-10 cannot be downloaded; `None` if its server answers.
+    """Returns the reason why CIFAR-10 cannot be downloaded, or `None` if its server answers.
 
     Args:
-        timeout: Longest wait in seconds, 4 by default, the look-up of the name included.
+        timeout: Maximum wait in seconds, name resolution included. Defaults to 4.
     """
     try:
         with open_url(_DOWNLOAD_URL, timeout, method="HEAD"):
@@ -102,23 +107,23 @@ def _download(root: Path) -> Path:
     try:
         builder = tfds.builder("cifar10", data_dir=str(root))
         builder.download_and_prepare()
-    except Exception as error:  # from the network to a full disk: TFDS has no common class
+    except Exception as error:  # network, full disk, ...: TFDS has no common base class
         raise _unavailable(root, f"its download failed ({one_line(error)})") from error
     return Path(builder.data_dir)
 
 
 def _unavailable(root: Path, reason: str) -> UnavailableError:
     return UnavailableError(
-        f"CIFAR-10 is not prepared in {root} and {reason}: put a copy prepared by TFDS there or "
+        f"CIFAR-10 is not prepared in {root}, and {reason}. Put a copy prepared by TFDS there, "
         "name its folder with --data_dir (or TFDS_DATA_DIR), make the network available, or use "
-        "--dataset=shapes"
+        "--dataset=shapes."
     )
 
 
 def _damaged(folder: Path, reason: str) -> DataError:
     return DataError(
-        f"the copy of CIFAR-10 in {folder} is incomplete or damaged: {reason}; delete that folder "
-        "to have it prepared anew, or name another with --data_dir"
+        f"The copy of CIFAR-10 in {folder} is incomplete or damaged: {reason}. Delete that folder "
+        "to prepare it again, or name another with --data_dir."
     )
 
 
@@ -129,21 +134,21 @@ def _read(folder: Path) -> tuple[Split, Split]:
     builder = tfds.builder_from_directory(str(folder))
     names = tuple(builder.info.features["label"].names)
     if names != CLASSES:
-        raise _damaged(folder, f"its labels must be {', '.join(CLASSES)}, but are {names}")
+        raise _damaged(folder, f"its labels must be {', '.join(CLASSES)}. Received: {names!r}")
     return _decode(builder, "train", folder), _decode(builder, "test", folder)
 
 
 def _check_listing(folder: Path) -> None:
-    """Compares what `dataset_info.json` promises with CIFAR-10 and with the files there."""
+    """Checks `dataset_info.json` against CIFAR-10's counts and the files in the folder."""
     info: dict[str, Any] = json.loads((folder / "dataset_info.json").read_text())
     splits = {split["name"]: split for split in info.get("splits", [])}
     for name, expected in _COUNTS.items():
         shards = [int(n) for n in splits.get(name, {}).get("shardLengths", [])]
         if sum(shards) != expected:
-            raise _damaged(folder, f"{name} must have {expected} images, but has {sum(shards)}")
+            raise _damaged(folder, f"{name} must have {expected} images and has {sum(shards)}")
         present = len(list(folder.glob(f"cifar10-{name}.*-of-{len(shards):05d}")))
         if present != len(shards):
-            raise _damaged(folder, f"{name} must have {len(shards)} data files, but has {present}")
+            raise _damaged(folder, f"{name} must have {len(shards)} data files and has {present}")
 
 
 def _decode(builder: Any, name: str, folder: Path) -> Split:
@@ -158,5 +163,5 @@ def _decode(builder: Any, name: str, folder: Path) -> Split:
         images[start:stop], labels[start:stop] = some_images, some_labels
         start = stop
     if start != expected:
-        raise _damaged(folder, f"{name} must have {expected} images, but {start} could be read")
+        raise _damaged(folder, f"{name} must have {expected} images and only {start} are readable")
     return Split(images, labels)

@@ -1,4 +1,4 @@
-"""Tells validation and test which regime an epoch is trained in."""
+"""Keeps the class order of validation and test in step with training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from kerasrestart.experiments.data.regimes import Regime
 
 
 class ClassOrderCallback(keras.callbacks.Callback):
-    """Lets validation and test call the classes as training does.
+    """Sets the class order of the current epoch for validation and test.
+
+    Example:
+    ```python
+    callback = ClassOrderCallback(regime)
+    validation = evaluation_batches(split, 500, mean=m, std=s, class_order=callback.class_order)
+    model.fit(train, validation_data=validation, callbacks=[callback])
+    ```
 
     Args:
-        regime: What each epoch is trained on.
+        regime: The regime that training uses.
 
     Attributes:
-        class_order: Variable with the names of the present epoch.
+        class_order: int32 variable `[classes]`, the label of each class in the current epoch.
     """
 
     def __init__(self, regime: Regime):
@@ -24,5 +31,5 @@ class ClassOrderCallback(keras.callbacks.Callback):
         self.class_order = tf.Variable(regime.class_order(0), trainable=False)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Takes the names of this epoch."""
+        """Assigns the class order of this epoch."""
         self.class_order.assign(self.regime.class_order(epoch))

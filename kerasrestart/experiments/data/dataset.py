@@ -1,4 +1,4 @@
-"""Labelled images in memory: a split, a data set of three splits, and choices from a split."""
+"""Labelled images in memory: one split, a data set of three splits, and subsets of a split."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.errors import DataError, check_integer, check_seed
 
-# np.bincount widens its input to 8 bytes a value, so images are counted a block at a time.
+# np.bincount converts its input to 8 bytes per value, so images are counted in blocks.
 _BLOCK = 1024
 
 
@@ -22,7 +22,7 @@ class Split:
         labels: int32 `[n]`, each an index into the data set's classes.
 
     Raises:
-        DataError: If an array has another type or shape.
+        DataError: If an array has a different type or shape.
     """
 
     images: np.ndarray
@@ -32,13 +32,13 @@ class Split:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise DataError(
-                f"images must be uint8 [n, height, width, 3], but are "
-                f"{images.dtype} {list(images.shape)}"
+                f"images must be uint8 [n, height, width, 3]. Received: {images.dtype} "
+                f"{list(images.shape)}."
             )
         if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"labels must be int32 [{len(images)}], one for each image, but are "
-                f"{labels.dtype} {list(labels.shape)}"
+                f"labels must be int32 [{len(images)}], one per image. Received: {labels.dtype} "
+                f"{list(labels.shape)}."
             )
 
     def __len__(self) -> int:
@@ -54,12 +54,12 @@ class ImageData:
     """A data set ready for training.
 
     Attributes:
-        name: `"cifar10"` or `"shapes"`: the set that this really is.
-        classes: Name of each class, by label.
-        train: What gradients are computed from.
-        validation: What plateaus are found and choices are made on.
-        test: What is only reported.
-        note: A warning that belongs beside every number measured here; `""` for none.
+        name: `"cifar10"` or `"shapes"`: the data set that was actually loaded.
+        classes: Name of each class; a label is an index into it.
+        train: Training split.
+        validation: Validation split, used to detect plateaus and to choose epochs.
+        test: Test split, used only for reporting.
+        note: A warning to show beside every result measured on this data; `""` for none.
     """
 
     name: str
@@ -71,12 +71,12 @@ class ImageData:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of each channel over the training images: float32 `[3]`, pixels being 0..1."""
+        """Mean of each channel over the training images: float32 `[3]`, of pixels in 0..1."""
         return self._moments[0]
 
     @property
-    def deviation(self) -> np.ndarray:
-        """Standard deviation of each channel over the training images: float32 `[3]`, as `mean`."""
+    def std(self) -> np.ndarray:
+        """Standard deviation of each channel, as `mean`."""
         return self._moments[1]
 
     @cached_property
@@ -104,11 +104,11 @@ class ImageData:
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """Returns what a run's record says of its data, made of JSON types only.
+        """Returns the description of the data for a run's record, in JSON types.
 
         Returns:
-            A dict of `name`, `note`, `classes` (list), `examples` (count by split), `image_shape`
-            (height, width, 3) and `sha256` (the fingerprint).
+            A dict with `name`, `note`, `classes` (list), `examples` (count per split),
+            `image_shape` (height, width, 3) and `sha256` (the fingerprint).
         """
         return {
             "name": self.name,
@@ -125,18 +125,18 @@ class ImageData:
 
 
 def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]:
-    """Takes a validation split out of a training split, the same share from every class.
+    """Splits off a validation set, stratified by class.
 
     Args:
-        split: What to divide.
-        count: Size of the validation split, 1..n-1. Classes get the same number to within one.
-        seed: At least 0. The division is a pure function of the labels, `count` and `seed`.
+        split: The split to divide.
+        count: Size of the validation split, 1..n-1. Class counts differ by at most one.
+        seed: At least 0. The result is a pure function of the labels, `count` and `seed`.
 
     Returns:
-        `(train, validation)`: together every example once, each in the order of `split`.
+        `(train, validation)`: every example is in exactly one of them, in the order of `split`.
 
     Raises:
-        DataError: If `count` is out of range, or a class is smaller than its share.
+        DataError: If `count` is out of range, or a class has too few examples.
     """
     count = check_integer("validation_examples", count, 1, len(split) - 1)
     chosen = stratified(split.labels, count, seed)
@@ -145,35 +145,35 @@ def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]
 
 
 def subset(split: Split, count: int, seed: int) -> Split:
-    """Keeps part of a split, the same share of every class.
+    """Returns a random subset of a split, stratified by class.
 
     Args:
-        split: What to choose from.
-        count: How many examples to keep, 1..n. Classes get the same number to within one, except
-            that `count = n` keeps all whatever their classes.
-        seed: At least 0. The choice is a pure function of the labels, `count` and `seed`.
+        split: The split to choose from.
+        count: Number of examples to keep, 1..n. Class counts differ by at most one, except that
+            `count = n` keeps everything.
+        seed: At least 0. The result is a pure function of the labels, `count` and `seed`.
 
     Returns:
         The chosen examples, in the order of `split`.
 
     Raises:
-        DataError: If `count` is out of range, or a class is smaller than its share.
+        DataError: If `count` is out of range, or a class has too few examples.
     """
     count = check_integer("train_examples", count, 1, len(split))
     return split if count == len(split) else split.take(stratified(split.labels, count, seed))
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Chooses `count` indices at random, as many of each class to within one, in rising order."""
+    """Returns `count` random indices in ascending order; class counts differ by at most one."""
     rng = np.random.default_rng(check_seed(seed))
     classes, sizes = np.unique(labels, return_counts=True)
     share, left_over = divmod(count, len(classes))
-    # A class of exactly `share` examples cannot give one of the left-over places.
+    # A class with exactly `share` examples cannot provide one more.
     larger = np.flatnonzero(sizes > share)
     if sizes.min() < share or len(larger) < left_over:
         raise DataError(
-            f"cannot choose {count} examples evenly over {len(classes)} classes: the smallest "
-            f"has {sizes.min()}, so choose at most {sizes.min() * len(classes)}"
+            f"The smallest of {len(classes)} classes has {sizes.min()} examples, so at most "
+            f"{sizes.min() * len(classes)} can be chosen evenly. Received: {count}."
         )
     shares = np.full(len(classes), share)
     shares[rng.choice(larger, left_over, replace=False)] += 1

@@ -1,39 +1,36 @@
-"""The one error of this package, and the check of whole-number arguments that raises it."""
+"""Errors of this package, and the checks of integer arguments that raise them."""
 
 import operator
 
 
 class DataError(ValueError):
-    """A data set, or a request for one, that cannot be used.
+    """Raised for an argument that is not valid, or for data that cannot be used.
 
-    The message is one line, written for whoever typed the command: what was wrong, what was
-    received and what would be right.
+    The message is one line: what is wrong, the value received, and what is valid.
     """
 
 
 class UnavailableError(DataError):
-    """A data set that is neither on disk nor within reach of a download."""
+    """Raised when a data set is not on disk and cannot be downloaded."""
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> int:
-    """Returns `value` as an `int` if it is a whole number in `low..high`.
+    """Returns `value` as an `int` after checking that it is an integer in `low..high`.
 
     Args:
-        name: The argument's name, for the error.
-        value: Any integer, NumPy's included; a `bool` is refused.
-        low: Least value allowed.
-        high: Greatest value allowed; `None` (the default) for no limit.
+        name: Name of the argument, for the error message.
+        value: Any integer, NumPy's included. A `bool` is refused.
+        low: Smallest valid value.
+        high: Largest valid value. Defaults to `None`: no limit.
 
     Returns:
         The value as a Python `int`.
 
     Raises:
-        DataError: If `value` is not a whole number, or out of range.
+        DataError: If `value` is not an integer, or is out of range.
     """
-    wanted = (
-        f"a whole number of at least {low}" if high is None else f"a whole number {low}..{high}"
-    )
-    message = f"{name} must be {wanted}, but is {value!r}"
+    valid = f"of at least {low}" if high is None else f"in {low}..{high}"
+    message = f"{name} must be an integer {valid}. Received: {value!r}."
     if isinstance(value, bool):
         raise DataError(message)
     try:
@@ -46,15 +43,18 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> i
 
 
 def check_seed(seed: int) -> int:
-    """Returns `seed` as an `int` if it is in 0..2^63-1, which both NumPy and TensorFlow take.
+    """Returns `seed` as an `int` after checking that it is valid for NumPy and TensorFlow.
+
+    Args:
+        seed: An integer in 0..2^63-1.
 
     Raises:
-        DataError: Otherwise.
+        DataError: If `seed` is not an integer, or is out of range.
     """
     return check_integer("seed", seed, 0, 2**63 - 1)
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """Returns an error's type and text as one line of at most about `limit` characters."""
+    """Returns an error's type and message as one line of at most `limit` characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,8 +1,9 @@
 """Signed distances to the outlines of the ten built-in shapes.
 
-Each function takes coordinates `x` and `y` (float32, any one shape; the shape's radius is 1) and
-returns float32 of the same shape: about the distance to the outline, negative inside. They use
-only operations that IEEE 754 rounds exactly on arrays, so every machine draws the same picture.
+Each function takes coordinates `x` and `y` (float32 arrays of equal shape, in units of the shape's
+radius) and returns float32 of the same shape: the approximate distance to the outline, negative
+inside. Only operations that IEEE 754 rounds exactly are used on arrays, so every machine draws the
+same images.
 """
 
 import math
@@ -24,13 +25,13 @@ def ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A disc less another disc at its side."""
+    """A disc with another disc cut out at its side."""
     bite = np.float32(0.75) - _radius(x - np.float32(0.5), y)
     return np.maximum(_radius(x, y) - np.float32(1), bite)
 
 
 def half_disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The half of a disc, moved so that its middle is near the origin."""
+    """Half a disc, shifted so that its centre is near the origin."""
     x = x + np.float32(0.4)
     return np.maximum(_radius(x, y) - np.float32(1), -x)
 
@@ -45,7 +46,7 @@ def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def polygon(corners: int) -> Outline:
-    """Returns the outline of the regular polygon with that many corners, all at radius 1."""
+    """Returns the outline of a regular polygon with its corners at radius 1."""
     apothem = np.float32(math.cos(math.pi / corners))
 
     def outline(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -59,10 +60,10 @@ def polygon(corners: int) -> Outline:
 
 
 def star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A pentagram, the points at radius 1.
+    """A pentagram with its points at radius 1.
 
-    It is all that lies outside at most one of the five lines through its points: the second
-    largest of the distances to those lines decides.
+    A point is inside if it lies outside at most one of the five lines through the pentagram's
+    points, so the second largest distance to those lines decides.
     """
     sides = _directions(5, x, y)
     largest, second = next(sides), np.full_like(x, -np.inf)
@@ -84,7 +85,7 @@ OUTLINES: dict[str, Outline] = {
     "star": star,
     "cross": cross,
 }
-"""The outline of each class, by its name, in the order of the labels."""
+"""Class name -> outline, in the order of the labels."""
 
 
 def _radius(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Batches for `model.fit`: shuffled and augmented by rule, so that a run can be resumed exactly.
+"""Batches for `model.fit`, deterministic given the seed, so that a run can be resumed exactly.
 
-Images stay uint8 in one tensor and are gathered, normalised and augmented a batch at a time.
+Images stay uint8 in one tensor and are gathered, normalised and augmented one batch at a time.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from kerasrestart.experiments.data.errors import DataError, check_integer, check
 from kerasrestart.experiments.data.regimes import Regime
 
 PADDING = 4
-"""How far augmentation shifts an image at most, in pixels, each way."""
+"""Maximum shift of augmentation along each axis, in pixels."""
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Returns the number of batches in an epoch, a short last one included."""
+    """Returns the number of batches in an epoch; a smaller last batch counts as one."""
     return -(-len(split) // check_integer("batch_size", batch_size, 1))
 
 
@@ -27,35 +27,41 @@ def train_batches(
     *,
     seed: int,
     mean: np.ndarray,
-    deviation: np.ndarray,
+    std: np.ndarray,
     augment: bool = False,
     image_size: int | None = None,
     first_epoch: int = 0,
     regime: Regime | None = None,
 ) -> tf.data.Dataset:
-    """Returns endless training batches, each epoch in a new order.
+    """Returns training batches without end, shuffled differently in each epoch.
 
-    What a batch holds is a pure function of the arguments, the epoch and the place in the epoch.
-    So a run that stopped after epoch k - 1 goes on exactly with `first_epoch=k`.
+    The content of a batch is a pure function of the arguments, the epoch and the step. A run that
+    stopped after epoch k - 1 therefore continues exactly with `first_epoch=k`.
+
+    Example:
+    ```python
+    batches = train_batches(data.train, 100, seed=0, mean=data.mean, std=data.std)
+    model.fit(batches, steps_per_epoch=steps_per_epoch(data.train, 100), epochs=10)
+    ```
 
     Args:
-        split: The examples. Every epoch has each of them once.
-        batch_size: Examples a batch, at least 1. The last batch of an epoch has what is left.
-        seed: At least 0. Decides the orders, and the augmentation.
-        mean: Of each channel, float32 `[3]`, pixels being 0..1.
-        deviation: Of each channel, as `mean`, above 0.
-        augment: Whether each image is flipped left to right with probability one half and
-            shifted by up to `PADDING` pixels each way (default `False`). What a shift uncovers is
-            0, the mean colour (He et al. 2016).
-        image_size: Height and width that images are brought to at last, at least 1, by bilinear
-            interpolation without antialiasing. Default: they stay as they are stored.
-        first_epoch: Number of the epoch to begin with, default 0.
-        regime: What each epoch is trained on, default all of `split` as it is. An epoch that is
-            made of part of it has as many batches as any other.
+        split: The examples. Each epoch contains every example once.
+        batch_size: Examples per batch, at least 1. The last batch of an epoch may be smaller.
+        seed: At least 0. Seeds shuffling and augmentation.
+        mean: Mean of each channel, float32 `[3]`, of pixels in 0..1.
+        std: Standard deviation of each channel, float32 `[3]`, above 0.
+        augment: Whether to flip each image horizontally with probability 0.5 and to shift it by up
+            to `PADDING` pixels along each axis. Uncovered pixels become 0, the mean colour (He et
+            al. 2016). Defaults to `False`.
+        image_size: Height and width of the images after augmentation, at least 1; bilinear
+            interpolation without antialiasing. Defaults to `None`: the stored size.
+        first_epoch: Number of the first epoch. Defaults to 0.
+        regime: Examples and labels of each epoch. Defaults to `None`: all of `split`, unchanged. An
+            epoch on a part of the examples has as many batches as any other.
 
     Returns:
-        A dataset of infinite cardinality of `(images, labels)`: float32
-        `[batch, height, width, 3]`, `(pixel / 255 - mean) / deviation`; and int32 `[batch]`. Pass
+        A dataset of infinite cardinality. Each element is `(images, labels)`: float32
+        `[batch, height, width, 3]`, `(pixel / 255 - mean) / std`; and int32 `[batch]`. Pass
         `steps_per_epoch` to `fit`.
 
     Raises:
@@ -64,46 +70,46 @@ def train_batches(
     steps = steps_per_epoch(split, batch_size)
     seed = check_seed(seed)
     first_epoch = check_integer("first_epoch", first_epoch, 0)
-    fetch = _fetcher(split, mean, deviation)
+    fetch = _fetcher(split, mean, std)
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         if regime is None:
             order = tf.random.experimental.stateless_shuffle(tf.range(len(split)), epoch_seed)
             labels = tf.zeros(0, tf.int32)
         else:
             kinds = (tf.int32, tf.int32)
-            examples, labels = tf.numpy_function(_of_epoch(regime, len(split)), [epoch], kinds)
+            examples, labels = tf.numpy_function(_epoch_content(regime, len(split)), [epoch], kinds)
             order = tf.reshape(_shuffle_rows(examples, epoch_seed), [-1])[: len(split)]
 
-        def one_step(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def step_inputs(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
             indices = order[step * batch_size : (step + 1) * batch_size]
             own = () if regime is None else (tf.gather(labels, indices),)
             return indices, tf.random.fold_in(epoch_seed, step), *own
 
-        return tf.data.Dataset.range(steps).map(one_step)
+        return tf.data.Dataset.range(steps).map(step_inputs)
 
-    def one_batch(
+    def make_batch(
         indices: tf.Tensor, step_seed: tf.Tensor, *own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = fetch(indices)
         labels = tf.ensure_shape(own[0], labels.shape) if own else labels
         return (shift_and_flip(images, step_seed) if augment else images), labels
 
-    batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch).map(one_batch)
+    batches = tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches).map(make_batch)
     batches = _resized(batches, image_size)
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
 
 
-def _of_epoch(regime: Regime, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """A function from an epoch to its examples, repeated in rows until there are `count`; labels.
+def _epoch_content(regime: Regime, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function from an epoch to its examples and labels.
 
-    Raises:
-        DataError: If the regime is for other examples.
+    The examples are int32 `[rows, examples]`, with the same row repeated until there are at least
+    `count` entries.
     """
 
-    def of_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def content(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         examples = regime.epoch_examples(int(epoch))
         if examples is None:
             examples = np.arange(count)
@@ -111,11 +117,11 @@ def _of_epoch(regime: Regime, count: int) -> Callable[[int], tuple[np.ndarray, n
         labels = regime.epoch_labels(int(epoch))
         return np.tile(examples, (rows, 1)).astype(np.int32), labels
 
-    return of_epoch
+    return content
 
 
 def _shuffle_rows(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Shuffles each row on its own; a single one as `train_batches` shuffles without a regime."""
+    """Shuffles each row separately; row 0 as `train_batches` does without a regime."""
 
     def shuffle(number: tf.Tensor) -> tf.Tensor:
         own = tf.where(number > 0, tf.cast(tf.random.fold_in(seed, number), seed.dtype), seed)
@@ -129,48 +135,48 @@ def evaluation_batches(
     batch_size: int,
     *,
     mean: np.ndarray,
-    deviation: np.ndarray,
+    std: np.ndarray,
     image_size: int | None = None,
     class_order: tf.Variable | None = None,
 ) -> tf.data.Dataset:
-    """Returns every example once, in the order of the split.
+    """Returns batches with every example once, in the order of the split.
 
     Args:
         split: The examples.
-        batch_size: Examples a batch, at least 1. The last batch has what is left.
-        mean: Of each channel, float32 `[3]`, pixels being 0..1.
-        deviation: Of each channel, as `mean`, above 0.
-        image_size: Height and width that images are brought to, as in `train_batches`.
-        class_order: What each class is called, int32 `[classes]`, as it stands when the examples
-            are iterated over. Default: as in the split.
+        batch_size: Examples per batch, at least 1. The last batch may be smaller.
+        mean: Mean of each channel, float32 `[3]`, of pixels in 0..1.
+        std: Standard deviation of each channel, float32 `[3]`, above 0.
+        image_size: Height and width of the images, as in `train_batches`.
+        class_order: int32 variable `[classes]` that maps the split's labels to those in use. It is
+            read at each iteration. Defaults to `None`: the split's labels.
 
     Returns:
-        A dataset of known cardinality of `(images, labels)`, as `train_batches` yields them.
+        A dataset of finite cardinality. Its elements are those of `train_batches`.
 
     Raises:
         DataError: If a number is out of range.
     """
     steps = steps_per_epoch(split, batch_size)
-    fetch = _fetcher(split, mean, deviation)
+    fetch = _fetcher(split, mean, std)
 
-    def one_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = step * batch_size
         images, labels = fetch(tf.range(start, tf.minimum(start + batch_size, len(split))))
         return images, labels if class_order is None else tf.gather(class_order, labels)
 
-    batches = _resized(tf.data.Dataset.range(steps).map(one_batch), image_size)
+    batches = _resized(tf.data.Dataset.range(steps).map(make_batch), image_size)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Shifts each image by up to `PADDING` pixels each way and flips half of them left to right.
+    """Shifts each image by up to `PADDING` pixels along each axis and flips half of them.
 
     Args:
         images: float32 `[batch, height, width, 3]`.
         seed: Integer `[2]`. The result is a pure function of `images` and `seed`.
 
     Returns:
-        float32 of the same shape. What a shift uncovers is 0.
+        float32 of the same shape. Uncovered pixels are 0.
     """
     count, (height, width) = tf.shape(images)[0], images.shape[1:3]
     shifts = 2 * PADDING + 1
@@ -179,9 +185,9 @@ def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     top = tf.cast(down - PADDING, tf.float32) / (height - 1)
     left = tf.cast(right - PADDING, tf.float32) / (width - 1)
     flip = tf.cast(flip, tf.float32)
-    # One cropping op does it all at half the cost of gathers, a box whose left is its right
-    # being a flip. Drawn in by a hair towards the middle, so that rounding cannot push the
-    # first and last rows out of the image; the nearest pixel stays the same.
+    # One cropping op does both at half the cost of gathers: a box with left and right exchanged
+    # flips. The box is shrunk slightly, so that rounding cannot put the first and last rows
+    # outside the image; the nearest pixel stays the same.
     box = tf.stack([top, left + flip, top + 1, left + 1 - flip], axis=1)
     box = 0.5 + (box - 0.5) * (1 - 1e-4)
     return tf.image.crop_and_resize(
@@ -190,10 +196,9 @@ def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _resized(batches: tf.data.Dataset, side: int | None) -> tf.data.Dataset:
-    """Brings the images of batches to one size.
+    """Resizes the images of each batch to `side` by `side` pixels.
 
-    It comes last: behind augmentation, whose shifts are in pixels of the images as they are stored.
-    With normalising, which is linear too, it could change places.
+    Resizing comes after augmentation, whose shifts are in pixels of the stored images.
     """
     if side is None:
         return batches
@@ -202,25 +207,25 @@ def _resized(batches: tf.data.Dataset, side: int | None) -> tf.data.Dataset:
     def resize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.image.resize(images, [side, side], method="bilinear", antialias=False), labels
 
-    # It takes one core longer than an accelerator takes to train on the batch. The order stays.
+    # On one core, resizing takes longer than an accelerator's training step.
     return batches.map(resize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fetcher(
-    split: Split, mean: np.ndarray, deviation: np.ndarray
+    split: Split, mean: np.ndarray, std: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns a function from indices to normalised images and their labels."""
-    mean, deviation = np.asarray(mean, np.float64), np.asarray(deviation, np.float64)
-    if mean.shape != (3,) or deviation.shape != (3,) or not (deviation > 0).all():
+    """Returns a function from indices to normalised images and labels."""
+    mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
         raise DataError(
-            "mean and deviation must have 3 numbers each, deviation above 0, but are "
-            f"{mean.tolist()} and {deviation.tolist()}"
+            "mean and std must have 3 numbers each, and std must be above 0. Received: "
+            f"mean={mean.tolist()}, std={std.tolist()}."
         )
     image_shape = split.images.shape[1:]
-    # Repeated over the image: broadcasting rows of three would take five times as long.
-    scale = np.broadcast_to(1 / (255 * deviation), image_shape).astype(np.float32)
-    offset = np.broadcast_to(-mean / deviation, image_shape).astype(np.float32)
-    with tf.device("CPU:0"):  # else the whole split would go to an accelerator and back
+    # Full-size arrays: broadcasting rows of three takes five times as long.
+    scale = np.broadcast_to(1 / (255 * std), image_shape).astype(np.float32)
+    offset = np.broadcast_to(-mean / std, image_shape).astype(np.float32)
+    with tf.device("CPU:0"):  # otherwise the whole split is copied to an accelerator and back
         images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Ways of training in which networks lose the ability to learn: what each epoch is trained on."""
+"""Regimes in which networks lose the ability to learn: the examples and labels of each epoch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split, stratified
 from kerasrestart.experiments.data.errors import DataError, check_integer, check_seed
-from kerasrestart.experiments.names import TASKS
+from kerasrestart.experiments.settings import TASKS
 
 
 def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Split:
-    """Gives a share of the examples a wrong label.
+    """Replaces the labels of some examples by wrong ones.
 
     Args:
         split: The examples.
-        share: Which share of them, 0..1, to the nearest whole number of examples.
-        classes: How many classes there are. A wrong label is any other class, all as likely.
-        seed: At least 0. The choice is a pure function of the number of examples, and this.
+        share: Fraction of the examples, 0..1, rounded to a whole number of examples.
+        classes: Number of classes. A wrong label is drawn uniformly from the other classes.
+        seed: At least 0. The choice is a pure function of `seed` and the number of examples.
 
     Returns:
         The same images with the new labels.
@@ -28,7 +28,7 @@ def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Spl
         DataError: If `share` is out of range.
     """
     if not 0 <= share <= 1:
-        raise DataError(f"label_noise must lie in 0..1, but is {share}")
+        raise DataError(f"label_noise must be in 0..1. Received: {share!r}.")
     rng = np.random.default_rng([check_seed(seed), 1])
     wrong = rng.permutation(len(split))[: round(share * len(split))]
     labels = split.labels.copy()
@@ -37,37 +37,37 @@ def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Spl
 
 
 class Regime(Protocol):
-    """What an epoch is trained on, as a function of its number."""
+    """The examples and labels of each epoch, as functions of the epoch's number."""
 
     @property
     def generalizes(self) -> bool:
-        """Whether other images can tell how well it was learned; else nothing is validated."""
+        """Whether accuracy on other images measures learning; if not, there is no validation."""
         ...
 
     def epoch_labels(self, epoch: int) -> np.ndarray:
-        """The labels of all training examples in this epoch, int32 `[n]`."""
+        """Returns the labels of all training examples in this epoch, int32 `[n]`."""
         ...
 
     def epoch_examples(self, epoch: int) -> np.ndarray | None:
-        """Indices of the examples that this epoch is made of; None for all."""
+        """Returns the indices of the examples used in this epoch; `None` for all."""
         ...
 
     def class_order(self, epoch: int) -> np.ndarray:
-        """What validation and test call each class in this epoch, int32 `[classes]`."""
+        """Returns the label of each class in validation and test, int32 `[classes]`."""
         ...
 
     def phase(self, epoch: int) -> int:
-        """Epochs of one phase are trained on the same, phases are counted from 0."""
+        """Returns the phase of an epoch, from 0; examples and labels change between phases."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plain:
-    """All examples, as they are, in each epoch.
+class Stationary:
+    """All examples with their own labels in every epoch.
 
     Args:
         split: The training examples.
-        classes: How many classes there are.
+        classes: Number of classes.
     """
 
     split: Split
@@ -100,18 +100,26 @@ class Plain:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WarmStart(Plain):
-    """Part of the examples for the first epochs, then all of them.
+class WarmStart(Stationary):
+    """A fraction of the examples in the first epochs, then all of them.
 
     Source: Ash and Adams, "On Warm-Starting Neural Network Training" (NeurIPS 2020).
 
+    Example:
+    ```python
+    regime = WarmStart(split, classes=10, fraction=0.5, epochs=15, seed=0)
+    ```
+
     Args:
         split: The training examples.
-        classes: How many classes there are.
-        fraction: The part, above 0 and below 1, the same share of each class. An epoch has as many
-            steps as one of all examples: it goes through the part several times.
-        epochs: How many epochs it is for, 1 or more.
-        seed: At least 0. Decides which examples.
+        classes: Number of classes.
+        fraction: Fraction of the examples, between 0 and 1 (both excluded), stratified by class. An
+            epoch has as many steps as with all examples, so each is seen several times.
+        epochs: Number of epochs on the fraction, at least 1.
+        seed: At least 0. Seeds the choice of examples.
+
+    Raises:
+        DataError: If an argument is out of range.
     """
 
     fraction: float
@@ -121,7 +129,9 @@ class WarmStart(Plain):
 
     def __post_init__(self):
         if not 0 < self.fraction < 1:
-            raise DataError(f"warm_start_fraction must lie between 0 and 1, but is {self.fraction}")
+            raise DataError(
+                f"warm_start_fraction must be above 0 and below 1. Received: {self.fraction!r}."
+            )
         check_integer("epochs", self.epochs, 1)
         count = max(1, round(self.fraction * len(self.split)))
         part = stratified(self.split.labels, count, self.seed)
@@ -137,22 +147,30 @@ class WarmStart(Plain):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TaskSequence(Plain):
-    """New labels every few epochs: a sequence of tasks for one network.
+class TaskSequence(Stationary):
+    """A sequence of tasks for one network: new labels every few epochs.
 
-    Networks trained so lose plasticity: they fit each task less well than the one before. Source:
-    Dohare et al., "Loss of plasticity in deep continual learning" (Nature 632, 2024); random labels
-    as in Lyle et al., "Understanding plasticity in neural networks" (ICML 2023).
+    Networks trained this way lose plasticity: they fit each task less well than the previous one.
+    Source: Dohare et al., "Loss of plasticity in deep continual learning" (Nature 632, 2024);
+    random labels as in Lyle et al., "Understanding plasticity in neural networks" (ICML 2023).
+
+    Example:
+    ```python
+    regime = TaskSequence(split, classes=10, kind="shuffled_classes", epochs=6, seed=0)
+    ```
 
     Args:
         split: The training examples.
-        classes: How many classes there are.
-        kind: `"random_labels"`: each task gives each training example a label by lot, so what can
-            be learned is by heart, and accuracy on other images means nothing; or
-            `"shuffled_classes"`: each task but the first calls the classes by each other's names,
-            in training, validation and test alike.
-        epochs: How many epochs a task has, 1 or more.
-        seed: At least 0. The labels of a task are a function of it and of the task's number.
+        classes: Number of classes.
+        kind: `"random_labels"`: each task assigns a random label to every training example, which
+            can only be memorised, so accuracy on other images is meaningless; or
+            `"shuffled_classes"`: each task after the first permutes the classes, in training,
+            validation and test.
+        epochs: Epochs per task, at least 1.
+        seed: At least 0. The labels of a task are a function of `seed` and the task's number.
+
+    Raises:
+        DataError: If an argument is out of range.
     """
 
     kind: str
@@ -162,7 +180,7 @@ class TaskSequence(Plain):
     def __post_init__(self):
         kinds = [kind for kind in TASKS if kind != "none"]
         if self.kind not in kinds:
-            raise DataError(f"tasks must be one of {', '.join(kinds)}, but is {self.kind!r}")
+            raise DataError(f"tasks must be one of {', '.join(kinds)}. Received: {self.kind!r}.")
         check_integer("epochs", self.epochs, 1)
         check_seed(self.seed)
 

@@ -1,4 +1,4 @@
-"""`load`: a data set by its name, divided into training, validation and test."""
+"""`load`: returns a data set by name, split into training, validation and test."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from kerasrestart.experiments.data.errors import (
     check_seed,
 )
 from kerasrestart.experiments.data.regimes import with_label_noise
-from kerasrestart.experiments.names import DATASETS
+from kerasrestart.experiments.settings import DATASETS
 
 
 def load(
@@ -27,34 +27,39 @@ def load(
 ) -> ImageData:
     """Loads a data set into memory.
 
+    Example:
+    ```python
+    data = load("shapes", train_examples=5_000, seed=0)
+    data.train.images.shape  # (5000, 32, 32, 3)
+    ```
+
     Args:
-        name: `"cifar10"`; `"shapes"`, which is drawn here and needs no file; or `"auto"` (the
-            default): CIFAR-10 where it is prepared on disk or can be downloaded, else shapes,
-            with a `note` that says so.
-        data_dir: The TFDS folder that holds, or is to hold, CIFAR-10. Default: `$TFDS_DATA_DIR`,
-            else `~/tensorflow_datasets`. Not used for shapes.
-        validation_examples: Size of the validation split, which comes out of what would else be
-            training. Default: 5,000 of CIFAR-10, a tenth of shapes.
-        train_examples: Keep this many of the training images, evenly over the classes. Default:
+        name: `"cifar10"`; `"shapes"`, which is generated and needs no file; or `"auto"`: CIFAR-10
+            if it is prepared on disk or can be downloaded, else shapes with a `note` that says so.
+            Defaults to `"auto"`.
+        data_dir: TFDS folder of CIFAR-10. Defaults to `$TFDS_DATA_DIR`, else
+            `~/tensorflow_datasets`. Ignored for shapes.
+        validation_examples: Size of the validation split, which is taken from the training images.
+            Defaults to 5,000 for CIFAR-10 and to a tenth of the images for shapes.
+        train_examples: Number of training images to keep, stratified by class. Defaults to `None`:
             all of them.
-        label_noise: Share of the training images that get a wrong label, 0..1, default 0.
-            Validation and test keep theirs.
-        seed: Fixes which examples are validation, which are kept, which labels are wrong, and what
-            shapes are drawn.
-            Default 0. It is apart from a run's seed, so that runs which differ in their seed see
-            the same data.
-        shapes_examples: How many shapes to draw in all, default 20,000, at least 100. A tenth of
-            them is the test split.
+        label_noise: Fraction of the training images with a wrong label, 0..1. Validation and test
+            labels stay correct. Defaults to 0.
+        seed: Seeds the validation split, the images kept, the wrong labels and the shapes. It is
+            separate from a run's seed, so that runs with different seeds use the same data.
+            Defaults to 0.
+        shapes_examples: Number of shapes in all three splits, at least 100. A tenth of them is the
+            test split. Defaults to 20,000.
 
     Returns:
         The data set, images uint8 `[n, 32, 32, 3]`.
 
     Raises:
-        DataError: If an argument is out of range, or CIFAR-10 was asked for by name and cannot be
-            had, or a prepared copy is damaged (`"auto"` does not pass over one in silence).
+        DataError: If an argument is out of range, if `"cifar10"` is not available, or if a prepared
+            copy is damaged (also with `"auto"`).
     """
     if name not in DATASETS:
-        raise DataError(f"dataset must be one of {', '.join(DATASETS)}, but is {name!r}")
+        raise DataError(f"dataset must be one of {', '.join(DATASETS)}. Received: {name!r}.")
     check_seed(seed)
     check_integer("shapes_examples", shapes_examples, 100)
     for argument, value in (
@@ -101,8 +106,8 @@ def _load_shapes(
 
 
 def _note(data_dir: str | os.PathLike | None) -> str:
-    # Without the reason of the failure, which differs from one try to the next: the note is
-    # part of a run's record, and equal runs have equal records.
+    # The reason of the failure is left out: the note is part of a run's record, equal runs have
+    # equal records, and the reason differs from one attempt to the next.
     return (
         f"CIFAR-10 is not prepared in {cifar10.resolve_data_dir(data_dir)} and cannot be "
         f"downloaded from {cifar10.DOWNLOAD_HOST}: using the built-in set shapes; "

@@ -1,7 +1,7 @@
 """The built-in data set: ten kinds of shapes in clutter, drawn from a seed.
 
-It stands in for CIFAR-10 where that cannot be had: the same image size, the same number of
-classes, balanced, and hard enough that a small network neither fails nor saturates.
+It replaces CIFAR-10 where that is not available: the same image size, the same number of classes,
+balanced, and hard enough that a small network neither fails nor saturates.
 """
 
 import math
@@ -18,15 +18,15 @@ CLASSES = tuple(OUTLINES)
 SIZE = 32
 """Height and width of an image in pixels."""
 
-# Images drawn at a time. Part of what a seed means: another value draws other images.
+# Images drawn at a time. Another value gives other images for the same seed.
 _CHUNK = 128
 
-# What makes the set easy or hard.
+# These decide how hard the set is.
 _STROKES_BEHIND = 3
 _STROKES_IN_FRONT = 1
 _RADIUS = (7.0, 12.0)  # of the shape, pixels
-_OFF_CENTRE = 3.0  # of the shape along each axis, pixels at most
-_TURN = 0.5  # of the shape, radians at most
+_OFF_CENTRE = 3.0  # of the shape along each axis, at most, pixels
+_TURN = 0.5  # of the shape, at most, radians
 _CONTRAST = (0.15, 0.5)  # of shape against ground in each channel, of 0..1
 _NOISE = (0.05, 0.2)  # half the width of a pixel's uniform noise, of 0..1
 
@@ -34,17 +34,17 @@ _NOISE = (0.05, 0.2)  # half the width of a pixel's uniform noise, of 0..1
 def draw_shapes(count: int, seed: int | Sequence[int]) -> Split:
     """Draws labelled images of shapes.
 
-    Each image has a shape of random place, size, turn and colour on a ground whose colour runs
-    from one side to the other, with strokes behind it and in front of it, and noise.
+    Each image has a shape of random position, size, rotation and colour on a colour gradient, with
+    strokes behind it and in front of it, and noise.
 
     Args:
-        count: How many images, at least 1.
-        seed: An integer of at least 0, or a sequence of them. Images are a pure function of
+        count: Number of images, at least 1.
+        seed: An integer of at least 0, or a sequence of them. The images are a pure function of
             `count` and `seed`.
 
     Returns:
-        `count` images, uint8 `[count, 32, 32, 3]`, the classes in random order and equally
-        often to within one.
+        `count` images, uint8 `[count, 32, 32, 3]`, the classes in random order; class counts differ
+        by at most one.
 
     Raises:
         DataError: If an argument is out of range.
@@ -61,7 +61,7 @@ def draw_shapes(count: int, seed: int | Sequence[int]) -> Split:
 
 
 def shapes_data(train: int, validation: int, test: int, seed: int) -> tuple[Split, Split, Split]:
-    """Draws three splits of shapes, each from a stream of its own.
+    """Draws three independent splits of shapes.
 
     Args:
         train: Size of the training split, at least 1.
@@ -81,10 +81,10 @@ def shapes_data(train: int, validation: int, test: int, seed: int) -> tuple[Spli
 
 
 def _draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws one image a label: uint8 `[n, 32, 32, 3]`.
+    """Draws one image per label: uint8 `[n, 32, 32, 3]`.
 
-    The canvas has its channels first, `[n, 3, 32, 32]`, because NumPy blends long rows faster
-    than triples.
+    The canvas has its channels first, `[n, 3, 32, 32]`, because NumPy is faster on long rows than
+    on triples.
     """
     n = len(labels)
     start, end = _uniform(rng, 0.2, 0.8, n, 3), _uniform(rng, -0.25, 0.25, n, 3)
@@ -118,20 +118,20 @@ def _draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _uniform(
     rng: np.random.Generator, low: float, high: float, n: int, channels: int = 1
 ) -> np.ndarray:
-    """Draws float32 `[n, channels, 1, 1]`, to be broadcast over a canvas."""
+    """Draws float32 `[n, channels, 1, 1]`, for broadcasting over a canvas."""
     return rng.uniform(low, high, (n, channels, 1, 1)).astype(np.float32)
 
 
 def _turned_grid(
     rng: np.random.Generator, n: int, off_centre: float, turn: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each pixel's place in axes that are moved and turned at random.
+    """Returns each pixel's coordinates in randomly shifted and rotated axes.
 
     Args:
-        rng: What the places and angles are drawn from.
-        n: How many grids.
-        off_centre: Their origins are up to this many pixels from the image's middle on each axis.
-        turn: Their axes are turned by up to this many radians either way.
+        rng: Random generator.
+        n: Number of grids.
+        off_centre: Maximum distance of an origin from the image's centre along each axis, pixels.
+        turn: Maximum rotation in either direction, radians.
 
     Returns:
         Two float32 `[n, 1, 32, 32]`, in pixels.
@@ -139,15 +139,15 @@ def _turned_grid(
     axis = np.arange(SIZE, dtype=np.float32) - np.float32((SIZE - 1) / 2)
     x = axis - _uniform(rng, -off_centre, off_centre, n)
     y = axis[:, np.newaxis] - _uniform(rng, -off_centre, off_centre, n)
-    # In double precision first: sine and cosine may differ in the last bit from one machine to
-    # another, and rounding to single precision hides that.
+    # In double precision first: sine and cosine may differ in the last bit between machines, and
+    # rounding to single precision hides that.
     angle = rng.uniform(-turn, turn, (n, 1, 1, 1))
     cosine, sine = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     return cosine * x + sine * y, cosine * y - sine * x
 
 
 def _stroke(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Returns the signed distance to a straight stroke in each of `n` images, in pixels."""
+    """Returns the signed distance to a random straight stroke in each of `n` images, in pixels."""
     x, y = _turned_grid(rng, n, off_centre=SIZE / 2, turn=math.pi)
     half_length, half_width = _uniform(rng, 0, 7, n), _uniform(rng, 0.4, 1.8, n)
     beyond = np.maximum(np.abs(x) - half_length, np.float32(0))
@@ -155,6 +155,6 @@ def _stroke(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _paint(canvas: np.ndarray, distance: np.ndarray, colour: np.ndarray) -> None:
-    """Blends a colour into the canvas where `distance` is negative, softly over one pixel."""
+    """Blends a colour into the canvas where `distance` is negative, with an edge of one pixel."""
     cover = np.clip(np.float32(0.5) - distance, 0, 1)
     canvas += cover * (colour - canvas)

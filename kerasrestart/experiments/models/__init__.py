@@ -1,11 +1,4 @@
-"""The networks of the experiments.
+"""The networks of the experiments, and the files of weights they start from.
 
-Each name that `--model` takes (`kerasrestart.experiments.names.MODELS`) is a function here. It takes
-`(input_shape, classes)` and gives a Functional model that ends in logits.
+Nothing is imported here: `weight_files` is used before TensorFlow is imported.
 """
-
-from kerasrestart.experiments.models.alexnet import alexnet
-from kerasrestart.experiments.models.mininet import mininet
-from kerasrestart.experiments.models.resnet20 import resnet20
-
-__all__ = ["alexnet", "mininet", "resnet20"]

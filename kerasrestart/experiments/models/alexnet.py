@@ -1,4 +1,4 @@
-"""AlexNet, as torchvision has it."""
+"""AlexNet as in torchvision."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import keras
 from keras import layers
 
+from kerasrestart.experiments.combinations import ALEXNET_MIN_SIDE
 from kerasrestart.experiments.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
-from kerasrestart.experiments.names import ALEXNET_LEAST_SIDE
 
 
 def alexnet(
@@ -21,16 +21,20 @@ def alexnet(
 ) -> keras.Model:
     """Builds AlexNet with 64, 192, 384, 256 and 256 filters (Krizhevsky 2014, section 5).
 
-    It is torchvision's network layer for layer, so that weights trained there fit. Between the
-    convolutions and the dense layers torchvision pools the map to 6x6 by averages, whatever its
-    size. An image of 224x224 pixels gives 6x6, and nothing is pooled here. A larger map is pooled
-    as there. A smaller one (1x1 for 64x64 pixels) would be blown up to 6x6 by repeating its
-    values, which tells the dense layer nothing: here it is flattened as it is, and
-    `dense1` has fewer inputs; weights from a file are summed up for it, so that the network
-    computes the same function.
+    Example:
+    ```python
+    model = kerasrestart.models.alexnet((64, 64, 3), weights="alexnet.safetensors")
+    ```
 
-    Weights begin as Keras's defaults, Glorot's. (With He's, which are larger, and no norm, the
-    units died within an epoch in the one trial that was made.)
+    It is torchvision's network layer for layer, so that weights trained there fit. Between the
+    convolutions and the dense layers torchvision average-pools the map to 6x6, whatever its
+    size. An image of 224x224 pixels gives 6x6 already. A larger map is pooled as in torchvision.
+    A smaller one (1x1 for 64x64 pixels) would be enlarged to 6x6 by repeating its values, which
+    adds no information: here it is flattened unchanged, and `dense1` has fewer inputs; weights from
+    a file are summed accordingly, so that the network computes the same function.
+
+    Weights are initialised with Keras's default, Glorot uniform. (With He's, which are larger, and
+    no norm, the units died within an epoch in the one trial that was made.)
 
     Args:
         input_shape: Height, width (at least 63 each) and channels of an image. Defaults to
@@ -38,30 +42,29 @@ def alexnet(
         classes: Number of classes. Defaults to 10.
         weights: A file of weights under torchvision's names, `.safetensors` or `.pth`, the whole
             network or the convolutions alone; or `"imagenet"`: torchvision's own file, downloaded
-            where it is not in the cache of Keras. See `load_alexnet_weights`. Defaults to None.
-            Images are then to be RGB in 0..1, less `IMAGENET_MEAN` and divided by
-            `IMAGENET_DEVIATION`.
+            once. See `load_alexnet_weights`. Images must then be RGB in 0..1, minus `IMAGENET_MEAN`
+            and divided by `IMAGENET_STD`. Defaults to None: random weights.
         units: Units of the two hidden dense layers. Defaults to 4096.
-        dropout: Share that is dropped before each of them, in training. Defaults to 0.5.
+        dropout: Dropout rate before each of them. Defaults to 0.5.
         name: Name of the model. Defaults to `"alexnet"`.
 
     Returns:
         A Functional model from float32 `[batch, *input_shape]` to logits `[batch, classes]`.
 
     Raises:
-        ValueError: The images are too small, or so large that this version of Keras cannot pool
-            their map to 6x6; or a file of weights cannot be used.
+        ValueError: The images are too small, or too large for this version of Keras to pool their
+            map to 6x6; or a file of weights cannot be used.
         OSError: The file cannot be read or downloaded.
     """
-    if min(input_shape[:2]) < ALEXNET_LEAST_SIDE:
+    if min(input_shape[:2]) < ALEXNET_MIN_SIDE:
         raise ValueError(
-            f"AlexNet needs images of at least {ALEXNET_LEAST_SIDE} x {ALEXNET_LEAST_SIDE} pixels: "
-            f"give it larger ones (--image_size). Received: {input_shape[0]} x {input_shape[1]}"
+            f"AlexNet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} pixels. "
+            f"Received: {input_shape[0]} x {input_shape[1]}"
         )
 
     pooling = {"pool_size": 3, "strides": 2}
     inputs = keras.Input(input_shape, name="image")
-    # Two pixels on each side: "same" would pad otherwise where the stride is 4.
+    # Two pixels on each side: "same" pads differently where the stride is 4.
     x = layers.ZeroPadding2D(2, name="pad1")(inputs)
     x = layers.Conv2D(64, 11, strides=4, activation="relu", name="conv1")(x)
     x = layers.MaxPooling2D(**pooling, name="pool1")(x)
@@ -77,7 +80,7 @@ def alexnet(
     x = layers.Dense(units, activation="relu", name="dense1")(x)
     x = layers.Dropout(dropout, name="dropout2")(x)
     x = layers.Dense(units, activation="relu", name="dense2")(x)
-    # In float32 under mixed precision too: the loss is taken from these.
+    # float32 under mixed precision too: the loss is computed from these.
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     model = keras.Model(inputs, logits, name=name)
     if weights is not None:
@@ -92,8 +95,8 @@ def _at_most_6x6(x: keras.KerasTensor) -> keras.KerasTensor:
         return x
     if not hasattr(layers, "AdaptiveAveragePooling2D"):
         raise ValueError(
-            f"The last map of AlexNet has {sides[0]} x {sides[1]} positions for these images, and "
-            f"this Keras ({keras.__version__}) has no AdaptiveAveragePooling2D to make them 6 x 6: "
+            f"AlexNet's last map has {sides[0]} x {sides[1]} positions for these images, and "
+            f"Keras {keras.__version__} has no AdaptiveAveragePooling2D to pool it to 6 x 6: "
             "expected images of 63 to 254 pixels each way, or a newer Keras."
         )
     return layers.AdaptiveAveragePooling2D(pooled, name="pool_to_6x6")(x)

@@ -14,7 +14,13 @@ def mininet(
     The paper's figure of its MiniNet is lost. This is the shape of Caffe's "CIFAR-10 quick"
     network, with its 145,578 weights: each convolution is followed by 3x3 pooling of stride 2
     (maximum first, then twice average) whose windows are cut at the lower and right border as Caffe
-    cuts them. Unlike Caffe's, the dense layer has a ReLU, and weights begin as Keras's defaults.
+    cuts them. Unlike Caffe's, the dense layer has a ReLU, and weights are initialised with Keras's
+    defaults.
+
+    Example:
+    ```python
+    model = kerasrestart.models.mininet((32, 32, 3), classes=10)
+    ```
 
     Args:
         input_shape: Height, width and channels of an image. Defaults to `(32, 32, 3)`.
@@ -34,6 +40,6 @@ def mininet(
     x = layers.AveragePooling2D(**pooling, name="pool3")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(64, activation="relu", name="dense1")(x)
-    # In float32 under mixed precision too: the loss is taken from these.
+    # float32 under mixed precision too: the loss is computed from these.
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name)

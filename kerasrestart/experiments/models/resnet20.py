@@ -17,7 +17,12 @@ def resnet20(
     positions are halved by a stride of 2 and the shortcut has no weights (option A of the paper):
     it takes every other position, and zeros for the channels that are new.
 
-    A convolution has no bias, since a batch norm follows, and begins with He's normal weights.
+    A convolution has no bias, since a batch norm follows, and He's normal initial weights.
+
+    Example:
+    ```python
+    model = kerasrestart.models.resnet20((32, 32, 3), classes=10)
+    ```
 
     Args:
         input_shape: Height, width and channels of an image. Defaults to `(32, 32, 3)`.
@@ -35,7 +40,7 @@ def resnet20(
             stride = 2 if stage > 1 and block == 1 else 1
             x = _block(x, filters, stride, f"stage{stage}_block{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    # In float32 under mixed precision too: the loss is taken from these.
+    # float32 under mixed precision too: the loss is computed from these.
     logits = layers.Dense(classes, kernel_initializer="he_normal", dtype="float32", name="logits")(
         x
     )
@@ -45,7 +50,7 @@ def resnet20(
 def _block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
     shortcut = x
     if stride > 1:
-        # A pool of one position is every other position as it is.
+        # Pooling one position at a stride of 2 takes every other position.
         shortcut = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsample")(x)
         zeros = layers.Rescaling(0.0, name=f"{name}_zeros")(shortcut)
         shortcut = layers.Concatenate(name=f"{name}_widen")([shortcut, zeros])

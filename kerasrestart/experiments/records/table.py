@@ -1,11 +1,10 @@
-"""The table that a run ends with: a row for the baseline and one for each restart."""
+"""The table of a run: a row for the baseline and one for each restart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.restart.markdown import align
 from kerasrestart.restart.records import RestartEvent, Round
 
 
@@ -18,18 +17,18 @@ def table_rows(
     """Makes the rows, as `run.json` holds them.
 
     Args:
-        data: Name of the data set that was really used.
+        data: Name of the data set that was used.
         rounds: The rounds of a run.
         events: Its restarts; round n follows restart n.
-        evaluations: For each round that is over, test accuracy at its best and its last epoch:
-            keys `best` and `last`; None where nothing was tested.
+        evaluations: For each completed round, test accuracy at its best and its last epoch: keys
+            `best` and `last`; None without a test.
 
     Returns:
-        One dict for each round that is over: `round` ("baseline", "restart 1", ...), `data`,
-        `epochs`, `best_epoch` (counted from 0 over the whole run, chosen by the monitored metric),
+        One dict for each completed round: `round` ("baseline", "restart 1", ...), `data`, `epochs`,
+        `best_epoch` (counted from 0 over the whole run, chosen by the monitored metric),
         `validation_accuracy` and `test_accuracy` at that epoch, `test_accuracy_last` at the round's
-        last epoch, `train_accuracy_last`: that of the last epoch on what it was trained on,
-        `restarted` (filters by layer).
+        last epoch, `train_accuracy_last` (training accuracy of the last epoch) and `restarted`
+        (number of filters by layer).
     """
     rows = []
     for of_round in rounds:
@@ -52,38 +51,3 @@ def table_rows(
             }
         )
     return rows
-
-
-def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Formats rows as a Markdown table that reads well in a terminal too; accuracies in percent."""
-    header = (
-        "round",
-        "data",
-        "epochs",
-        "best epoch",
-        "train acc., last epoch",
-        "validation acc.",
-        "test acc.",
-        "test acc., last epoch",
-        "filters restarted",
-    )
-    lines = [
-        (
-            row["round"],
-            row["data"],
-            str(row["epochs"]),
-            str(row["best_epoch"] + 1),
-            _percent(row["train_accuracy_last"]),
-            _percent(row["validation_accuracy"]),
-            _percent(row["test_accuracy"]),
-            _percent(row["test_accuracy_last"]),
-            ", ".join(f"{name} {count}" for name, count in row["restarted"].items()) or "none",
-        )
-        for row in rows
-    ]
-    # The columns from the third to the last but one hold numbers: to the right.
-    return align(header, lines, right=[2 <= n < len(header) - 1 for n in range(len(header))])
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"

@@ -1,1 +1,1 @@
-"""The pages of a run: figures, tables, HTML."""
+"""Reports: figures, tables, HTML pages, output for the terminal."""

@@ -1,37 +1,30 @@
-"""Writes the report of a run as one HTML file.
-
-python -m kerasrestart.report tf_logs/RUN
-"""
+"""The command line that writes the report of runs."""
 
 from __future__ import annotations
 
 import pathlib
+from typing import NoReturn
 
-from absl import flags
+from kerasrestart.experiments.command_line import Parsed, Program, fail
 
-from kerasrestart.experiments.command_line import fail, start
+TEXT = """
+Writes the report of a run as one HTML file.
+
+  python -m kerasrestart.report tf_logs/RUN
+"""
+PROGRAM = Program("kerasrestart.report", TEXT, {}, arguments="RUN [RUN ...]")
 
 
-def main(argv: list[str]) -> None:
+def main(parsed: Parsed) -> None:
     """Writes the report of each folder that is named."""
-    if not argv[1:]:
-        fail("expected the folder of a run, such as tf_logs/RUN; received nothing", status=2)
+    if not parsed.arguments:
+        fail("Expected the folder of a run, such as tf_logs/RUN. Received: nothing", status=2)
     from kerasrestart.experiments.report.run_report import write_run_report
 
-    for name in argv[1:]:
-        try:
-            print(f"Report: {write_run_report(pathlib.Path(name))}", flush=True)
-        except (ValueError, OSError) as error:
-            fail(str(error))
+    for name in parsed.arguments:
+        print(f"Report: {write_run_report(pathlib.Path(name))}", flush=True)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        fail(str(error), status=2)
-
-
-def entry_point() -> None:
-    """What the console script calls."""
-    start(main, _parse)
+def entry_point() -> NoReturn:
+    """Starts the command; the console script calls this."""
+    PROGRAM.start(main)

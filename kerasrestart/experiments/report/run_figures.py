@@ -1,4 +1,4 @@
-"""The figures of one run: its curves, its scores, and what became of restarted filters."""
+"""The figures of one run: curves, scores, and the recovery of restarted filters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from kerasrestart.experiments.report.drawing import BASELINE_COLOR, COLORS, STYLE
 
-_MOST_PANELS = 12
+_MAX_PANELS = 60
 _RESTART = {"color": "#999999", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunCurves:
-    """What the figures are drawn of.
+    """The data of the figures.
 
     Attributes:
         history: By name, the logs of each epoch.
@@ -36,7 +36,7 @@ class RunCurves:
 
 
 def draw_run(run: RunCurves) -> dict[str, Figure]:
-    """Draws the figures of a run; those that there are no numbers for are left out.
+    """Draws the figures of a run; figures without data are left out.
 
     Returns:
         By name: `curves`, `useless`, `filters` and `recovery`.
@@ -53,6 +53,11 @@ def draw_run(run: RunCurves) -> dict[str, Figure]:
     return figures
 
 
+def layers_not_drawn(run: RunCurves) -> list[str]:
+    """The layers for which the figure `filters` has no panel."""
+    return list(run.scores)[_MAX_PANELS:]
+
+
 def _curves(run: RunCurves) -> Figure:
     figure = Figure(figsize=(8.2, 6.4), layout="constrained")
     panels = figure.subplots(3, sharex=True, height_ratios=(4, 3, 1.4))
@@ -62,13 +67,15 @@ def _curves(run: RunCurves) -> Figure:
         strict=True,
     ):  # fmt: skip
         factor = 100 if name == "accuracy" else 1
-        for key, color, told in (
+        for key, color, split in (
             (name, COLORS[1], "training"),
             (f"val_{name}", COLORS[0], "validation"),
         ):
             if key in run.history:
                 values = factor * np.array(run.history[key])
-                axes.plot(epochs, values, color=color, label=told, marker=".", markersize=3)
+                # The rate is constant within an epoch; a sloped line would show rates never used.
+                style = {"drawstyle": "steps-mid"} if name == "learning_rate" else {"marker": "."}
+                axes.plot(epochs, values, color=color, label=split, markersize=3, **style)
         axes.set_ylabel(label)
         _mark_restarts(axes, run)
     if "accuracy" in run.history or "val_accuracy" in run.history:
@@ -102,10 +109,10 @@ def _useless(run: RunCurves) -> Figure:
 
 
 def _filters(run: RunCurves) -> Figure:
-    """All scores over the layer's mean, a line a filter; restarted filters are framed."""
-    names = list(run.scores)[:_MOST_PANELS]
-    down = -(-len(names) // 2)
-    across = min(2, len(names))
+    """All scores over the layer's mean, one row for each filter; restarted filters are marked."""
+    names = list(run.scores)[:_MAX_PANELS]
+    across = min(2 if len(names) <= 8 else 3, len(names))
+    down = -(-len(names) // across)
     figure = Figure(figsize=(8.2, 0.9 + 2.1 * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
@@ -123,7 +130,10 @@ def _filters(run: RunCurves) -> Figure:
         axes.grid(visible=False)
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
-    figure.colorbar(image, ax=grid, label="score over the layer's mean", extend="max", shrink=0.6)
+    figure.colorbar(
+        image, ax=grid, label="score over the layer's mean", extend="max", aspect=40,
+        shrink=min(0.6, 4 / down),
+    )  # fmt: skip
     return figure
 
 
@@ -157,8 +167,8 @@ def _recovery(run: RunCurves) -> Figure:
     axes.axhline(1, color=BASELINE_COLOR, linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(
-        xlabel="epochs since the restart", ylabel="score over the\nsurvivors' median",
-        title="Do restarted filters become useful? Thick: the median of them", ylim=(0, None),
+        xlabel="epochs since the restart", ylabel="score over the\nmedian of the others",
+        title="Do restarted filters become useful? Thick line: their median", ylim=(0, None),
     )  # fmt: skip
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
@@ -171,11 +181,11 @@ def _relative(scores: np.ndarray) -> np.ndarray:
 
 
 def _by_epoch(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Gives each epoch from the first scored one to the last a column of its own.
+    """Makes one column for each epoch from the first scored one to the last.
 
     Args:
         epochs: The scored epochs, int `[n]`.
-        values: Of each of them, float `[rows, n]`.
+        values: Their values, float `[rows, n]`.
 
     Returns:
         float `[rows, epochs]`; not a number where an epoch was not scored.
@@ -186,7 +196,7 @@ def _by_epoch(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _extent(epochs: np.ndarray) -> tuple[float, float]:
-    """From where to where the columns of `_by_epoch` go; epochs are drawn as counted from 1."""
+    """Left and right edge of the columns of `_by_epoch`; epochs are drawn as counted from 1."""
     return float(epochs.min()) + 0.5, float(epochs.max()) + 1.5
 
 

@@ -7,30 +7,31 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import RECORD, SCORES, read_history
-from kerasrestart.experiments.records.score_log import read_scores
-from kerasrestart.experiments.records.table import to_markdown
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.run_record import RECORD
+from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
-from kerasrestart.experiments.report.run_figures import RunCurves, draw_run
+from kerasrestart.experiments.report.markdown import align, code, escape, one_line, plain_table
+from kerasrestart.experiments.report.run_figures import RunCurves, draw_run, layers_not_drawn
+from kerasrestart.experiments.report.run_summary import run_summary
+from kerasrestart.experiments.report.run_table import LEGEND, run_table_markdown
 from kerasrestart.restart.files import write_text
-from kerasrestart.restart.markdown import code, one_line, plain_table
-from kerasrestart.restart.records import RestartEvent
 
 REPORT = "report.html"
 _CAPTIONS = {
     "curves": "Accuracy, loss and learning rate by epoch. A dashed line is a restart.",
-    "useless": "How little the least useful filter of each layer does. Scores fall together as the "
-    "loss does; only how they stand to each other tells useless filters.",
-    "filters": "All filters by epoch. A blue mark is a filter that was restarted then; a grey one "
-    "was selected by the control, and left.",
-    "recovery": "Scores of restarted filters against those of the others. 1: as useful as the "
-    "median of the filters that were left.",
+    "useless": "The lowest score of each layer, divided by the mean over the layer. Scores fall "
+    "with the loss, so only their ratio shows useless filters.",
+    "filters": "All filters by epoch. A blue mark is a filter restarted then; a grey mark is one "
+    "that the control selected and did not change.",
+    "recovery": "Scores of restarted filters, divided by the median of the other filters of the "
+    "layer. 1: as useful as the others.",
 }
 
 
 def write_run_report(folder: pathlib.Path) -> pathlib.Path:
-    """Writes `report.html` into a run's folder, of what is in it; the run may be going on still.
+    """Writes `report.html` into a run's folder, from the files there; the run may be unfinished.
 
     Args:
         folder: The run's folder.
@@ -45,9 +46,9 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
     record = _record(folder)
     try:
         return _write(folder, record)
-    except (KeyError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{folder / RECORD} is no record of a run: {type(error).__name__} {one_line(error)}"
+            f"{folder / RECORD} is not a valid run record: {type(error).__name__} {one_line(error)}"
         ) from error
 
 
@@ -56,65 +57,76 @@ def _write(folder: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
     curves = RunCurves(read_history(folder), record["events"], epochs, scores)
     images = {f"{name}.svg": to_bytes(figure, "svg") for name, figure in draw_run(curves).items()}
     title = f"Run {folder.resolve().name}"
-    data = record["data"]
+    data, finished = record["data"], record["finished"]
+    captions = dict(_CAPTIONS)
+    if missing := layers_not_drawn(curves):
+        captions["filters"] += f" Not drawn: {', '.join(map(escape, missing))}."
     sections = [
-        f"# {title}",
-        *([f"**{one_line(data['note'])}**"] if data["note"] else []),
-        f"{record['settings']['model']} on {data['name']}; "
-        + (f"ended: {record['finished']}." if record["finished"] else "**not ended yet**."),
+        f"# {escape(title)}",
+        *([f"**{escape(data['note'])}**"] if data["note"] else []),
+        f"{escape(record['settings']['model'])} on {escape(data['name'])}; "
+        + (f"ended: {escape(finished)}." if finished else "**not ended yet**."),
+        "\n".join(f"- {sentence}" for sentence in run_summary(record, folder)),
         "## Rounds",
-        to_markdown(record["table"]),
-        *_of_test(record["settings"]),
+        run_table_markdown(record),
+        f"{LEGEND} The best epoch is chosen by {code(record['settings']['monitor'])}.",
         "## Restarts",
-        _events(record),
-        *(part for name in images for part in (f"![{name}]({name})", _CAPTIONS[name[:-4]])),
+        *_events(record["events"], finished),
+        *(part for name in images for part in (f"![{name}]({name})", captions[name[:-4]])),
         "## Settings",
         plain_table(
             ("setting", "value"), [(code(k), code(v)) for k, v in record["settings"].items()]
         ),
         "## Versions",
-        plain_table(("software", "version"), list(record["versions"].items())),
+        plain_table(
+            ("software", "version"), [(escape(k), escape(v)) for k, v in record["versions"].items()]
+        ),
     ]
     path = folder / REPORT
     write_text(path, to_html("\n\n".join(sections) + "\n", title, images))
     return path
 
 
-def _of_test(settings: Mapping[str, Any]) -> list[str]:
-    if settings["tasks"] == "random_labels":
-        return []  # nothing is tested
-    return [
-        f"Test accuracy is that of the round's best epoch by {code(settings['monitor'])}, and of "
-        "its last."
-    ]
-
-
-def _events(record: Mapping[str, Any]) -> str:
-    events = [RestartEvent.from_dict(event) for event in record["events"]]
+def _events(events: list[Mapping[str, Any]], finished: str | None) -> list[str]:
+    """A table of the restarts, and one of the filters of each layer."""
     if not events:
-        return "None yet." if record["finished"] is None else "None."
+        return ["None." if finished else "None yet."]
     rows = []
     for event in events:
-        again = [layer.reselected for layer in event.layers.values()]
+        again = [layer["reselected"] for layer in event["layers"].values()]
+        drop, recovery = event["metric_drop"], event["epochs_to_recover"]
         rows.append(
             (
-                str(event.restart),
-                str(event.epoch + 1),
-                event.summary(),
+                str(event["restart"]),
+                str(event["epoch"] + 1),
+                escape(event["reason"]),
+                escape(event["initializer"]),
                 "" if None in again else str(sum(again)),
-                "" if event.metric_drop is None else f"{event.metric_drop:+.4f}",
-                "not" if event.epochs_to_recover is None else f"{event.epochs_to_recover}",
+                "" if drop is None else f"{drop:+.4f}",
+                "not" if recovery is None else str(recovery),
             )
         )
     header = (
-        "restart",
-        "epoch",
-        "what",
-        "useless again",
-        "metric worse by",
+        *("restart", "after epoch", "why", "initializer", "chosen again", "metric drop"),
         "epochs to recover",
     )
-    return plain_table(header, rows)
+    layers = list(dict.fromkeys(name for event in events for name in event["layers"]))
+    counts = [(escape(name), *(_share(event, name) for event in events)) for name in layers]
+    by_layer = ("layer", *(f"restart {event['restart']}" for event in events))
+    return [
+        plain_table(header, rows),
+        *(
+            ["Filters restarted (by the control: selected and not changed), by layer:"]
+            if layers
+            else []
+        ),
+        *([align(by_layer, counts, [False] + [True] * len(events))] if layers else []),
+    ]
+
+
+def _share(event: Mapping[str, Any], name: str) -> str:
+    layer = event["layers"].get(name)
+    return "" if layer is None else f"{len(layer['filters'])} of {len(layer['scores'])}"
 
 
 def _record(folder: pathlib.Path) -> dict[str, Any]:
@@ -123,11 +135,13 @@ def _record(folder: pathlib.Path) -> dict[str, Any]:
         missing = {"settings", "versions", "data", "events", "table", "finished"} - record.keys()
     except FileNotFoundError as error:
         raise ValueError(
-            f"A folder of a run with a {RECORD} in it was expected, which is written when the "
-            f"first round is over. Received: {folder}"
+            f"The folder of a run needs a {RECORD}, which is written when the first round ends. "
+            f"Received: {str(folder)!r}"
         ) from error
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / RECORD} is no record of a run: {one_line(error)}") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{folder / RECORD} is not a valid run record: {one_line(error)}"
+        ) from error
     if missing:
-        raise ValueError(f"{folder / RECORD} is no record of a run: it lacks {sorted(missing)}")
+        raise ValueError(f"{folder / RECORD} is not a valid run record: it lacks {sorted(missing)}")
     return record

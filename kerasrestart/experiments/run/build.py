@@ -1,4 +1,4 @@
-"""What a run is made of, as its settings say: model, optimizer, callback, regime."""
+"""Builds the objects of a run from its settings: model, optimizer, callback, regime."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import keras
 
-from kerasrestart.experiments import data, models
+from kerasrestart import models
+from kerasrestart.experiments import data
+from kerasrestart.experiments.combinations import restart_plan_arguments
 from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
-from kerasrestart.experiments.run.layer_rates import scale_learning_rate
+from kerasrestart.experiments.run.layer_rates import with_lower_rate
 from kerasrestart.experiments.run.strategies import synchronize_norms
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.restart.callback import PartialRestart
@@ -21,7 +23,7 @@ def build_model(
     """Builds and compiles the model that the settings name, for these images.
 
     Returns:
-        The model, and what weights of a file it has; None where it has none.
+        The model, and its weights that were loaded from a file; None if there are none.
     """
     build = getattr(models, settings.model)
     height, width, channels = images.train.images.shape[1:]
@@ -35,7 +37,7 @@ def build_model(
                 layer.trainable = not isinstance(layer, keras.layers.Conv2D)
         if (factor := settings.pretrained_learning_rate_factor) != 1:
             loaded = [v for name in weights.layers for v in model.get_layer(name).variables]
-            scale_learning_rate(optimizer, loaded, factor)
+            optimizer = with_lower_rate(optimizer, loaded, factor)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -61,39 +63,12 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
 
 def restart_callback(settings: RunSettings) -> PartialRestart:
     """Makes the callback that the settings describe."""
-    by_epochs = settings.trigger == "epochs"
-    return PartialRestart(
-        initializer=settings.init,
-        criterion=settings.criterion,
-        fraction=settings.fraction,
-        threshold=settings.threshold,
-        scope=settings.scope,
-        cap=settings.cap,
-        normalize=settings.normalize,
-        layers=settings.layers,
-        score_every=settings.score_every,
-        score_window=settings.score_window,
-        min_survivors=settings.min_survivors,
-        monitor=settings.monitor,
-        patience=settings.patience,
-        max_restarts=settings.max_restarts,
-        seed=settings.seed,
-        min_delta=settings.min_delta,
-        target=settings.target,
-        round_epochs=settings.round_epochs if by_epochs else None,
-        learning_rate_drops=settings.learning_rate_drops,
-        learning_rate_factor=settings.learning_rate_factor,
-        outgoing=settings.outgoing,
-        grace_restarts=settings.grace_restarts,
-        second_moment=settings.second_moment,
-        reset_norm=settings.reset_norm,
-        compensate_bias=settings.compensate_bias,
-        stop_on_repeat=settings.stop_on_repeat,
-    )
+    arguments = restart_plan_arguments(settings.to_dict())
+    return PartialRestart(criterion=arguments.pop("scoring"), **arguments)
 
 
 def regime_of(settings: RunSettings, images: data.ImageData) -> Regime | None:
-    """What each epoch is trained on; None where that is all images, as they are."""
+    """The data of each epoch; None if each epoch has all images unchanged."""
     if settings.tasks == "none" and settings.warm_start_fraction is None:
         return None
     common: dict[str, Any] = {

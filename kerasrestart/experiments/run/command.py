@@ -1,69 +1,65 @@
-"""Trains a network, restarts its useless filters on plateau, and reports each round.
-
-python -m kerasrestart.main --model=mininet --init=uniform
-"""
+"""The command line of one run: reads the flags and starts the run."""
 
 from __future__ import annotations
 
-import pathlib
+from typing import NoReturn
 
-from absl import flags, logging
+from kerasrestart.experiments.command_line import Parsed, Program, set_up_tensorflow
+from kerasrestart.experiments.setting import Setting
+from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
-from kerasrestart.experiments import data, run_flags, settings
-from kerasrestart.experiments.command_line import fail, set_up_tensorflow, start
-from kerasrestart.experiments.interruption import RunStoppedError, exit_status, interruptible
-from kerasrestart.experiments.records.run_folder import check_folder
-from kerasrestart.experiments.weights.locate import locate_alexnet_weights
+TEXT = """
+Trains a network, restarts its useless filters at plateaus, reports each round.
 
-run_flags.define_flags()
-run_flags.define_place_flags()
-# Else --help would leave out flags that another module defines.
-flags.adopt_module_key_flags(run_flags)
-
-
-def main(argv: list[str]) -> None:
-    """Makes the run that the flags describe."""
-    del argv
-    set_up_tensorflow()
-    try:
-        chosen = settings.RunSettings.from_flags(flags.FLAGS)
-    except flags.Error as error:
-        fail(str(error), status=2)
-    try:
-        with interruptible():
-            _run(chosen)
-    except (ValueError, OSError, RunStoppedError) as error:
-        logging.debug("The place of the error, for --verbosity=1:", exc_info=True)
-        fail(str(error), getattr(error, "status", 1))
-    except KeyboardInterrupt as error:
-        fail("Stopped before training began.", exit_status(error))
-
-
-def _run(chosen: settings.RunSettings) -> None:
-    place = {name: flags.FLAGS[name].value for name in ("logdir", "run_name", "resume")}
-    named = place["run_name"] and pathlib.Path(place["logdir"]) / place["run_name"]
-    check_folder(named, resume=place["resume"], baseline=chosen.baseline)  # before any work
-    if chosen.weights is not None:
-        locate_alexnet_weights(chosen.weights)
-    strategy = None
-    if chosen.strategy == "multiworker":
-        from kerasrestart.experiments.run.strategies import make_strategy
-
-        strategy = make_strategy(chosen.strategy)  # before TensorFlow decodes any image
-    images = data.load(
-        chosen.dataset,
-        chosen.data_dir,
-        train_examples=chosen.train_examples,
-        label_noise=chosen.label_noise,
+  python -m kerasrestart.main --model=mininet --init=uniform
+  python -m kerasrestart.main --flagfile=flags/quickstart.flags
+"""
+PLACE = {
+    setting.name: setting
+    for setting in (
+        Setting("logdir", str, "tf_logs", "run", "Folder of all runs."),
+        Setting(
+            "run_name",
+            str,
+            None,
+            "run",
+            "Name of this run's folder in --logdir. Default: a name is made.",
+            valid=is_plain_name,
+            expected="a plain name of letters, digits and _.=+-, such as mininet-uniform-0",
+        ),
+        Setting(
+            "resume",
+            bool,
+            True,
+            "run",
+            "Resume the run of that name where it stopped. Without it a name that is taken is an "
+            "error.",
+        ),
     )
-    if images.note:
-        print(f"*** {images.note} ***", flush=True)
-    # TensorFlow comes with this import: only now, when flags and data are known to be right.
-    from kerasrestart.experiments.run.train import run
+}
+"""Flags that say where a run is written; they are not among its settings."""
 
-    run(chosen, images, strategy=strategy, **place)
+PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 
 
-def entry_point() -> None:
-    """What the console script calls."""
-    start(main)
+def main(parsed: Parsed) -> None:
+    """Makes the run that the flags describe."""
+    set_up_tensorflow()
+    settings = read_settings(parsed)
+    from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
+
+    launch_run(settings, **{name: parsed.values[name] for name in PLACE})
+
+
+def read_settings(parsed: Parsed) -> RunSettings:
+    """The settings of a command line.
+
+    Raises:
+        SettingError: Two flags exclude each other.
+    """
+    return RunSettings(**{name: parsed.values[name] for name in SETTINGS})
+
+
+def entry_point() -> NoReturn:
+    """Starts the command; the console script calls this."""
+    PROGRAM.start(main, stopped="Stopped before training began.")

@@ -1,4 +1,4 @@
-"""What a run of a study came to: its outcomes, read off the files in its folder."""
+"""Outcomes of a study's runs, read from the files in their folders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import read_history, read_record
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.run_record import read_record
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A place in the grid of a study.
+    """One cell of a study's grid.
 
     Attributes:
-        model: The network's name in the study.
-        arm: What is compared.
-        seed: Arms of one model, variation and seed have their baseline in common: they are paired.
+        model: Name of the network in the study.
+        arm: Name of the arm.
+        seed: Arms with the same model, variation and seed share a baseline, so they are paired.
         variation: The swept flags, such as `fraction=0.1`; empty without a sweep.
     """
 
@@ -29,18 +30,18 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of its run, and of the run's folder."""
+        """Name of the run and of its folder."""
         return "-".join(filter(None, (self.model, self.arm, self.variation, f"s{self.seed}")))
 
 
 @dataclasses.dataclass(frozen=True)
 class CellResult:
-    """A run that has ended.
+    """The result of a complete run.
 
     Attributes:
-        cell: Its place.
-        record: `run.json`.
-        history: By column, the metrics of each epoch; NaN where there is no number.
+        cell: The run's cell in the grid.
+        record: Content of `run.json`.
+        history: Column of `history.csv` -> its value in each epoch; NaN for an empty field.
     """
 
     cell: Cell
@@ -49,23 +50,22 @@ class CellResult:
 
     @property
     def by_round(self) -> tuple[float, ...]:
-        """The measure of each round, the baseline's first: a share, 0..1.
+        """Accuracy of each round, 0..1, starting with the baseline.
 
-        That is test accuracy at the round's best epoch by the monitored metric. Where each round
-        has labels drawn by lot, only the training images can tell how well they were learned: there
-        it is the training accuracy of the round's last epoch.
+        This is the test accuracy at the round's best epoch by the monitored metric. With random
+        labels only training accuracy is meaningful: it is that of the round's last epoch.
         """
         key = "train_accuracy_last" if self._tasks == "random_labels" else "test_accuracy"
         return tuple(row[key] for row in self.record["table"])
 
     @property
     def chosen(self) -> float:
-        """The outcome that arms are compared by: a share, 0..1.
+        """The outcome that arms are compared by: an accuracy, 0..1.
 
-        That is test accuracy at the epoch that the monitored metric chooses among all after the
-        baseline, which the arms have in common; the test set has no part in the choice. Where each
-        round is a task of its own, it is the mean of `by_round` over the rounds after the first. A
-        run that made no restart has its baseline's.
+        This is the test accuracy at the best epoch after the baseline, chosen by the monitored
+        metric; the test set is not used for the choice. If each round is a separate task, it is
+        the mean of `by_round` over the rounds after the first. A run without a restart has the
+        outcome of its baseline.
         """
         after = range(1, len(self.by_round)) or range(1)
         if self._tasks == "none":
@@ -74,7 +74,7 @@ class CellResult:
 
     @property
     def validation(self) -> float | None:
-        """Validation accuracy at the epoch of `chosen`; None where each round is its own task."""
+        """Validation accuracy at the epoch of `chosen`; `None` if each round is a separate task."""
         if self._tasks != "none":
             return None
         after = range(1, len(self.by_round)) or range(1)
@@ -82,23 +82,23 @@ class CellResult:
 
     @property
     def last(self) -> float:
-        """The measure at the last epoch of the run, whichever was best: a share, 0..1."""
+        """Accuracy at the last epoch of the run, 0..1."""
         random = self._tasks == "random_labels"
         return self.record["table"][-1]["train_accuracy_last" if random else "test_accuracy_last"]
 
     @property
     def epochs(self) -> int:
-        """How many epochs the run has made, those of its baseline too."""
+        """Number of epochs of the run, including its baseline."""
         return sum(of_round["epochs"] for of_round in self.record["rounds"])
 
     @property
     def measure(self) -> str:
-        """What `by_round` and `last` are, in words."""
+        """Description of `by_round` and `last`."""
         return "training accuracy" if self._tasks == "random_labels" else "test accuracy"
 
     @property
     def outcome(self) -> str:
-        """What `chosen` is, in words."""
+        """Description of `chosen`."""
         if self._tasks == "random_labels":
             return "mean training accuracy at the end of each task after the first"
         if self._tasks == "shuffled_classes":
@@ -106,8 +106,8 @@ class CellResult:
         return "test accuracy at the best epoch after the baseline"
 
     @property
-    def chooses(self) -> bool:
-        """Whether `chosen` is that of epochs which the monitored metric has chosen."""
+    def is_model_selected(self) -> bool:
+        """Whether the epochs of `chosen` are selected by the monitored metric."""
         return self._tasks != "random_labels"
 
     @property
@@ -115,7 +115,7 @@ class CellResult:
         return self.record["settings"]["tasks"]
 
     def _best_round(self, rounds: range) -> int:
-        """The round with the best monitored value: the first of those that are equally good."""
+        """Returns the round with the best monitored value; the first one in a tie."""
         monitor = self.record["settings"]["monitor"]
         sign = 1 if monitor.endswith("accuracy") else -1
 
@@ -127,33 +127,40 @@ class CellResult:
 
 
 def load_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
-    """Reads a run.
+    """Reads the result of a run.
+
+    Example:
+    ```python
+    cell = Cell("mininet", "uniform", seed=0)
+    result = load_cell(pathlib.Path("tf_logs/small_data") / cell.name, cell)
+    result.chosen  # 0.612
+    ```
 
     Args:
         folder: The run's folder.
-        cell: Its place in the study.
+        cell: The run's cell in the study's grid.
 
     Returns:
-        The result; None where the run has not ended.
+        The result, or `None` if the run is not complete.
 
     Raises:
-        ValueError: The record is not one that a run of a study writes.
+        ValueError: If the record is not that of a study's run.
     """
     record = read_record(folder)
     if record is None:
         return None
     result = CellResult(cell, record, read_history(folder))
     try:
-        whole = all(isinstance(value, float) for value in (result.chosen, result.last))
+        is_valid = all(isinstance(value, float) for value in (result.chosen, result.last))
     except (KeyError, IndexError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{folder} holds a record without a table of rounds: remove it.")
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{folder} has a run record without a table of rounds. Remove the folder.")
     return result
 
 
 def common_settings(results: Sequence[CellResult]) -> dict[str, Any]:
-    """The settings that have the same value in all runs, one or more, in their usual order."""
+    """Returns the settings with the same value in all runs (at least one), in their usual order."""
     first, *others = (result.record["settings"] for result in results)
     return {
         name: value

@@ -1,4 +1,4 @@
-"""Runs the jobs of a study, each in a process of its own, some at once."""
+"""Runs the jobs of a study: each in its own process, several at once."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from kerasrestart.experiments.records.run_folder import read_record
+from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.settings import IGNORED_ON_RESUME
 from kerasrestart.experiments.study.plan import Job, PlanError
 
-_POLL_SECONDS = 0.2
-
 
 @dataclasses.dataclass
-class _Running:
+class _Run:
     job: Job
     process: subprocess.Popen
     log: pathlib.Path
-    log_start: int  # what attempts before it wrote ends here
-    since: float
+    log_start: int  # the log also holds the output of earlier attempts
+    started: float
 
 
 def is_done(job: Job, folder: pathlib.Path) -> bool:
-    """Whether a job's run has ended already.
+    """Returns whether the run of a job is complete.
 
     Args:
         job: The job.
         folder: The study's folder.
 
     Raises:
-        PlanError: A run of that name is there, and was made with other settings.
+        PlanError: If the folder has a run of that name with other settings.
     """
     record = read_record(folder / job.name)
     if record is None:
         return False
     if differ := job.settings.differences(record["settings"], IGNORED_ON_RESUME):
         raise PlanError(
-            f"{folder / job.name} holds a run with other settings: {'; '.join(differ)}. Pass "
+            f"{folder / job.name} has a run with other settings: {'; '.join(differ)}. Pass "
             "another --study_name or --logdir, or remove it."
         )
     return True
@@ -55,28 +54,33 @@ def run_jobs(
     folder: pathlib.Path,
     *,
     workers: int,
-    tell: Callable[[str], None] = print,
+    show: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """Runs all jobs that have not ended yet.
+    """Runs all jobs that are not complete yet.
 
-    Each job is a process that holds its folder; killed and started again, it goes on from its last
-    epoch. Processes end with this one, however that ends, where the system can do that (Linux).
+    Each job is a process that holds a lock on its folder. A job that was killed resumes after its
+    last completed epoch. On Linux the processes end when this process ends, even if it is killed.
+
+    Example:
+    ```python
+    failed = run_jobs(jobs, pathlib.Path("tf_logs/small_data"), workers=2)
+    ```
 
     Args:
-        jobs: The jobs, each behind the one that it needs.
+        jobs: The jobs, each after the baseline that it needs.
         folder: The study's folder.
-        workers: How many run at once; the cores are shared out among them.
-        tell: Gets a line for each job that has ended. Defaults to `print`.
+        workers: Number of processes at once. They share the CPU cores equally.
+        show: Called with one line of text for each finished job. Defaults to `print`.
 
     Returns:
-        For each job that failed or could not begin: why, in one line.
+        Name of each job that failed, or whose baseline failed -> the reason, in one line.
 
     Raises:
-        PlanError: A folder holds a run with other settings; before any work.
-        KeyboardInterrupt: As it came, when the processes have been told to end and have ended.
+        PlanError: If a folder has a run with other settings. Raised before any work.
+        KeyboardInterrupt: On an interrupt, after all processes have ended.
     """
     done = {job.name for job in jobs if is_done(job, folder)}
-    # A baseline is made for the runs that go on from it.
+    # A baseline is needed only by the runs that start from it.
     needed = {job.needs for job in jobs if job.name not in done}
     waiting = [
         job for job in jobs if job.name not in done and (job.cell is not None or job.name in needed)
@@ -84,49 +88,51 @@ def run_jobs(
     total = len(done) + len(waiting)
     failed: dict[str, str] = {}
     durations: list[float] = []
-    noted: set[str] = set()
-    running: list[_Running] = []
+    shown_notes: set[str] = set()
+    running: dict[Future[int], _Run] = {}
     if done:
-        tell(f"{len(done)} of {total} runs have ended already.")
-    with _ending(running):
+        show(f"{len(done)} of {total} runs are complete already.")
+    with ThreadPoolExecutor(workers) as pool, _terminating(running):
         while waiting or running:
             for job in [j for j in waiting if j.needs in failed]:
                 waiting.remove(job)
                 failed[job.name] = f"its baseline {job.needs} failed"
+            # Submitted only as workers become free: the runs of the first seed come first, and a
+            # baseline's arms before the next baseline.
             ready = [job for job in waiting if job.needs is None or job.needs in done]
             for job in ready[: workers - len(running)]:
                 waiting.remove(job)
-                running.append(_start(job, folder, workers))
-            for one in [r for r in running if r.process.poll() is not None]:
-                running.remove(one)
-                seconds = time.monotonic() - one.since
+                run = _start(job, folder, workers)
+                running[pool.submit(run.process.wait)] = run
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                run = running.pop(future)
+                seconds = time.monotonic() - run.started
                 durations.append(seconds)
-                if one.process.returncode == 0 and is_done(one.job, folder):
-                    done.add(one.job.name)
-                    what = f"{one.job.name} ended"
-                    if (note := _note(one.job, folder)) and note not in noted:
-                        noted.add(note)
-                        tell(f"*** {note} ***")
+                if future.result() == 0 and is_done(run.job, folder):
+                    done.add(run.job.name)
+                    message = f"{run.job.name} is complete"
+                    if (note := _data_note(run.job, folder)) and note not in shown_notes:
+                        shown_notes.add(note)
+                        show(f"*** {note} ***")
                 else:
-                    failed[one.job.name] = why = _reason(one)
-                    what = f"{one.job.name} FAILED: {why}"
+                    failed[run.job.name] = reason = _failure(run)
+                    message = f"{run.job.name} FAILED: {reason}"
                 left = (len(waiting) + len(running)) * sum(durations) / len(durations) / workers
                 failures = f", {len(failed)} failed" if failed else ""
-                tell(
-                    f"[{len(done)}/{total} runs{failures}, about {_time(left)} left] {what} "
-                    f"after {_time(seconds)}"
+                show(
+                    f"[{len(done)}/{total} runs{failures}, about {_duration(left)} left] {message} "
+                    f"after {_duration(seconds)}"
                 )
-            time.sleep(_POLL_SECONDS if running else 0)
     return failed
 
 
-def _note(job: Job, folder: pathlib.Path) -> str | None:
-    """What a run that has ended says of its data, such as that they are not those asked for."""
+def _data_note(job: Job, folder: pathlib.Path) -> str | None:
+    """Returns the note on the data of a run, such as that they are not those requested."""
     record = read_record(folder / job.name) or {}
     return record.get("data", {}).get("note")
 
 
-def _start(job: Job, folder: pathlib.Path, workers: int) -> _Running:
+def _start(job: Job, folder: pathlib.Path, workers: int) -> _Run:
     log = folder / "logs" / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -139,46 +145,43 @@ def _start(job: Job, folder: pathlib.Path, workers: int) -> _Running:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            # Ctrl-C is for the study, which then ends its processes.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            # Ctrl-C interrupts the study only, which then terminates its processes.
             start_new_session=True,
         )
-    return _Running(job, process, log, log_start, time.monotonic())
+    return _Run(job, process, log, log_start, time.monotonic())
 
 
 @contextlib.contextmanager
-def _ending(running: list[_Running]) -> Iterator[None]:
-    """Ends the processes that are left, whatever ends the block."""
+def _terminating(running: dict[Future[int], _Run]) -> Iterator[None]:
+    """Terminates the processes that are still running at the end of the block."""
     try:
         yield
     finally:
-        for one in running:
-            one.process.terminate()  # not SIGINT, which a shell's background job ignores
-        for one in running:
-            try:
-                one.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
+        for run in running.values():
+            run.process.terminate()  # not SIGINT, which background jobs of a shell ignore
+        wait(running, timeout=60)
+        for run in running.values():
+            run.process.kill()
 
 
-def _end_with_parent() -> None:
-    """Asks the kernel to end this process when the study is killed, as no handler can then."""
+def _die_with_parent() -> None:
+    """Asks the kernel to kill this process when the study dies, as a killed study cannot."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _reason(one: _Running) -> str:
-    written = one.log.read_bytes()[one.log_start :]
-    lines = written.decode(errors="replace").splitlines()
+def _failure(run: _Run) -> str:
+    output = run.log.read_bytes()[run.log_start :]
+    lines = output.decode(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    code = one.process.returncode
-    ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    last = errors[-1].removeprefix("error: ") if errors and code > 0 else ended
-    return f"{last} (see {one.log})"
+    code = run.process.returncode
+    status = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+    reason = errors[-1].removeprefix("error: ") if errors and code > 0 else status
+    return f"{reason} (see {run.log})"
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

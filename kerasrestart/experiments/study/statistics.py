@@ -1,4 +1,4 @@
-"""How sure one can be that two arms differ: pure functions on numbers."""
+"""Paired comparison of two arms: confidence intervals, p-values and power. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 POWER = 0.8
-MOST_SEEDS = 100_000  # beyond that a number of seeds is no plan
-_QUANTILES = 2000  # powers are exact to four digits
+MOST_SEEDS = 100_000  # a larger number is not practical
+_QUANTILES = 2000  # gives powers to four digits
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Mean and spread of an arm.
+    """Mean and standard deviation of an arm.
 
     Attributes:
-        n: How many values.
+        n: Number of values.
         mean: Their mean.
-        deviation: Their standard deviation, with n - 1; None for one value.
+        deviation: Their standard deviation (n - 1 in the denominator); `None` for one value.
     """
 
     n: int
@@ -31,17 +31,17 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What an arm has more than the control, over the seeds that both have.
+    """Difference between an arm and the control, over the seeds that both have.
 
     Attributes:
-        n: How many seeds.
-        mean: Mean of the differences.
-        deviation: Their standard deviation, with n - 1; None for one seed.
-        low: Lower end of the 95 % confidence interval of the mean, by Student's t; None where
-            there is no interval: for one seed, and where all differences are the same.
-        high: Its upper end, or None.
-        p: Two-sided p-value of the paired t test; 1 where every difference is 0; None where the
-            differences tell nothing of their spread.
+        n: Number of seeds.
+        mean: Mean of the differences, arm minus control.
+        deviation: Their standard deviation (n - 1 in the denominator); `None` for one seed.
+        low: Lower end of the 95 % confidence interval of the mean, by Student's t. `None` for one
+            seed, and if all differences are equal.
+        high: Upper end of the interval, or `None`.
+        p: Two-sided p-value of the paired t test. 1 if every difference is 0; `None` for one seed,
+            and if all differences are equal but not 0.
     """
 
     n: int
@@ -53,21 +53,27 @@ class Difference:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Summarises the values of an arm, one or more."""
+    """Returns mean and standard deviation of the values of an arm (at least one)."""
     array = np.asarray(values, np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else None
     return Summary(len(array), float(array.mean()), deviation)
 
 
 def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) -> Difference | None:
-    """Compares an arm with the control, seed by seed.
+    """Compares an arm with the control over the seeds that both have.
+
+    Example:
+    ```python
+    difference = paired_difference({0: 61.2, 1: 60.8}, {0: 60.9, 1: 60.1})
+    difference.mean  # 0.5
+    ```
 
     Args:
-        arm: By seed, its outcomes.
-        control: By seed, those of the control.
+        arm: Seed -> outcome of the arm.
+        control: Seed -> outcome of the control.
 
     Returns:
-        The difference over the seeds that both have; None where they have none in common.
+        The difference, or `None` if they have no seed in common.
     """
     common = sorted(arm.keys() & control.keys())
     if not common:
@@ -77,7 +83,7 @@ def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) ->
     if n == 1:
         return Difference(n, mean, None, None, None, None)
     deviation = float(differences.std(ddof=1))
-    # Equal differences of floats are equal but for their last bits.
+    # Equal differences of floats may differ in their last bits.
     if deviation <= 1e-12 * max(1.0, np.abs(list(arm.values())).max()):
         return Difference(n, mean, 0.0, None, None, None if np.any(differences) else 1.0)
     error = deviation / np.sqrt(n)
@@ -87,16 +93,16 @@ def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) ->
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusts p-values for their number: one false alarm among all of them is as rare as p says.
+    """Adjusts p-values for multiple comparisons, which controls the family-wise error rate.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (Scandinavian Journal
     of Statistics 6, 1979).
 
     Args:
-        p_values: Those of one family; None counts as no test.
+        p_values: The p-values of one family of tests. `None` stands for a test not made.
 
     Returns:
-        The adjusted values, at most 1, in the same order; None stays.
+        The adjusted p-values, at most 1, in the same order; `None` stays `None`.
     """
     order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -108,35 +114,34 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def power(n: int, effect: float, level: float = 1 - CONFIDENCE) -> float:
-    """How likely a two-sided paired t test is to find a difference.
+    """Returns the power of a two-sided paired t test.
 
     Args:
-        n: How many pairs, at least 2.
-        effect: The true difference over the standard deviation of the differences.
-        level: Level of the test. Defaults to 0.05.
+        n: Number of pairs, at least 2.
+        effect: The true difference divided by the standard deviation of the differences.
+        level: Significance level of the test. Defaults to 0.05.
     """
-    # By quadrature over the standard deviation that is seen, for given that the mean is normal;
-    # scipy's noncentral t gives no number for some large effects.
+    # Quadrature over the sample standard deviation, given which the mean is normally distributed;
+    # scipy's noncentral t returns NaN for some large effects.
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    seen = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
-    edge, shift = stats.t.isf(level / 2, n - 1) * seen, effect * np.sqrt(n)
+    sample = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    edge, shift = stats.t.isf(level / 2, n - 1) * sample, effect * np.sqrt(n)
     return float(np.mean(stats.norm.sf(edge - shift) + stats.norm.cdf(-edge - shift)))
 
 
 def seeds_needed(deviation: float, difference: float, comparisons: int = 1) -> int | None:
-    """How many seeds it takes to find a true difference with a power of 80 %, at a level of 5 %.
+    """Returns how many seeds find a true difference with a power of 80 % at a level of 5 %.
 
-    Of several comparisons the level is that of the first step of `holm`, 5 % over their number.
-    What is found at that level is found by Holm's correction whatever the others are; where those
-    are found too, fewer seeds may do.
+    With several comparisons, the level is that of the first and strictest step of `holm`: 5 %
+    divided by their number. Fewer seeds may be enough if other differences are significant too.
 
     Args:
         deviation: Standard deviation of the differences.
         difference: The true difference, not 0, in the same unit.
-        comparisons: How many tests there are in the family. Defaults to 1: no correction.
+        comparisons: Number of tests in the family. Defaults to 1: no correction.
 
     Returns:
-        The least number, 2 or more; None where it is more than `MOST_SEEDS`.
+        The smallest sufficient number, at least 2; `None` if it is above `MOST_SEEDS`.
     """
     if deviation <= 0:
         return 2

@@ -1,4 +1,4 @@
-"""Where the tests find a copy of CIFAR-10 that TFDS has prepared."""
+"""The copy of CIFAR-10 that the tests use, prepared by TFDS."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,6 @@ def prepared_dir():
     root = Path(os.environ.get("KERASRESTART_TEST_CIFAR10", sibling))
     if find_prepared(root) is None:
         pytest.skip(
-            f"no CIFAR-10 prepared by TFDS in {root}; name its folder in KERASRESTART_TEST_CIFAR10"
+            f"No CIFAR-10 prepared by TFDS in {root}; set KERASRESTART_TEST_CIFAR10 to its folder."
         )
     return root

@@ -9,7 +9,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from kerasrestart.experiments.data import DataError, cifar10, load
+from kerasrestart.experiments.data import DataError, Split, cifar10, load
 from kerasrestart.experiments.data.errors import UnavailableError
 
 
@@ -20,7 +20,7 @@ def loaded(prepared_dir):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(cifar10, "download_obstacle", lambda: "the cable is out")
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: "no route to host")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_prepared_copy_has_the_official_counts_and_classes(loaded):
         assert np.bincount(split.labels).tolist() == [each] * 10
 
 
-def test_images_and_labels_are_those_that_tfds_itself_yields(prepared_dir, loaded):
+def test_images_and_labels_equal_those_of_tfds(prepared_dir, loaded):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(cifar10.find_prepared(prepared_dir))
@@ -57,32 +57,40 @@ def test_images_and_labels_are_those_that_tfds_itself_yields(prepared_dir, loade
         assert loaded.test.labels[position] == example["label"]
 
 
-def test_channel_means_are_the_published_ones(loaded):
+def test_mean_and_std_match_the_published_values(loaded):
     np.testing.assert_allclose(loaded.mean, [0.4914, 0.4822, 0.4465], atol=0.01)
-    np.testing.assert_allclose(loaded.deviation, [0.2470, 0.2435, 0.2616], atol=0.01)
+    np.testing.assert_allclose(loaded.std, [0.2470, 0.2435, 0.2616], atol=0.01)
 
 
-def test_auto_takes_the_prepared_copy_without_asking_the_network(prepared_dir, monkeypatch):
-    monkeypatch.setattr(cifar10, "download_obstacle", lambda: pytest.fail("asked the network"))
+def test_auto_uses_the_prepared_copy_without_network_access(prepared_dir, monkeypatch):
+    def read(folder):  # decoding all images is tested above
+        assert folder == cifar10.find_prepared(prepared_dir)
+        return [
+            Split(np.zeros((n, 32, 32, 3), np.uint8), np.arange(n, dtype=np.int32) % 10)
+            for n in (5000, 300)
+        ]
+
+    monkeypatch.setattr(cifar10, "_read", read)
+    monkeypatch.setattr(cifar10, "download_obstacle", lambda: pytest.fail("accessed the network"))
     data = load("auto", prepared_dir, validation_examples=1000, train_examples=500)
     assert (data.name, data.note) == ("cifar10", "")
-    assert [len(s) for s in (data.train, data.validation, data.test)] == [500, 1000, 10000]
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [500, 1000, 300]
 
 
-def test_neither_prepared_nor_reachable_names_the_three_ways_out_at_once(tmp_path, offline):
+def test_error_without_data_and_network_is_immediate_and_names_three_solutions(tmp_path, offline):
     began = time.monotonic()
     with pytest.raises(UnavailableError) as caught:
         load("cifar10", tmp_path / "absent")
     assert time.monotonic() - began < 5
     text = str(caught.value)
     assert "\n" not in text
-    for part in (str(tmp_path / "absent"), "the cable is out", "--data_dir", "TFDS_DATA_DIR"):
+    for part in (str(tmp_path / "absent"), "no route to host", "--data_dir", "TFDS_DATA_DIR"):
         assert part in text
     assert "network available" in text
     assert "--dataset=shapes" in text
 
 
-def test_auto_falls_back_to_shapes_and_says_so(tmp_path, offline):
+def test_auto_falls_back_to_shapes_with_a_note(tmp_path, offline):
     data = load("auto", tmp_path, shapes_examples=200)
     assert data.name == "shapes"
     assert str(tmp_path) in data.note
@@ -90,7 +98,7 @@ def test_auto_falls_back_to_shapes_and_says_so(tmp_path, offline):
     assert data.summary()["note"] == data.note
 
 
-def test_data_dir_comes_from_the_argument_then_the_environment_then_tfds(monkeypatch, tmp_path):
+def test_data_dir_defaults_to_the_environment_then_to_tfds(monkeypatch, tmp_path):
     from tensorflow_datasets.core import constants
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
@@ -100,7 +108,7 @@ def test_data_dir_comes_from_the_argument_then_the_environment_then_tfds(monkeyp
     assert str(cifar10.resolve_data_dir()) == constants.get_default_data_dir()
 
 
-def test_newest_version_counts_and_a_half_written_one_does_not(tmp_path):
+def test_newest_complete_version_is_used(tmp_path):
     assert cifar10.find_prepared(tmp_path) is None
     for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABCDEF", "4.0.0"):
         (tmp_path / "cifar10" / name).mkdir(parents=True)
@@ -109,7 +117,7 @@ def test_newest_version_counts_and_a_half_written_one_does_not(tmp_path):
     assert cifar10.find_prepared(tmp_path).name == "3.0.10"
 
 
-def test_reachable_server_leads_to_a_download_by_tfds(tmp_path, monkeypatch, prepared_dir):
+def test_data_are_downloaded_by_tfds_if_the_server_answers(tmp_path, monkeypatch, prepared_dir):
     import tensorflow_datasets as tfds
 
     asked = []
@@ -131,7 +139,7 @@ def test_reachable_server_leads_to_a_download_by_tfds(tmp_path, monkeypatch, pre
     assert asked == [("cifar10", str(tmp_path)), "prepared"]
 
 
-def test_failed_download_is_one_line_too(tmp_path, monkeypatch):
+def test_failed_download_is_reported_in_one_line(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def builder(*args, **kwargs):
@@ -144,7 +152,7 @@ def test_failed_download_is_one_line_too(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_silent_server_is_given_up_within_the_timeout(monkeypatch):
+def test_silent_server_times_out(monkeypatch):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
         monkeypatch.setattr(cifar10, "_DOWNLOAD_URL", address)
@@ -154,7 +162,7 @@ def test_silent_server_is_given_up_within_the_timeout(monkeypatch):
         assert time.monotonic() - began < 3
 
 
-def test_name_that_is_slow_to_look_up_is_given_up_within_the_timeout(monkeypatch):
+def test_slow_name_resolution_times_out(monkeypatch):
     over = threading.Event()
 
     def looks_up(request, timeout):
@@ -168,7 +176,7 @@ def test_name_that_is_slow_to_look_up_is_given_up_within_the_timeout(monkeypatch
     over.set()
 
 
-def test_server_that_answers_is_no_obstacle(monkeypatch):
+def test_no_obstacle_if_the_server_answers(monkeypatch):
     def answers(request, timeout):
         assert request.get_method() == "HEAD"
         return contextlib.nullcontext()
@@ -187,14 +195,14 @@ def assert_damaged(folder, text):
 
 def test_missing_data_file_is_reported(copied):
     next(copied.glob("cifar10-test.tfrecord*")).unlink()
-    assert_damaged(copied, "test must have 1 data files, but has 0")
+    assert_damaged(copied, "test must have 1 data files and has 0")
 
 
 def test_wrong_count_is_reported(copied):
     info = json.loads((copied / "dataset_info.json").read_text())
     info["splits"][0]["shardLengths"] = ["49999"]
     (copied / "dataset_info.json").write_text(json.dumps(info))
-    assert_damaged(copied, "train must have 50000 images, but has 49999")
+    assert_damaged(copied, "train must have 50000 images and has 49999")
 
 
 def test_unreadable_listing_is_reported(copied):
@@ -202,7 +210,7 @@ def test_unreadable_listing_is_reported(copied):
     assert_damaged(copied, "JSONDecodeError")
 
 
-def test_listing_that_is_no_object_is_reported(copied):
+def test_listing_of_another_json_type_is_reported(copied):
     (copied / "dataset_info.json").write_text("[]")
     assert_damaged(copied, "incomplete or damaged")
 

@@ -10,7 +10,7 @@ from kerasrestart.experiments.data.dataset import split_validation, subset
 
 
 def numbered_split(labels):
-    """Labelled images of which each says its own number in its first pixel."""
+    """Labelled images that store their own index in the first pixel."""
     labels = np.asarray(labels, np.int32)
     images = np.zeros((len(labels), 4, 5, 3), np.uint8)
     numbers = np.arange(len(labels))
@@ -18,7 +18,7 @@ def numbered_split(labels):
     return Split(images, labels)
 
 
-def numbers_of(split):
+def indices_of(split):
     return (split.images[:, 0, 0, 0].astype(int) * 256 + split.images[:, 0, 0, 1]).tolist()
 
 
@@ -40,37 +40,37 @@ def test_validation_split_has_the_same_count_of_every_class(balanced):
 
 
 @pytest.mark.parametrize("count", [1, 7, 203, 999])
-def test_uneven_validation_count_is_exact_and_even_to_within_one(balanced, count):
+def test_class_counts_differ_by_at_most_one_for_an_uneven_validation_count(balanced, count):
     _, validation = split_validation(balanced, count, seed=0)
     per_class = np.bincount(validation.labels, minlength=10)
     assert per_class.sum() == count
     assert per_class.max() - per_class.min() <= 1
 
 
-def test_train_and_validation_hold_every_example_once_with_its_label_in_order(balanced):
+def test_train_and_validation_partition_the_split_in_order(balanced):
     train, validation = split_validation(balanced, 205, seed=3)
-    assert sorted(numbers_of(train) + numbers_of(validation)) == list(range(1000))
+    assert sorted(indices_of(train) + indices_of(validation)) == list(range(1000))
     for part in (train, validation):
-        numbers = numbers_of(part)
+        numbers = indices_of(part)
         assert numbers == sorted(numbers)
         np.testing.assert_array_equal(part.labels, balanced.labels[numbers])
 
 
-def test_validation_split_is_fixed_by_its_seed(balanced):
-    chosen = [numbers_of(split_validation(balanced, 100, seed)[1]) for seed in (5, 5, 6)]
+def test_validation_split_depends_on_the_seed_only(balanced):
+    chosen = [indices_of(split_validation(balanced, 100, seed)[1]) for seed in (5, 5, 6)]
     assert chosen[0] == chosen[1]
     assert chosen[0] != chosen[2]
 
 
-def test_validation_split_is_not_simply_the_first_or_last_of_each_class(balanced):
-    numbers = numbers_of(split_validation(balanced, 500, seed=0)[1])
+def test_validation_split_is_spread_over_the_whole_split(balanced):
+    numbers = indices_of(split_validation(balanced, 500, seed=0)[1])
     assert 400 < np.mean(numbers) < 600
     assert min(numbers) < 50
     assert max(numbers) > 950
 
 
 @pytest.mark.parametrize("count", [0, -1, 1000, 5000, 2.5, "10", True])
-def test_bad_validation_count_is_refused_in_one_line_with_the_value_and_the_range(balanced, count):
+def test_error_for_validation_count_names_the_value_and_the_range(balanced, count):
     with pytest.raises(DataError) as caught:
         split_validation(balanced, count, seed=0)
     text = str(caught.value)
@@ -81,49 +81,49 @@ def test_bad_validation_count_is_refused_in_one_line_with_the_value_and_the_rang
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, None, 2**63])
-def test_bad_seed_is_refused(balanced, seed):
+def test_invalid_seed_is_refused(balanced, seed):
     with pytest.raises(DataError, match="seed must be"):
         split_validation(balanced, 10, seed)
 
 
-def test_subset_is_stratified_ordered_and_part_of_the_split(balanced):
+def test_subset_is_stratified_and_in_order(balanced):
     part = subset(balanced, 333, seed=1)
     per_class = np.bincount(part.labels, minlength=10)
     assert len(part) == 333
     assert set(per_class) == {33, 34}
-    numbers = numbers_of(part)
+    numbers = indices_of(part)
     assert numbers == sorted(set(numbers))
     np.testing.assert_array_equal(part.labels, balanced.labels[numbers])
 
 
 def test_subset_of_everything_is_everything(balanced):
-    assert numbers_of(subset(balanced, 1000, seed=1)) == list(range(1000))
+    assert indices_of(subset(balanced, 1000, seed=1)) == list(range(1000))
 
 
-def test_left_over_places_go_to_classes_that_can_fill_them():
+def test_remainder_goes_to_classes_with_enough_examples():
     split = numbered_split([0] * 5 + [1] * 4 + [2] * 5)
     for seed in range(10):
         assert np.bincount(subset(split, 13, seed).labels).tolist() in ([5, 4, 4], [4, 4, 5])
 
 
-def test_class_too_small_for_its_share_is_refused_with_the_count_that_would_do():
+def test_error_for_a_small_class_names_the_largest_valid_count():
     split = numbered_split([0] * 50 + [1] * 3)
-    with pytest.raises(DataError, match="smallest has 3, so choose at most 6"):
+    with pytest.raises(DataError, match=r"at most 6 can be chosen evenly\. Received: 20"):
         subset(split, 20, seed=0)
     assert np.bincount(subset(split, 6, seed=0).labels).tolist() == [3, 3]
 
 
-def test_mean_and_deviation_are_those_of_the_training_images_alone():
+def test_mean_and_std_are_of_the_training_images():
     train = random_split(3000, 0)
     data = ImageData("x", ("a", "b", "c"), train, random_split(9, 1), random_split(9, 2))
     pixels = train.images.astype(np.float64) / 255
     np.testing.assert_allclose(data.mean, pixels.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(data.deviation, pixels.std((0, 1, 2)), rtol=1e-6)
-    assert data.mean.dtype == data.deviation.dtype == np.float32
+    np.testing.assert_allclose(data.std, pixels.std((0, 1, 2)), rtol=1e-6)
+    assert data.mean.dtype == data.std.dtype == np.float32
     assert data.mean is data.mean
 
 
-def test_summary_is_plain_json():
+def test_summary_is_json():
     data = ImageData(
         "x", ("a", "b", "c"), random_split(30, 0), random_split(6, 1), random_split(9, 2), "careful"
     )
@@ -139,7 +139,7 @@ def test_summary_is_plain_json():
     }
 
 
-def test_fingerprint_tells_any_change_of_a_pixel_a_label_or_the_division():
+def test_fingerprint_changes_with_any_pixel_label_or_split():
     def fingerprint(change=lambda splits: None):
         splits = [random_split(9, seed) for seed in range(3)]
         change(splits)
@@ -167,6 +167,6 @@ def test_fingerprint_tells_any_change_of_a_pixel_a_label_or_the_division():
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, np.int32), "labels must be int32"),
     ],
 )
-def test_split_refuses_arrays_of_another_type_or_shape(images, labels, text):
+def test_split_refuses_arrays_of_wrong_type_or_shape(images, labels, text):
     with pytest.raises(DataError, match=text):
         Split(images, labels)

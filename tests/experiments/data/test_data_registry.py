@@ -14,7 +14,7 @@ def sizes(data):
     return [len(data.train), len(data.validation), len(data.test)]
 
 
-def test_default_shapes_are_twenty_thousand_in_all():
+def test_default_is_twenty_thousand_shapes():
     data = load("shapes")
     assert data.name == "shapes"
     assert data.note == ""
@@ -22,13 +22,13 @@ def test_default_shapes_are_twenty_thousand_in_all():
     assert len(data.classes) == 10
 
 
-def test_counts_asked_for_are_the_counts_given():
+def test_splits_have_the_requested_sizes():
     data = load("shapes", shapes_examples=600, validation_examples=90, train_examples=100)
     assert sizes(data) == [100, 90, 60]
     assert np.bincount(data.train.labels).tolist() == [10] * 10
 
 
-def test_kept_training_images_are_a_part_of_all():
+def test_train_examples_keeps_a_subset_of_the_training_images():
     everything = load("shapes", shapes_examples=300).train
     part = load("shapes", shapes_examples=300, train_examples=50).train
     known = {image.tobytes(): label for image, label in zip(*arrays(everything), strict=True)}
@@ -39,7 +39,7 @@ def arrays(split):
     return split.images, split.labels
 
 
-def test_seed_fixes_the_data():
+def test_data_depend_on_the_seed_only():
     first, again, other = (load("shapes", shapes_examples=200, seed=seed) for seed in (0, 0, 1))
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != other.fingerprint
@@ -48,29 +48,32 @@ def test_seed_fixes_the_data():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"name": "mnist"}, "dataset must be one of auto, cifar10, shapes, but is 'mnist'"),
-        ({"validation_examples": 0}, "validation_examples must be .* but is 0"),
-        ({"validation_examples": 20_000}, "validation_examples must be .* 1..17999, but is 20000"),
-        ({"train_examples": -5}, "train_examples must be .* but is -5"),
-        ({"shapes_examples": 5}, "shapes_examples must be .* but is 5"),
-        ({"seed": -1}, "seed must be .* but is -1"),
+        ({"name": "mnist"}, "dataset must be one of auto, cifar10, shapes. Received: 'mnist'"),
+        ({"validation_examples": 0}, "validation_examples must be .* Received: 0"),
+        (
+            {"validation_examples": 20_000},
+            "validation_examples must be .* 1..17999. Rec.*: 20000",
+        ),
+        ({"train_examples": -5}, "train_examples must be .* Received: -5"),
+        ({"shapes_examples": 5}, "shapes_examples must be .* Received: 5"),
+        ({"seed": -1}, "seed must be .* Received: -1"),
     ],
 )
-def test_bad_arguments_are_refused_in_one_line(arguments, text):
+def test_invalid_arguments_are_refused_in_one_line(arguments, text):
     with pytest.raises(DataError, match=text) as caught:
         load(**{"name": "shapes", **arguments})
     assert "\n" not in str(caught.value)
 
 
-def test_more_training_images_than_there_are_is_refused():
+def test_more_training_images_than_available_are_refused():
     with pytest.raises(
-        DataError, match=r"train_examples must be a whole number 1\.\.160, but is 161"
+        DataError, match=r"train_examples must be an integer in 1\.\.160. Received: 161"
     ):
         load("shapes", shapes_examples=200, train_examples=161)
 
 
-def test_importing_the_package_and_drawing_shapes_leaves_tensorflow_alone():
-    # The parent package is stood in for, because what it imports is not this one's concern.
+def test_importing_and_drawing_shapes_do_not_import_tensorflow():
+    # The parent package is replaced, because its imports are not tested here.
     package = Path(kerasrestart.experiments.data.__file__).parents[1]
     script = f"""
         import sys, types
@@ -87,7 +90,7 @@ def test_importing_the_package_and_drawing_shapes_leaves_tensorflow_alone():
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
 
 
-def test_package_has_every_name_it_promises_and_no_other():
+def test_package_has_its_public_names():
     for name in kerasrestart.experiments.data.__all__:
         assert getattr(kerasrestart.experiments.data, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

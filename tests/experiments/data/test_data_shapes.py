@@ -9,7 +9,7 @@ from kerasrestart.experiments.data.outlines import OUTLINES
 from kerasrestart.experiments.data.shapes import CLASSES, draw_shapes, shapes_data
 
 
-def test_draw_has_the_promised_types_and_balanced_classes():
+def test_images_have_the_documented_types_and_balanced_classes():
     split = draw_shapes(203, 0)
     assert split.images.shape == (203, 32, 32, 3)
     assert split.images.dtype == np.uint8
@@ -24,27 +24,27 @@ def test_labels_come_in_random_order():
     assert 0.05 < np.mean(labels[1:] == labels[:-1]) < 0.15
 
 
-def test_draw_is_a_function_of_its_seed():
+def test_images_depend_on_the_seed_only():
     first, again, other = (draw_shapes(50, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.images, again.images)
     np.testing.assert_array_equal(first.labels, again.labels)
     assert (first.images != other.images).mean() > 0.9
 
 
-def test_draw_is_the_same_on_every_machine():
+def test_images_are_the_same_on_every_machine():
     split = draw_shapes(40, 3)
     digest = hashlib.sha256(split.labels.astype("<i4").tobytes() + split.images.tobytes())
     assert digest.hexdigest() == "17a687e95cf5c66f4f500929e88198f6ec07e79e99f1e44a8ae99c8d8a405032"
 
 
-def test_splits_are_independent_draws_without_a_common_image():
+def test_splits_have_no_common_image():
     splits = shapes_data(300, 200, 100, seed=0)
     assert [len(split) for split in splits] == [300, 200, 100]
     images = [image.tobytes() for split in splits for image in split.images]
     assert len(set(images)) == 600
 
 
-def test_a_split_depends_on_no_other_splits_size():
+def test_a_split_does_not_depend_on_the_sizes_of_the_others():
     test = shapes_data(30, 20, 50, seed=0)[2]
     np.testing.assert_array_equal(test.images, shapes_data(70, 10, 50, seed=0)[2].images)
 
@@ -52,8 +52,8 @@ def test_a_split_depends_on_no_other_splits_size():
 @pytest.mark.parametrize(
     "arguments", [(0, 0), (-1, 0), (1.5, 0), (10, -1), (10, "a"), (10, (0, -1))]
 )
-def test_bad_numbers_are_refused(arguments):
-    with pytest.raises(DataError, match="must be a whole number"):
+def test_invalid_arguments_are_refused(arguments):
+    with pytest.raises(DataError, match="must be an integer"):
         draw_shapes(*arguments)
 
 
@@ -95,16 +95,16 @@ def lens_area(big, small, apart):
 
 
 @pytest.mark.parametrize("name", OUTLINES)
-def test_distance_grows_by_one_a_unit_near_the_outline(name):
-    # Else the soft edge of a shape would be wider than a pixel for one class and not another.
+def test_distance_has_unit_slope_near_the_outline(name):
+    # Otherwise some classes would have wider soft edges than others.
     axis = np.linspace(-1.2, 1.2, 961, dtype=np.float32)
     distance = OUTLINES[name](*np.meshgrid(axis, axis)).astype(np.float64)
     slope = np.hypot(*np.gradient(distance, float(axis[1] - axis[0])))
     assert np.median(slope[np.abs(distance) < 0.02]) == pytest.approx(1, abs=0.01)
 
 
-def test_shapes_stand_out_from_their_ground():
-    # Means over a class, because noise and clutter hide the contrast of a single image.
+def test_shapes_have_contrast_against_the_background():
+    # Class means, because noise and clutter hide the contrast in a single image.
     split = draw_shapes(4000, 0)
     grey = split.images.mean(-1)
     border = np.concatenate([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], axis=1)

@@ -52,15 +52,20 @@ def test_layers_and_their_shapes():
     }
 
 
-@pytest.mark.parametrize("published", [False, True])
-def test_the_five_convolutions_are_pytorchs(in_torch, tmp_path, published):
-    path = PUBLISHED
-    if not published:
-        path = tmp_path / "weights.safetensors"
-        safetensors.numpy.save_file(in_torch.random_weights(), path)
-    elif not path.exists():
-        pytest.skip(f"ImageNet's weights are not at {path}")
-    weights = safetensors.numpy.load_file(path)
+@pytest.mark.parametrize("file", ["random.pth", "random.safetensors", "published"])
+def test_the_five_convolutions_are_pytorchs(in_torch, tmp_path, file):
+    path, weights = tmp_path / file, in_torch.random_weights()
+    if file == "published":
+        path = PUBLISHED
+        if not path.exists():
+            pytest.skip(f"ImageNet's weights are not at {path}")
+        weights = safetensors.numpy.load_file(path)
+    elif path.suffix == ".pth":
+        import torch
+
+        torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, path)
+    else:
+        safetensors.numpy.save_file(weights, path)
     model = kr.models.alexnet(units=4, weights=path)
     images = images_of(224, 224)
     ours = keras.Model(model.input, model.get_layer("pool5").output)(images)

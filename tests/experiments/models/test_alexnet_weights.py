@@ -1,4 +1,4 @@
-"""Files of weights that fit, that fit in part, and that are wrong: all or nothing is loaded."""
+"""AlexNet's weights from files that fit, fit in part, or are wrong."""
 
 import pathlib
 
@@ -7,7 +7,9 @@ import pytest
 import safetensors.numpy
 
 import kerasrestart as kr
+from kerasrestart.experiments.models import alexnet_weights
 from kerasrestart.experiments.models.alexnet_weights import load_alexnet_weights
+from kerasrestart.experiments.models.weight_files import StoredTensor, stored_tensors
 
 SHAPES = {
     "features.0": (64, 3, 11, 11),
@@ -63,7 +65,9 @@ def test_convolutions_alone_leave_the_dense_layers_as_they_are(model, features, 
         np.testing.assert_array_equal(model.get_layer(name).kernel, was)
 
 
-def test_a_last_layer_of_other_classes_begins_anew_and_is_told(model, features, tmp_path, capsys):
+def test_a_last_layer_of_other_classes_keeps_its_initial_weights_and_is_named(
+    model, features, tmp_path, capsys
+):
     path = saved(tmp_path / "w.safetensors", features | tensors_of(dense(8, 1000)))
     before = model.get_layer("logits").kernel.numpy()
     loaded = load_alexnet_weights(model, path)
@@ -71,12 +75,14 @@ def test_a_last_layer_of_other_classes_begins_anew_and_is_told(model, features, 
     assert loaded.kept == {"logits": "1000 units in the file, 10 here"}
     np.testing.assert_array_equal(model.get_layer("logits").kernel, before)
     kr.models.alexnet((64, 64, 3), units=8, weights=str(path))
-    told = capsys.readouterr().out
-    assert told.count("\n") == 1
-    assert "logits begins anew: 1000 units in the file, 10 here" in told
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert "logits keeps initial weights: 1000 units in the file, 10 here" in printed
 
 
-def test_behind_a_layer_that_begins_anew_all_do(model, features, tmp_path):
+def test_all_layers_after_one_that_does_not_fit_keep_their_initial_weights(
+    model, features, tmp_path
+):
     path = saved(tmp_path / "w.safetensors", features | tensors_of(dense(9, 10)))
     loaded = load_alexnet_weights(model, path)
     assert loaded.layers == FEATURES
@@ -119,24 +125,24 @@ def test_a_wrong_tensor_is_named_in_one_line_and_nothing_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    "damage",
     [
-        (lambda content: content[: len(content) // 2], "cut short inside tensor 'features"),
-        (lambda content: content[:-1], "cut short inside tensor 'features"),
-        (lambda content: content[:300], "w.safetensors is damaged"),
-        (lambda content: content[:4], "w.safetensors is damaged"),
-        (lambda content: b"", "w.safetensors is damaged"),
-        (lambda content: b"\xff" * 8 + content[8:], "w.safetensors is damaged"),
-        (lambda content: content[:8] + b"[" + content[9:], "w.safetensors is damaged"),
-        (lambda content: content + b"more", "w.safetensors is damaged"),
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content[:300],
+        lambda content: b"",
+        lambda content: b"\xff" * 8 + content[8:],
+        lambda content: content[:8] + b"[" + content[9:],
+        lambda content: (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        lambda content: content + b"more",
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line_and_nothing_is_loaded(
-    model, features, tmp_path, damage, says
+    model, features, tmp_path, damage
 ):
     path = saved(tmp_path / "w.safetensors", features)
     path.write_bytes(damage(path.read_bytes()))
-    assert_refused(model, path, says)
+    assert_refused(model, path, "w.safetensors is damaged")
 
 
 def assert_refused(model, path, says):
@@ -155,25 +161,25 @@ def test_images_of_other_channels_have_no_such_first_convolution(features, tmp_p
         kr.models.alexnet((64, 64, 1), units=8, weights=path)
 
 
-def test_a_missing_file_and_an_unknown_kind_of_file(model, tmp_path):
+def test_a_missing_file_and_an_unknown_kind_of_file_are_refused(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_alexnet_weights(model, tmp_path / "nowhere.safetensors")
     (tmp_path / "weights.h5").touch()
-    with pytest.raises(ValueError, match=r"\.safetensors or \.pth"):
+    with pytest.raises(ValueError, match=r"\.safetensors, \.pth or \.pt"):
         load_alexnet_weights(model, tmp_path / "weights.h5")
     with pytest.raises(OSError, match="'imagenet' or the path of a file"):
         load_alexnet_weights(model, pathlib.Path(tmp_path))
 
 
-def test_imagenet_is_fetched_into_the_cache_of_keras(model, features, tmp_path, monkeypatch):
-    from kerasrestart.experiments.weights import locate
+@pytest.mark.parametrize("wrong", ["features.10.bias", "features.0.weight"])
+def test_no_values_are_read_from_a_file_with_a_wrong_shape(
+    model, features, tmp_path, monkeypatch, wrong
+):
+    path = saved(tmp_path / "w.safetensors", features | {wrong: np.ones(3, "f4")})
 
-    asked = []
+    def unread(shape):
+        return StoredTensor(shape, lambda: pytest.fail("a tensor was read"))
 
-    def fetch(url, prefix):
-        asked.append((url.rpartition("/")[2], prefix))
-        return saved(tmp_path / "w.safetensors", features)
-
-    monkeypatch.setattr(locate, "fetch_weights", fetch)
-    assert load_alexnet_weights(model, "imagenet").layers == FEATURES
-    assert asked == [("alexnet-owt-7be5be79.pth", "7be5be79")]
+    listed = {name: unread(tensor.shape) for name, tensor in stored_tensors(path).items()}
+    monkeypatch.setattr(alexnet_weights, "stored_tensors", lambda path: listed)
+    assert_refused(model, path, rf"'{wrong}' .* must have the shape .*Received: \(3,\)")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kerasrestart as kr
-from kerasrestart.experiments import names
+from kerasrestart.experiments.settings import SETTINGS
 
 
 def test_mininet_has_the_weights_of_caffe_quick():
@@ -44,12 +44,12 @@ def test_logits_are_float32_under_mixed_precision():
 
 
 def test_every_name_of_the_registry_builds_a_model():
-    for name in names.MODELS:
+    for name in SETTINGS["model"].choices:
         assert getattr(kr.models, name)((64, 64, 3), 7).output_shape == (None, 7)
 
 
 def test_name_is_the_function_though_its_module_was_imported_before():
-    code = "import kerasrestart.experiments.models.mininet; print(kerasrestart.experiments.models.mininet().name)"
+    code = "import kerasrestart; print(kerasrestart.models.mininet().name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "mininet"
 

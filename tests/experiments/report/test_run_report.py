@@ -9,20 +9,24 @@ import pytest
 
 from kerasrestart.experiments.records.score_log import ScoreLog, read_scores
 from kerasrestart.experiments.report import run_figures
-from kerasrestart.experiments.report.command import main
+from kerasrestart.experiments.report.command import entry_point
+from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.run_report import write_run_report
+from kerasrestart.experiments.report.run_summary import run_summary
 
 SCORES = {"conv1": [1.0, 2.0, 0.5, 0.25], "conv2": [3.0, 1.0]}
 
 
-def event(number, epoch, filters, initializer="uniform"):
+def event(number, epoch, filters, initializer="uniform", reselected=None):
     return {
         "restart": number,
         "epoch": epoch,
         "reason": "val_loss has not improved for 2 epochs",
         "initializer": initializer,
         "learning_rate": 0.01,
-        "layers": {"conv1": {"filters": filters, "scores": SCORES["conv1"], "reselected": None}},
+        "layers": {
+            "conv1": {"filters": filters, "scores": SCORES["conv1"], "reselected": reselected}
+        },
         "metrics_before": {"val_accuracy": 0.5},
         "metrics_after": {"val_accuracy": 0.4},
         "metric_drop": 0.1,
@@ -84,26 +88,96 @@ def test_the_report_is_one_file_with_all_that_the_records_hold(folder):
     page = Page(path.read_text())
     assert len(page.sources) == 4
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
-    for told in (
-        "NOT CIFAR-10", "best epoch by val_loss", "43.21", "max_restarts=2 reached",
-        "a|b<c>", "3.x",
-        "Restarted 2 of 4 filters (conv1 2/4) with uniform", "+0.1000",
+    for text in (
+        "NOT CIFAR-10", "best epoch is chosen by val_loss", "43.21", "max_restarts=2 reached",
+        "a|b<c>", "3.x", "val_loss has not improved for 2 epochs", "2 of 4", "+0.1000",
     ):  # fmt: skip
-        assert told in page.text, told
+        assert text in page.text, text
     before = path.read_bytes()
     assert write_run_report(folder).read_bytes() == before
 
 
-def test_a_run_that_nothing_tests_says_nothing_of_a_test(folder):
-    record = json.loads((folder / "run.json").read_text())
-    record["settings"]["tasks"] = "random_labels"
+def rewritten(folder, **changes):
+    record = json.loads((folder / "run.json").read_text()) | changes
     (folder / "run.json").write_text(json.dumps(record))
-    assert "Test accuracy is" not in write_run_report(folder).read_text()
+    return record
 
 
-def test_a_run_that_goes_on_still_is_reported(folder):
+def test_the_report_begins_with_gain_useless_filters_reselection_and_the_control(folder):
+    (row,) = json.loads((folder / "run.json").read_text())["table"]
+    later = {**row, "round": "restart 1", "validation_accuracy": 0.5625, "restarted": {"conv1": 2}}
+    rewritten(
+        folder, table=[row, later], events=[event(1, 1, [3]), event(2, 3, [0, 3], reselected=1)]
+    )
+    (folder / "baseline.npz").touch()
+    text = " ".join(Page(write_run_report(folder).read_text()).text.split())
+    head = text[: text.index("Rounds")]
+    for sentence in (
+        "Validation accuracy was 50.00 % in the baseline and 56.25 % after restart 1 (+6.25 ",
+        "Before the first restart no filters of 4 scored below 10% of the mean of its layer.",
+        "Of 2 filters chosen after the first restart, 1 had been chosen by the restart before.",
+        f"-m kerasrestart.main --flagfile={folder}/flags.txt --init=none --baseline={folder}",
+    ):
+        assert sentence in head, sentence
+
+
+def test_useless_filters_are_counted_below_a_tenth_of_the_mean(folder):
+    restart = event(1, 1, [0])
+    restart["layers"]["conv1"]["scores"] = [0.0, 0.09, 0.11, 3.8]  # the mean is 1
+    record = rewritten(folder, events=[restart])
+    assert "Before the first restart 2 filters of 4" in run_summary(record, folder)[1]
+
+
+def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
     record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"finished": None, "events": []}))
+    rewritten(folder, settings=record["settings"] | {"init": "none"})
+    text = Page(write_run_report(folder).read_text()).text
+    assert "This run is a control" in text
+    assert "kerasrestart.main" not in text
+
+
+HOSTILE = (
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+)
+
+
+def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
+    restart = event(1, 1, [2])
+    restart["layers"][HOSTILE] = restart["layers"]["conv1"]
+    restart |= {"reason": HOSTILE, "initializer": HOSTILE}
+    record = json.loads((folder / "run.json").read_text())
+    rewritten(
+        folder,
+        settings=record["settings"] | {"model": HOSTILE, HOSTILE: HOSTILE, "monitor": HOSTILE},
+        versions={HOSTILE: HOSTILE},
+        data={"name": HOSTILE, "note": HOSTILE},
+        table=[record["table"][0] | {"round": HOSTILE}],
+        finished=HOSTILE,
+        events=[restart],
+    )
+    text = write_run_report(folder).read_text()
+    page = Page(text)
+    assert len(page.sources) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert page.text.count("http://a.invalid/x.png") >= 10
+    assert "<img src=//b" not in text
+    assert "<em>" not in text
+    assert page.text.count("&lt;") >= 10
+    assert text.count("<h1>") == 1
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in text
+
+
+def test_images_and_links_in_any_text_of_a_page_are_text():
+    text = (
+        "# a\n\n![x](http://a.invalid/x.png) ![y](y.svg) [z](http://c.invalid) <http://d.invalid>"
+    )
+    page = Page(to_html(text + "\n\n[r]: http://e.invalid", "t", {"y.svg": b"<svg/>"}))
+    assert page.sources == ["data:image/svg+xml;base64,PHN2Zy8+"]
+
+
+def test_a_run_that_has_not_ended_is_reported(folder):
+    rewritten(folder, finished=None, events=[])
     (folder / "scores.jsonl").unlink()
     (folder / "history.csv").write_text("epoch,accuracy\n0,0.5\n1,")
     page = Page(write_run_report(folder).read_text())
@@ -130,7 +204,24 @@ def test_figures_mark_the_restarts_where_they_were(folder):
     np.testing.assert_allclose(median.get_ydata(), [0.375 / 1.5] * 2)
 
 
-def test_an_epoch_that_was_not_scored_has_a_column_that_is_empty(folder):
+def test_every_layer_is_drawn_or_named(folder):
+    scores = {f"conv{n}": np.ones((2, 3)) for n in range(62)}
+    few = dict(list(scores.items())[:19])
+    for of, drawn, missing in ((few, 19, []), (scores, 60, ["conv60", "conv61"])):
+        curves = run_figures.RunCurves({}, [], np.arange(2), of)
+        with_image = [a for a in run_figures._filters(curves).axes if a.get_title()]
+        assert [axes.get_title() for axes in with_image] == list(of)[:drawn]
+        assert run_figures.layers_not_drawn(curves) == missing
+
+
+def test_the_learning_rate_is_drawn_as_steps(folder):
+    history = {"epoch": [0.0, 1.0], "learning_rate": [0.1, 0.01]}
+    figure = run_figures.draw_run(run_figures.RunCurves(history, [], np.array([]), {}))["curves"]
+    (rate,) = figure.axes[2].lines
+    assert rate.get_drawstyle() == "steps-mid"
+
+
+def test_an_epoch_that_was_not_scored_has_an_empty_column(folder):
     record = json.loads((folder / "run.json").read_text())
     epochs = np.array([1, 3, 4])
     scores = {"conv1": np.array([[1.0, 3.0], [1.0, 1.0], [0.0, 2.0]])}
@@ -165,16 +256,19 @@ WITHOUT_LAYERS = {**EMPTY, "events": [{"restart": 1}]}
 
 
 @pytest.mark.parametrize(
-    "text", [None, "{", "[]", "{}", json.dumps(EMPTY), json.dumps(WITHOUT_LAYERS)]
+    "text",
+    [None, "{", "[]", "{}", "[" * 10**5, json.dumps(EMPTY), json.dumps(WITHOUT_LAYERS)],
+    ids=["missing", "cut", "list", "empty", "deep", "no settings", "no layers"],
 )
-def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, text):
+def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, monkeypatch, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        main(["report", str(tmp_path)])
+        entry_point()
     assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert str(tmp_path) in said
-    assert len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert str(tmp_path) in message
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "report.html").exists()

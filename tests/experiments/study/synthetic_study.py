@@ -1,8 +1,9 @@
-"""Results of studies that were never run, with numbers of one's choice."""
+"""Results of studies made from given numbers, without running anything."""
 
 import numpy as np
 
 from kerasrestart.experiments.study.results import Cell, CellResult
+from tests.experiments.records.sample_record import sample_record
 
 SETTINGS = {
     "model": "mininet",
@@ -24,7 +25,7 @@ VERSIONS = {"kerasrestart": "0.1.0", "python": "3.11.7"}
 
 
 def result(arm, seed, test, validation=None, *, model="mininet", variation="", epochs=2, **more):
-    """A run with these accuracies by round; `more` are settings, `last` and `train` accuracies."""
+    """A result with these accuracies per round; `more` has settings, `last` and `train`."""
     validation = test if validation is None else validation
     last, train = more.pop("last", test), more.pop("train", test)
     data = {**DATA, **more.pop("data", {})}
@@ -38,6 +39,10 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
     table = [
         {
             "round": f"restart {n}" if n else "baseline",
+            "data": data["name"],
+            "epochs": epochs,
+            "best_epoch": n * epochs,
+            "restarted": {},
             "validation_accuracy": validation[n],
             "test_accuracy": test[n],
             "test_accuracy_last": last[n],
@@ -51,21 +56,14 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
         "accuracy": tuple(curve),
         "val_accuracy": tuple(curve),
     }
-    record = {
-        "settings": settings,
-        "versions": VERSIONS,
-        "data": data,
-        "events": [],
-        "rounds": rounds,
-        "finished": "max_restarts=2 reached",
-        "table": table,
-        "timing": {"started": "2020-01-01T00:00:00", "seconds": 1.0, "folder": "/elsewhere"},
-    }
+    record = sample_record(
+        settings=settings, versions=VERSIONS, data=data, rounds=rounds, table=table
+    )
     return CellResult(Cell(model, arm, seed, variation), record, history)
 
 
 def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), seed=0):
-    """Curves such as training gives: a rise, a dip at each restart, a baseline in common."""
+    """Plausible curves: a shared baseline, a rise, and a drop at each restart."""
     rng = np.random.default_rng(seed)
     results = []
     for m, model in enumerate(models):
@@ -79,11 +77,11 @@ def realistic(models, arms, seeds, *, epochs=15, rounds=4, variations=("",), see
                     curve = list(baseline)
                     for n in range(1, rounds):
                         top = start + gain * n / 2 + 0.004 * n
-                        dip = 0.03 + 0.04 * (a % 3)
+                        drop = 0.03 + 0.04 * (a % 3)
                         noise = rng.normal(0, 0.004, epochs)
-                        curve += list(top - dip * np.exp(-time / 2) + noise)
+                        curve += list(top - drop * np.exp(-time / 2) + noise)
                     best = [max(curve[n * epochs : (n + 1) * epochs]) for n in range(rounds)]
-                    noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # none on what is in common
+                    noise = [0, *rng.normal(0, 0.003, rounds - 1)]  # the baseline is shared
                     test = [b - 0.004 + e for b, e in zip(best, noise, strict=True)]
                     one = result(
                         arm, s, test, best, model=model, variation=variation, epochs=epochs

@@ -1,4 +1,4 @@
-"""What is read off the records of a study's runs."""
+"""Outcomes of a study's runs."""
 
 import json
 import math
@@ -17,35 +17,35 @@ def written(folder, one):
     return folder
 
 
-def test_the_outcome_is_the_test_accuracy_of_the_best_validation_after_the_baseline():
-    # The baseline is best of all, and restart 3 is best on the test set: neither may count.
+def test_outcome_is_test_accuracy_at_the_best_validation_after_the_baseline():
+    # The baseline is best on validation and restart 3 is best on the test set: neither counts.
     one = result("he", 0, test=(0.9, 0.5, 0.6, 0.8), validation=(0.9, 0.6, 0.7, 0.65))
     assert one.chosen == 0.6
     assert one.validation == 0.7
     assert one.by_round == (0.9, 0.5, 0.6, 0.8)
 
 
-def test_a_loss_is_best_where_it_is_lowest_and_no_number_is_worst():
+def test_lowest_loss_is_best_and_nan_is_worst():
     losses = (0.1, math.nan, 2.0, 1.5)
     one = result("he", 0, test=(0.9, 0.5, 0.6, 0.8), validation=losses, monitor="val_loss")
     assert one.chosen == 0.8
 
 
-def test_of_equally_good_rounds_the_first_counts():
+def test_first_round_wins_a_tie():
     assert result("he", 0, test=(0.1, 0.2, 0.3), validation=(0.5, 0.5, 0.5)).chosen == 0.2
 
 
-def test_the_last_epoch_counts_for_last():
+def test_last_is_the_accuracy_of_the_last_epoch():
     assert result("he", 0, test=(0.1, 0.9, 0.2), last=(0.1, 0.3, 0.15)).last == 0.15
 
 
-def test_with_shuffled_classes_the_outcome_is_the_mean_over_the_tasks_after_the_first():
+def test_outcome_of_shuffled_classes_is_the_mean_over_tasks_after_the_first():
     one = result("he", 0, test=(0.9, 0.5, 0.7), tasks="shuffled_classes")
     assert one.chosen == pytest.approx(0.6)
     assert one.validation is None
 
 
-def test_with_random_labels_training_accuracy_counts():
+def test_outcome_of_random_labels_is_training_accuracy():
     one = result(
         "he", 0, (0.1, 0.1, 0.1), train=(0.9, 0.8, 0.6), tasks="random_labels", monitor="accuracy"
     )
@@ -54,7 +54,7 @@ def test_with_random_labels_training_accuracy_counts():
     assert one.measure == "training accuracy"
 
 
-def test_a_run_without_a_restart_has_its_baselines_outcome():
+def test_a_run_without_a_restart_has_the_outcome_of_its_baseline():
     assert result("he", 0, test=(0.4,)).chosen == 0.4
     assert result("he", 0, test=(0.4,), tasks="shuffled_classes").chosen == 0.4
 
@@ -69,7 +69,7 @@ def test_a_run_is_read_from_its_folder(tmp_path):
     assert all(math.isnan(value) for value in found.history["val_accuracy"][1:])
 
 
-def test_a_run_that_has_not_ended_is_none(tmp_path):
+def test_an_incomplete_run_is_none(tmp_path):
     assert load_cell(tmp_path / "nowhere", Cell("mininet", "he", 0)) is None
     one = result("he", 0, test=(0.4, 0.5))
     one.record["finished"] = None
@@ -83,7 +83,7 @@ def test_a_record_without_a_table_is_refused(tmp_path):
         load_cell(written(tmp_path / "run", one), Cell("mininet", "he", 0))
 
 
-def test_common_settings_are_those_that_all_runs_have():
+def test_common_settings_are_equal_in_all_runs():
     runs = [result("he", 0, (0.1,)), result("he", 1, (0.1,)), result("xavier", 0, (0.1,))]
     common = common_settings(runs)
     assert common["model"] == "mininet"
@@ -92,7 +92,7 @@ def test_common_settings_are_those_that_all_runs_have():
     assert common_settings(runs[:1])["seed"] == 0
 
 
-def test_the_arms_of_all_variations_of_a_sweep_are_one_family_of_comparisons():
+def test_holms_correction_counts_all_variations_of_a_sweep():
     gains = {"fraction=0.1": (0.010, 0.012, 0.013), "fraction=0.2": (0.001, 0.004, -0.002)}
     runs = [
         result(arm, seed, (0.5, 0.6 + (arm == "he") * gain), variation=variation)
@@ -104,7 +104,7 @@ def test_the_arms_of_all_variations_of_a_sweep_are_one_family_of_comparisons():
     assert (first.comparisons, second.comparisons) == (2, 2)
     assert first.adjusted_p == pytest.approx(2 * first.difference.p)
     assert second.adjusted_p == pytest.approx(max(second.difference.p, first.adjusted_p))
-    # Of another model it is another family.
+    # Another model is corrected separately.
     others = (result(arm, 0, (0.1,), model="alexnet") for arm in ("none", "he"))
     groups = compare([*runs[:6], *others])
     assert [group.arms[1].comparisons for group in groups] == [1, 0]

@@ -1,4 +1,4 @@
-"""How the runs of a study are run, with processes that only write what a run writes."""
+"""`run_jobs` with processes that write a run's record and do nothing else."""
 
 import json
 import os
@@ -11,19 +11,22 @@ import time
 
 import pytest
 
-from kerasrestart.experiments.study import runner
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
+from tests.experiments.records.sample_record import sample_record
 
-BASE = ("--dataset=shapes", "--round_epochs=2", "--max_restarts=2", "--learning_rate_drops=0")
+BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 2}
+RECORD = json.dumps(sample_record())
 
-# Writes its name to a list, and what a run writes; or fails as it is told to.
+# Appends its name to the file `begun` and writes a record, or fails as `how.json` says.
 RUN = """
 import json, os, pathlib, sys, time
 name, logdir, settings = sys.argv[1], pathlib.Path(sys.argv[2]), json.loads(sys.argv[3])
 with (logdir / "begun").open("a") as file:
     file.write(name + "\\n")
-how = json.loads((logdir / "how.json").read_text()).get(name)
+options = json.loads((logdir / "how.json").read_text())
+time.sleep(options.get("seconds", 0))
+how = options.get(name)
 if how == "sleeps":
     time.sleep(60)
 if how == "killed":
@@ -31,8 +34,8 @@ if how == "killed":
 if how:
     sys.exit(how)
 (logdir / name).mkdir(exist_ok=True)
-data = {"note": json.loads((logdir / "how.json").read_text()).get("note", "")}
-record = {"settings": settings, "finished": "max_restarts=2 reached", "data": data}
+data = {"note": options.get("note", "")}
+record = json.loads(sys.argv[4]) | {"settings": settings, "data": data}
 (logdir / name / "run.json").write_text(json.dumps(record))
 with (logdir / "begun").open("a") as file:
     file.write("end of " + name + "\\n")
@@ -40,13 +43,12 @@ with (logdir / "begun").open("a") as file:
 
 
 def fake_arguments(job, logdir):
-    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict())]
+    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict()), RECORD]
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch):
+def _fake_runs(monkeypatch):
     monkeypatch.setattr(Job, "command_arguments", fake_arguments)
-    monkeypatch.setattr(runner, "_POLL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -67,9 +69,9 @@ def set_how(folder, **how):
     (folder / "how.json").write_text(json.dumps({k.replace("_", "-"): v for k, v in how.items()}))
 
 
-def test_a_baseline_has_ended_before_its_arms_begin(folder):
+def test_a_baseline_is_complete_before_its_arms_start(folder):
     lines = []
-    failed = run_jobs(jobs_of(arms=("he",), seeds=(0, 1)), folder, workers=3, tell=lines.append)
+    failed = run_jobs(jobs_of(arms=("he",), seeds=(0, 1)), folder, workers=3, show=lines.append)
     assert failed == {}
     order = begun(folder)
     for seed in (0, 1):
@@ -80,104 +82,103 @@ def test_a_baseline_has_ended_before_its_arms_begin(folder):
     assert lines[-1].startswith("[6/6 runs, about 0 s left] mininet-")
 
 
-def test_that_the_data_are_others_is_told_once_when_the_first_run_has_ended(folder):
-    told = []
+def test_a_note_on_the_data_is_shown_once(folder):
+    shown = []
     set_how(folder, note="These are NOT CIFAR-10.")
-    run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, tell=told.append)
-    assert told[0] == "*** These are NOT CIFAR-10. ***"
-    assert sum("NOT CIFAR-10" in line for line in told) == 1
+    run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, show=shown.append)
+    assert shown[0] == "*** These are NOT CIFAR-10. ***"
+    assert sum("NOT CIFAR-10" in line for line in shown) == 1
 
 
-def test_no_more_than_so_many_run_at_once(folder):
-    run_jobs(jobs_of(arms=("he", "xavier", "minmax")), folder, workers=2, tell=lambda line: None)
-    at_once = most = 0
+def test_at_most_as_many_runs_as_workers_at_once(folder):
+    set_how(folder, seconds=0.3)
+    run_jobs(jobs_of(arms=("he", "xavier", "minmax")), folder, workers=2, show=lambda line: None)
+    now = highest = 0
     for line in begun(folder):
-        at_once += -1 if line.startswith("end of") else 1
-        most = max(most, at_once)
-    assert most <= 2
+        now += -1 if line.startswith("end of") else 1
+        highest = max(highest, now)
+    assert highest <= 2
 
 
-def test_runs_that_have_ended_are_not_run_again(folder):
-    run_jobs(jobs_of(), folder, workers=1, tell=lambda line: None)
+def test_complete_runs_are_not_repeated(folder):
+    run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
     before = begun(folder)
     lines = []
-    run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, tell=lines.append)
+    run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lines.append)
     assert begun(folder)[len(before) :] == ["mininet-xavier-s0", "end of mininet-xavier-s0"]
-    assert lines[0] == "3 of 4 runs have ended already."
+    assert lines[0] == "3 of 4 runs are complete already."
 
 
-def test_a_baseline_that_no_run_needs_any_more_is_not_made(folder):
-    run_jobs(jobs_of(), folder, workers=1, tell=lambda line: None)
+def test_a_missing_baseline_is_not_run_if_all_its_arms_are_complete(folder):
+    run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
     (folder / "mininet-baseline-s0" / "run.json").unlink()
     before = begun(folder)
-    assert run_jobs(jobs_of(), folder, workers=1, tell=lambda line: None) == {}
+    assert run_jobs(jobs_of(), folder, workers=1, show=lambda line: None) == {}
     assert begun(folder) == before
 
 
-def test_a_failed_baseline_skips_its_arms_and_no_others(folder):
+def test_a_failed_baseline_skips_only_its_own_arms(folder):
     set_how(folder, mininet_baseline_s0="error: the disk is full")
-    failed = run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, tell=lambda line: None)
+    failed = run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, show=lambda line: None)
     assert failed["mininet-baseline-s0"].startswith("the disk is full (see ")
     assert failed["mininet-none-s0"] == "its baseline mininet-baseline-s0 failed"
     assert set(failed) == {"mininet-baseline-s0", "mininet-none-s0", "mininet-he-s0"}
     assert "end of mininet-he-s1" in begun(folder)
 
 
-def test_a_failed_run_does_not_stop_the_rest_and_is_tried_again_the_next_time(folder):
+def test_other_runs_continue_after_a_failure_and_it_is_retried_next_time(folder):
     set_how(folder, mininet_none_s0="error: out of memory", mininet_he_s0="killed")
     lines = []
-    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, tell=lines.append)
+    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lines.append)
     assert failed["mininet-none-s0"].startswith("out of memory (see ")
     assert failed["mininet-he-s0"].startswith("killed by signal 9 (see ")
     assert "end of mininet-xavier-s0" in begun(folder)
     assert any("1 failed" in line and "FAILED: out of memory" in line for line in lines)
     set_how(folder, mininet_none_s0=3)
-    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, tell=lambda line: None)
+    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lambda line: None)
     assert list(failed) == ["mininet-none-s0"]
-    # The log still has the error of the first attempt.
+    # The log also holds the error of the first attempt.
     assert failed["mininet-none-s0"].startswith("exit status 3 (see ")
 
 
-def test_a_folder_with_other_settings_is_refused_before_any_run(folder):
+def test_a_run_with_other_settings_is_refused_before_any_run_starts(folder):
     jobs = jobs_of()
     settings = {**jobs[-1].settings.to_dict(), "learning_rate": 0.5}
     (folder / jobs[-1].name).mkdir()
-    (folder / jobs[-1].name / "run.json").write_text(
-        json.dumps({"settings": settings, "finished": "epochs used up"})
-    )
+    (folder / jobs[-1].name / "run.json").write_text(json.dumps(sample_record(settings=settings)))
     with pytest.raises(PlanError, match=r"--learning_rate was 0\.5, is 0\.01"):
-        run_jobs(jobs, folder, workers=1, tell=lambda line: None)
+        run_jobs(jobs, folder, workers=1, show=lambda line: None)
     assert begun(folder) == []
 
 
-def test_a_baseline_in_another_place_is_the_same_run(folder):
+def test_a_moved_baseline_does_not_change_the_run(folder):
     job = jobs_of()[-1]
     assert not is_done(job, folder)
     settings = {**job.settings.to_dict(), "baseline": "elsewhere/mininet-baseline-s0"}
     (folder / job.name).mkdir()
     record = folder / job.name / "run.json"
-    record.write_text(json.dumps({"settings": settings, "finished": None}))
-    assert not is_done(job, folder)  # it has not ended
-    record.write_text(json.dumps({"settings": settings, "finished": "epochs used up"}))
+    record.write_text(json.dumps(sample_record(settings=settings, finished=None)))
+    assert not is_done(job, folder)  # not complete
+    record.write_text(json.dumps(sample_record(settings=settings)))
     assert is_done(job, folder)
 
 
-def test_an_interrupt_ends_the_runs(folder):
+def test_an_interrupt_terminates_the_runs(folder):
     set_how(folder, mininet_baseline_s0="sleeps")
     started = time.monotonic()
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_jobs(jobs_of(), folder, workers=1, tell=lambda line: None)
+            run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - started < 20  # the run would sleep for 60
+    assert time.monotonic() - started < 20  # the run sleeps for 60
     assert begun(folder) == ["mininet-baseline-s0"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked to, on Linux alone")
-def test_runs_end_with_a_study_that_is_killed(folder):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl of Linux")
+def test_runs_die_with_a_killed_study(folder):
     set_how(folder, mininet_baseline_s0="sleeps")
     script = textwrap.dedent(
         """

@@ -1,4 +1,4 @@
-"""The statistics of a study, against scipy, hand-computed numbers and simulations."""
+"""Statistics of a study against scipy, published numbers and simulations."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from kerasrestart.experiments.study.statistics import (
     summarize,
 )
 
-# Paired measurements of Student (1908): hours of sleep gained by ten patients with two drugs. He
-# and every textbook since: mean difference 1.58, t = 4.0621, two-sided p = 0.00283.
+# Student (1908): hours of sleep gained by ten patients with two drugs, paired. Published results:
+# mean difference 1.58, t = 4.0621, two-sided p = 0.00283.
 SLEEP_1 = dict(enumerate([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]))
 SLEEP_2 = dict(enumerate([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]))
 
@@ -24,7 +24,7 @@ def by_seed(values):
     return dict(enumerate(values))
 
 
-def test_students_sleep_data_give_his_difference_and_p():
+def test_difference_and_p_of_students_sleep_data_match_the_published_values():
     found = paired_difference(SLEEP_2, SLEEP_1)
     assert found.n == 10
     assert found.mean == pytest.approx(1.58)
@@ -34,7 +34,7 @@ def test_students_sleep_data_give_his_difference_and_p():
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
-def test_interval_and_p_are_those_of_scipys_paired_test(n):
+def test_interval_and_p_match_scipys_paired_test(n):
     rng = np.random.default_rng(n)
     arm, control = rng.normal(0.3, 1, n), rng.normal(size=n)
     expected = stats.ttest_rel(arm, control)
@@ -45,7 +45,7 @@ def test_interval_and_p_are_those_of_scipys_paired_test(n):
     assert found.deviation == pytest.approx(np.std(arm - control, ddof=1))
 
 
-def test_the_interval_holds_the_true_difference_95_times_in_100():
+def test_interval_covers_the_true_difference_in_95_percent_of_samples():
     rng = np.random.default_rng(0)
     noise = rng.normal(0.5, 2.0, (2000, 5))
     inside = 0
@@ -55,22 +55,22 @@ def test_the_interval_holds_the_true_difference_95_times_in_100():
     assert 0.93 < inside / 2000 < 0.97
 
 
-def test_only_seeds_that_both_arms_have_are_compared():
+def test_only_common_seeds_are_compared():
     found = paired_difference({0: 5.0, 1: 7.0, 3: 100.0}, {0: 4.0, 1: 5.0, 2: -100.0})
     assert (found.n, found.mean) == (2, 1.5)
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
-def test_one_seed_gives_a_difference_but_no_interval():
+def test_one_seed_gives_no_interval():
     found = paired_difference({3: 0.75}, {3: 0.5})
     assert (found.n, found.mean) == (1, 0.25)
     assert found.deviation is found.low is found.high is found.p is None
 
 
-def test_differences_that_are_all_the_same_tell_nothing_of_their_spread():
+def test_equal_differences_give_no_interval():
     arm = {seed: 0.7 + 0.1 * seed + 0.03 for seed in range(5)}
     control = {seed: 0.7 + 0.1 * seed for seed in range(5)}
-    found = paired_difference(arm, control)  # equal but for rounding
+    found = paired_difference(arm, control)  # equal except for rounding
     assert found.mean == pytest.approx(0.03)
     assert found.low is found.high is found.p is None
 
@@ -80,33 +80,33 @@ def test_equal_arms_have_p_1():
     assert (found.mean, found.deviation, found.p) == (0, 0, 1)
 
 
-def test_holm_on_an_example_by_hand():
-    # Ascending 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last may not
-    # be below the one before it.
+def test_holm_matches_an_example_computed_by_hand():
+    # Ascending 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is
+    # raised to the previous one.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_holm_counts_only_the_tests_that_were_made():
+def test_holm_ignores_missing_tests():
     assert holm([None, 0.02, None, 0.03]) == pytest.approx([None, 0.04, None, 0.04])
 
 
-def test_power_is_how_often_a_simulated_test_finds_the_difference():
+def test_power_matches_a_simulation():
     rng = np.random.default_rng(1)
     n, effect = 8, 0.9
     p = stats.ttest_1samp(rng.normal(effect, 1, (20_000, n)), 0, axis=1).pvalue
     assert power(n, effect) == pytest.approx(np.mean(p < 0.05), abs=0.012)
-    assert power(5, 0.0) == pytest.approx(0.05, abs=1e-5)  # no difference: as many false alarms
+    assert power(5, 0.0) == pytest.approx(0.05, abs=1e-5)  # no difference: the false positive rate
 
 
 @pytest.mark.parametrize(
-    # Cohen's conventions of effects; the numbers are those of G*Power and of his tables (power
-    # 0.8, two-sided 0.05, paired): 199 for small, 34 for medium, 15 for large.
+    # Cohen's small, medium and large effect; sample sizes from G*Power and Cohen's tables (power
+    # 0.8, two-sided 0.05, paired).
     ("effect", "published"),
     [(0.2, 199), (0.5, 34), (0.8, 15)],
 )
-def test_seeds_needed_are_the_published_numbers(effect, published):
+def test_seeds_needed_match_the_published_numbers(effect, published):
     assert seeds_needed(1.0, effect) == published
     assert seeds_needed(2.0, -2 * effect) == published
 
@@ -119,7 +119,7 @@ def integrated_power(n, effect, level):
         beyond = stats.norm.sf(edge * chi - shift) + stats.norm.cdf(-edge * chi - shift)
         return stats.chi.pdf(chi, n - 1) * beyond
 
-    turn = min(shift / edge, n**0.5 + 10)  # where the test begins to miss the difference
+    turn = min(shift / edge, n**0.5 + 10)  # below it the difference is almost always found
     return quad(found, 0, turn)[0] + quad(found, turn, n**0.5 + 10)[0]
 
 
@@ -127,20 +127,20 @@ def integrated_power(n, effect, level):
 @pytest.mark.parametrize(
     ("n", "effect"), [(2, 0.5), (2, 10.0), (4, 3.0), (8, 1.2), (30, 0.5), (300, 0.2)]
 )
-def test_power_is_the_integral_over_what_spread_is_seen(n, effect, comparisons):
+def test_power_matches_numerical_integration(n, effect, comparisons):
     level = 0.05 / comparisons
     assert power(n, effect, level) == pytest.approx(integrated_power(n, effect, level), abs=1e-5)
 
 
 @pytest.mark.parametrize(("n", "effect"), [(2, 20.0), (2, 60.0), (3, 5.0), (3, 10.0)])
-def test_power_of_few_seeds_is_that_of_simulations(n, effect):
+def test_power_of_few_seeds_matches_a_simulation(n, effect):
     level = 0.05 / 7
     p = stats.ttest_1samp(np.random.default_rng(0).normal(effect, 1, (40_000, n)), 0, axis=1).pvalue
     assert power(n, effect, level) == pytest.approx(np.mean(p < level), abs=0.01)
 
 
 @pytest.mark.parametrize("comparisons", [1, 2, 7])
-def test_seeds_needed_is_the_least_number_with_that_power(comparisons):
+def test_seeds_needed_is_the_smallest_number_with_enough_power(comparisons):
     level = 0.05 / comparisons
     for deviation in (0.1, 0.3, 1.0, 2.5):
         n = seeds_needed(deviation, 1.0, comparisons)
@@ -148,8 +148,8 @@ def test_seeds_needed_is_the_least_number_with_that_power(comparisons):
         assert n == 2 or integrated_power(n - 1, 1 / deviation, level) < 0.8
 
 
-def test_so_many_seeds_find_a_difference_after_holms_correction():
-    # One of four arms differs, by as much as the spread; the others do not.
+def test_seeds_needed_are_enough_after_holms_correction():
+    # One of four arms differs, by one standard deviation; the others do not.
     rng, arms = np.random.default_rng(2), 4
     n = seeds_needed(1.0, 1.0, arms)
     found = {}
@@ -163,14 +163,14 @@ def test_so_many_seeds_find_a_difference_after_holms_correction():
     assert too_few < 0.7  # without the correction
 
 
-def test_seeds_needed_at_the_ends():
+def test_seeds_needed_for_extreme_deviations():
     assert seeds_needed(0.0, 1.0) == 2
     assert seeds_needed(1e-9, 1.0) == 2
     assert seeds_needed(1e6, 1.0) is None
     assert seeds_needed(100.0, 1.0) < MOST_SEEDS
 
 
-def test_summary_of_an_arm():
+def test_summary_has_mean_and_deviation():
     found = summarize([1.0, 2.0, 6.0])
     assert (found.n, found.mean) == (3, 3.0)
     assert found.deviation == pytest.approx(7**0.5)

@@ -1,0 +1,155 @@
+"""Which settings of a run go together, and the arguments of `PartialRestart` that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kerasrestart.experiments.setting import SettingError
+
+ALEXNET_MIN_SIDE = 63  # pixels: on smaller images its last pooling has no position
+
+_SELECTIONS = {
+    "fraction": "Fraction",
+    "global_fraction": "GlobalFraction",
+    "below_mean": "BelowMean",
+}
+
+
+def check_combination(values: Mapping[str, Any]) -> None:
+    """Checks that settings go together.
+
+    Args:
+        values: All settings of a run, by name.
+
+    Raises:
+        SettingError: Two of them exclude each other.
+    """
+    _check_model(values)
+    _check_regime(values)
+    if values["jit_compile"] and values["strategy"] != "none":
+        raise SettingError(
+            f"--jit_compile compiles for one device. Received: --strategy={values['strategy']}; "
+            "expected --strategy=none"
+        )
+    target, monitor = values["target"], values["monitor"]
+    if target is not None and monitor.endswith("accuracy") and not 0 <= target <= 1:
+        raise SettingError(f"--target of an accuracy must be between 0 and 1. Received: {target}")
+
+
+def _check_model(values: Mapping[str, Any]) -> None:
+    model, side, weights = values["model"], values["image_size"], values["weights"]
+    if model == "alexnet" and (side or 0) < ALEXNET_MIN_SIDE:
+        raise SettingError(
+            f"--model=alexnet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} "
+            f"pixels, more than those of the data sets. Received: --image_size={side}; expected "
+            f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
+        )
+    if weights is not None and model != "alexnet":
+        raise SettingError(f"--weights are for --model=alexnet. Received: --model={model}")
+    if weights is None:
+        for name, unused in (("freeze_features", False), ("pretrained_learning_rate_factor", 1)):
+            if values[name] != unused:
+                raise SettingError(f"--{name} is for layers that have --weights. Received: none")
+    if values["freeze_features"] and values["layers"] is None:
+        raise SettingError(
+            "--freeze_features leaves only dense layers to restart. Received: no --layers; "
+            "expected their names, as in --layers=dense.*"
+        )
+
+
+def _check_regime(values: Mapping[str, Any]) -> None:
+    tasks, warm_start = values["tasks"], values["warm_start_fraction"]
+    if tasks == "none" and warm_start is None:
+        return
+    if tasks != "none" and warm_start is not None:
+        raise SettingError(
+            "--tasks and --warm_start_fraction exclude each other. Received: "
+            f"--tasks={tasks}, --warm_start_fraction={warm_start}"
+        )
+    if values["trigger"] != "epochs":
+        raise SettingError(
+            "--tasks and --warm_start_fraction change the data in each round, so all rounds must "
+            f"be equally long. Received: --trigger={values['trigger']}; expected --trigger=epochs"
+        )
+    if tasks == "random_labels" and values["monitor"].startswith("val_"):
+        raise SettingError(
+            "With --tasks=random_labels nothing can be validated. Received: "
+            f"--monitor={values['monitor']}; expected --monitor=accuracy or --monitor=loss"
+        )
+
+
+def restart_plan_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the parts of `PartialRestart`, which check themselves.
+
+    Args:
+        values: All settings of a run, by name.
+
+    Returns:
+        The arguments of `RestartPlan`.
+
+    Raises:
+        ValueError: An argument is out of range, or two exclude each other; in the library's words.
+        SettingError: The selection has no such option.
+    """
+    # NumPy comes with these: `--help` answers without it.
+    from kerasrestart.restart import select, when
+    from kerasrestart.restart.initializer_names import CONTROLS
+    from kerasrestart.restart.reset import Reset
+    from kerasrestart.scoring.scoring import Scoring
+
+    of = values.__getitem__
+    control = of("init") if of("init") in CONTROLS else None
+    initializer = {} if control else {"initializer": of("init")}
+    reset = ("outgoing", "second_moment", "norms", "compensate_bias", "grace_restarts")
+    return {
+        "select": _selection(values, getattr(select, _SELECTIONS[of("select")])),
+        "when": _when(values, when),
+        "reset": Reset(**initializer, **{name: of(name) for name in reset}),
+        "scoring": Scoring(of("criterion"), every=of("score_every"), window=of("score_window")),
+        "control": control,
+        **{name: of(name) for name in ("layers", "max_restarts", "stop_on_repeat", "seed")},
+    }
+
+
+def _selection(values: Mapping[str, Any], rule: type) -> Any:
+    names = ("fraction", "min_survivors", "cap", "normalize")
+    options = {name: values[name] for name in names if values[name] not in (None, "none")}
+    for name in options.keys() - {field.name for field in dataclasses.fields(rule)}:
+        raise SettingError(
+            f"--{name} is not an option of --select={values['select']}. Received: "
+            f"--{name}={values[name]}; expected no --{name}, or another --select"
+        )
+    return rule(**options)
+
+
+def _when(values: Mapping[str, Any], when: Any) -> Any:
+    common = ("monitor", "target", "learning_rate_drops", "learning_rate_factor")
+    options = {name: values[name] for name in common}
+    if values["trigger"] == "epochs":
+        return when.EveryEpochs(values["round_epochs"], **options)
+    return when.OnPlateau(patience=values["patience"], min_delta=values["min_delta"], **options)
+
+
+def in_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Turns a message about arguments of the library into one about flags.
+
+    Args:
+        message: The message, such as "initializer='zeros' is ...".
+        flags: By argument, the flag.
+
+    Returns:
+        The message, such as "--init=zeros is ...".
+    """
+    for flag, rule in _SELECTIONS.items():
+        message = re.sub(rf"\bselect={rule}\([^)]*\)", f"--select={flag}", message)
+        message = re.sub(rf"(?<!=)\b{rule}\b", f"--select={flag}", message)
+    message = re.sub(
+        r"(?<!-)\b([a-z_]+)=('?)([^\s,;'()]*)\2",
+        lambda match: f"--{flags.get(match[1], match[1])}={match[3]}",
+        message,
+    )
+    first, space, rest = message.partition(" ")
+    return f"--{flags[first]}{space}{rest}" if first in flags else message

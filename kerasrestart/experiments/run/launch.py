@@ -1,0 +1,52 @@
+"""`launch_run`: checks folders, weights and data before TensorFlow is imported, then runs."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from kerasrestart.experiments import data
+from kerasrestart.experiments.interruption import interruptible
+from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
+from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.experiments.startup import choose_backend
+
+
+def launch_run(
+    settings: RunSettings, *, logdir: str, run_name: str | None = None, resume: bool = True
+) -> dict[str, Any]:
+    """Loads the data that the settings name and makes the run.
+
+    Args:
+        settings: What to compute.
+        logdir: Folder of all runs.
+        run_name: Name of this run's folder in it. Defaults to None: a name is made.
+        resume: Whether to resume a run that is in that folder. Defaults to True.
+
+    Returns:
+        The record, as `run.json` holds it.
+
+    Raises:
+        ValueError, OSError, RunStoppedError: As `kerasrestart.experiments.run.train.run`; or the
+            data or the weights are not available.
+        KeyboardInterrupt: Ctrl-C or SIGTERM before training.
+    """
+    with interruptible():
+        choose_backend()
+        folder = pathlib.Path(logdir) / run_name if run_name else None
+        check_folder(folder, resume=resume, baseline=settings.baseline)
+        if settings.weights is not None:
+            locate_alexnet_weights(settings.weights)
+        images = data.load(
+            settings.dataset,
+            settings.data_dir,
+            train_examples=settings.train_examples,
+            label_noise=settings.label_noise,
+        )
+        if images.note:
+            print(f"*** {images.note} ***", flush=True)
+        # TensorFlow is imported here, once flags and data are known to be right.
+        from kerasrestart.experiments.run.train import run
+
+        return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)

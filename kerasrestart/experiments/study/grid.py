@@ -1,0 +1,169 @@
+"""The axes of a study as they are typed: networks, arms, seeds and sweeps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
+from kerasrestart.experiments.settings import SETTINGS
+from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
+from kerasrestart.scoring.scoring import REVERSED
+
+MAX_RUNS = 10_000
+"""Largest number of runs of a study, baselines apart."""
+
+SET_BY_THE_STUDY = {name: s.in_study for name, s in SETTINGS.items() if s.in_study}
+"""Settings that a study sets for each run, and what is typed instead."""
+
+Values = dict[str, Any]
+
+
+class PlanError(SettingError):
+    """A study that cannot be run as it is described."""
+
+
+def network_settings(network: str) -> tuple[str, Values]:
+    """The label of a network, and the settings that make it.
+
+    Args:
+        network: The name of a model, or `NAME:flag=value,flag=value`.
+
+    Raises:
+        PlanError: It is neither, or sets what the study sets.
+    """
+    if ":" not in network:
+        return network, {"model": network}
+    label, values = named_settings(network)
+    others = {name: by for name, by in SET_BY_THE_STUDY.items() if name != "model"}
+    refuse("--network={label}:{name}", values, others, label)
+    return label, values
+
+
+def arm_settings(arm: str, criterion: str = "taylor") -> tuple[str, Values]:
+    """The label of an arm, and the settings that make it.
+
+    Args:
+        arm: An initializer or a control; `random` (random filters) or `reversed` (the most useful
+            filters), with the study's own `--init`; or `NAME:flag=value,flag=value`.
+        criterion: What `reversed` reverses. Defaults to `"taylor"`.
+
+    Raises:
+        PlanError: It is none of these, or sets what the study sets.
+    """
+    if ":" in arm:
+        label, values = named_settings(arm)
+        refuse("--arm={label}:{name}", values, SET_BY_THE_STUDY, label)
+        return label, values
+    if arm == "random":
+        return arm, {"criterion": "random"}
+    if arm == "reversed":
+        return arm, {"criterion": f"{REVERSED}{criterion}"}
+    known = (*INITIALIZERS, *CONTROLS, "random", "reversed")
+    if arm in known:
+        return arm, {"init": arm}
+    raise PlanError(
+        f"--arms must be names of {', '.join(known)}; or --arm=NAME:flag=value,flag=value. "
+        f"Received: {arm!r}{did_you_mean(arm, known)}"
+    )
+
+
+def named_settings(text: str) -> tuple[str, Values]:
+    """Reads `NAME:flag=value,flag=value`.
+
+    Returns:
+        The name, and the settings.
+
+    Raises:
+        PlanError: The text has another form, or a flag or a value is wrong.
+    """
+    label, _, rest = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9_.+]+", label):
+        raise PlanError(f"A name must be of letters, digits and _.+. Received: {label!r}")
+    try:
+        return label, parse_words([part for part in rest.split(",") if part], SETTINGS)
+    except SettingError as error:
+        raise PlanError(f"In '{text}': {error}") from error
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Reads seeds such as `0-9` or `0,1,5-7`.
+
+    Raises:
+        PlanError: The text has another form, a seed comes twice, or there are more than `MAX_RUNS`.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise PlanError(f"--seeds must be such as 0-9 or 0,1,5-7. Received: {text!r}")
+        if last - first >= MAX_RUNS - len(seeds):
+            raise PlanError(f"--seeds must be at most {MAX_RUNS} seeds. Received: {text!r}")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise PlanError(f"--seeds must be different from each other. Received: {text!r}")
+    return seeds
+
+
+def parse_sweep(texts: Sequence[str]) -> list[tuple[str, Values]]:
+    """Reads sweeps such as `fraction=0.1,0.2` into named combinations of settings.
+
+    Equal values, such as 0.1 and 0.10, count once.
+
+    Args:
+        texts: One for each setting that is swept; several are crossed.
+
+    Returns:
+        For each combination its name, such as `fraction=0.1`, and its settings.
+
+    Raises:
+        PlanError: A text has another form, or a flag or a value is wrong.
+    """
+    axes: dict[str, dict[Any, str]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if not name or not all(values.split(",")):
+            raise PlanError(f"--sweep must be such as fraction=0.05,0.1. Received: {text!r}")
+        if name in axes:
+            raise PlanError(
+                f"--sweep must name a flag once, with all of its values. Received: {name!r} twice"
+            )
+        refuse("--sweep={name}", [name], {**SET_BY_THE_STUDY, "init": "--arms"})
+        axes[name] = {}
+        for value in values.split(","):
+            try:
+                parsed = parse_words([f"{name}={value}"], SETTINGS)[name]
+            except SettingError as error:
+                raise PlanError(f"In '--sweep={text}': {error}") from error
+            axes[name].setdefault(parsed, f"{name}={value}")
+    combinations = itertools.product(*(of.items() for of in axes.values()))
+    return [
+        (
+            "+".join(label for _, label in combination),
+            {name: value for name, (value, _) in zip(axes, combination, strict=True)},
+        )
+        for combination in combinations
+    ]
+
+
+def refuse(form: str, names: Collection[str], set_by: Mapping[str, str], label: str = "") -> None:
+    """Refuses settings that the study sets itself.
+
+    Args:
+        form: How the setting was typed, with `{name}` and `{label}`.
+        names: The settings that were given.
+        set_by: By name, what is typed instead.
+        label: The name of the network or arm. Defaults to "".
+
+    Raises:
+        PlanError: One of `names` is in `set_by`.
+    """
+    for name in names:
+        if name in set_by:
+            raise PlanError(
+                f"{form.format(name=name, label=label)} cannot be set in a study: expected "
+                f"{set_by[name]}"
+            )

@@ -1,0 +1,117 @@
+"""Draws new weights for chosen filters, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrestart.network import kernels
+from kerasrestart.network.filter_layers import FilterLayer, FilterLayers
+from kerasrestart.network.kernels import WITH_FILTERS
+from kerasrestart.restart import initializers
+from kerasrestart.restart.initializers import derive_seed
+from kerasrestart.restart.writing import Replacement, constrained
+
+
+def layer_seeds(found: FilterLayers, seed: int) -> dict[int, int]:
+    """Returns the seed of each layer with filters, by its place in the whole model."""
+    first_calls = (call.operation for call in found.graph.calls if call.occurrence == 0)
+    with_filters = (layer for layer in first_calls if isinstance(layer, WITH_FILTERS))
+    return {id(layer): derive_seed(seed, place) for place, layer in enumerate(with_filters)}
+
+
+def draw(
+    filter_layer: FilterLayer,
+    filters: np.ndarray,
+    rule: initializers.Rule,
+    seed: int,
+    trained: set[int],
+) -> Iterator[Replacement]:
+    """Yields the new kernel of a layer, and its bias if that trains."""
+    layer = filter_layer.layer
+    kernel = tf.convert_to_tensor(kernels.incoming_kernel(layer).value)
+    yield _draw_kernel(filter_layer, kernels.by_filter(layer, kernel), filters, rule, seed)
+    if layer.bias is not None and id(layer.bias) in trained:
+        chosen = chosen_mask(filter_layer, filters)
+        bias_rule = initializers.from_keras(layer.bias_initializer)
+        bias = tf.convert_to_tensor(layer.bias.value)
+        yield Replacement(layer.bias, bias_rule(bias, -1, derive_seed(seed, 1), chosen), chosen)
+
+
+def _draw_kernel(
+    filter_layer: FilterLayer,
+    old: tf.Tensor,
+    filters: np.ndarray,
+    rule: initializers.Rule,
+    seed: int,
+) -> Replacement:
+    """Draws the kernel of a layer; `old` is the present one, with an axis of filters."""
+    kernel = kernels.incoming_kernel(filter_layer.layer)
+    chosen = chosen_mask(filter_layer, filters)
+    new = rule(old, filter_layer.filter_axis, derive_seed(seed, 0), chosen)
+    return Replacement(kernel, tf.reshape(new, kernel.shape), filter_mask(filter_layer, filters))
+
+
+def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgoing: str) -> None:
+    """Draws half of the filters of each layer as a trial and drops them.
+
+    The trial uses made-up weights: the present ones may be zero, but not when a restart comes.
+    Layers with kernels of the same shape are tried once; layers of one filter are never restarted.
+
+    Args:
+        filter_layers: The layers to draw for.
+        initializer: As in `restart_filters`.
+        outgoing: As in `restart_filters`.
+
+    Raises:
+        ValueError: The initializer cannot draw for such a layer; or draws zeros, with
+            `outgoing="zero"`. An error of a user's own initializer is raised as it is, with a note
+            that names the layer.
+    """
+    rule = initializers.get(initializer)
+    tried = set()
+    for filter_layer in filter_layers:
+        kernel = kernels.incoming_kernel(filter_layer.layer)
+        layout = type(filter_layer.layer), tuple(kernel.shape), kernel.value.dtype
+        if filter_layer.filters < 2 or layout in tried:
+            continue
+        tried.add(layout)
+        made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)
+        filters = np.arange(filter_layer.filters // 2)
+        try:
+            by_filter = kernels.by_filter(filter_layer.layer, made_up)
+            drawn = _draw_kernel(filter_layer, by_filter, filters, rule, 0)
+        except Exception as error:
+            error.add_note(
+                f"It came from a trial draw of the initializer for '{filter_layer.name}'."
+            )
+            raise
+        if outgoing == "zero":
+            check_alive(filter_layer.name, drawn)
+
+
+def check_alive(key: str, drawn: Replacement) -> None:
+    """Refuses new incoming weights that are all zero, also by the kernel's constraint."""
+    kernel, new, mask = drawn
+    mask = np.broadcast_to(mask, kernel.shape)
+    new = constrained(kernel, tf.where(mask, new, tf.cast(kernel.value, new.dtype)), mask)
+    if not np.asarray(new)[mask].any():
+        raise ValueError(
+            f"The new weights of '{key}' are all zero, and so would its outgoing weights be: its "
+            "filters would never learn again. Use another initializer, or outgoing='keep'."
+        )
+
+
+def filter_mask(filter_layer: FilterLayer, filters: np.ndarray) -> np.ndarray:
+    """Returns the bool mask of some filters' weights, broadcastable to the incoming kernel."""
+    return kernels.filter_mask(filter_layer.layer, filters)
+
+
+def chosen_mask(filter_layer: FilterLayer, filters: np.ndarray) -> np.ndarray:
+    """Returns bool `[filters]`, true for some filters."""
+    chosen = np.zeros(filter_layer.filters, bool)
+    chosen[filters] = True
+    return chosen

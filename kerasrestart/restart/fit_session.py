@@ -1,0 +1,223 @@
+"""What `PartialRestart` does to a model during one `fit`: scores, restarts, learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from kerasrestart.network.filter_layers import FilterLayers
+from kerasrestart.restart import drawing, surgery
+from kerasrestart.restart.compensation import check_compensation
+from kerasrestart.restart.initializers import derive_seed
+from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
+from kerasrestart.restart.optimizers import check_optimizers
+from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.slots import build_optimizer
+from kerasrestart.scoring import train_function
+from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
+from kerasrestart.scoring.scorer import Scorer
+
+
+class FitSession:
+    """A model while `fit` trains it with restarts.
+
+    Args:
+        model: A compiled model. It trains with a scored step until `detach`.
+        plan: The plan of its restarts.
+
+    Attributes:
+        scorer: The `Scorer`.
+        left_out: Names of the layers that cannot be restarted with `outgoing="zero"`.
+
+    Raises:
+        ValueError, TypeError: As `prepare`, or as `kerasrestart.scoring.train_function.attach`.
+    """
+
+    def __init__(self, model: keras.Model, plan: RestartPlan):
+        self.scorer, self.left_out = prepare(model, plan)
+        self._model, self._plan = model, plan
+        self._scoring: train_function.Scoring | None = None
+        several = model.distribute_strategy.num_replicas_in_sync > 1
+        # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
+        if self.scorer.needs_step or (several and trains_as_keras(model)):
+            self._scoring = train_function.attach(model, self.scorer, plan.scoring.every)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate; None where the optimizer has a schedule."""
+        return learning_rate_of(self._model.optimizer)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float | None) -> None:
+        if rate is not None:
+            set_learning_rate(self._model.optimizer, rate)
+
+    def begin_epoch(self, *, scored: bool) -> None:
+        """Discards the scores of the last epoch.
+
+        Args:
+            scored: Whether this epoch is scored.
+        """
+        self.scorer.reset()
+        if self._scoring is not None:
+            self._scoring.begin_epoch(scored)
+
+    def was_compiled_again(self) -> bool:
+        """Whether the model was compiled since the last call, perhaps with another optimizer.
+
+        Raises:
+            ValueError: The slots of its optimizer are not known.
+        """
+        if self._scoring is None or not self._scoring.was_rebuilt():
+            return False
+        build_optimizer(self._model)
+        check_optimizers(self._model)
+        return True
+
+    def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
+        """Reads the scores of an epoch.
+
+        Args:
+            draw: How many restarts there were: a criterion that draws scores draws others for each.
+
+        Returns:
+            By layer, the scores, and the mean inputs of the layers that read them (empty without
+            `compensate_bias`); None where no example was scored.
+
+        Raises:
+            ValueError: No gradient of the loss reaches any of the filters.
+        """
+        if not self.scorer.ready:
+            return None
+        scores = self.scorer.result(draw=draw)
+        if not scores:
+            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
+            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
+        return scores, self.scorer.reader_input_means()
+
+    def restart(
+        self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
+    ) -> dict[str, str]:
+        """Restarts filters, as far as the plan is no control, and resets the learning rate.
+
+        Args:
+            event: The restart. Layers that are left out are removed from it.
+            reader_input_means: Mean inputs of the layers that read the filters; not used without
+                `compensate_bias`.
+
+        Returns:
+            By layer, why it is left out: it may have been frozen since training began.
+        """
+        reset, found = self._plan.reset, self.scorer.filter_layers
+        left_out: dict[str, str] = {}
+        if self._plan.control != "none":
+            left_out = surgery.obstacles(self._model, found, event.layers, outgoing=reset.outgoing)
+        for name in left_out:
+            del event.layers[name]
+        chosen = {name: layer.filters for name, layer in event.layers.items()}
+        if self._plan.control is None:
+            surgery.restart_filters(
+                self._model,
+                chosen,
+                initializer=reset.initializer,
+                outgoing=reset.outgoing,
+                second_moment=reset.second_moment,
+                norms=reset.norms,
+                reader_input_means=reader_input_means if reset.compensate_bias else None,
+                seed=derive_seed(self._plan.seed, event.restart),
+                found=found,
+            )
+        elif self._plan.control == "slots":
+            surgery.reset_optimizer_state(
+                self._model,
+                chosen,
+                second_moment=reset.second_moment,
+                norms=reset.norms,
+                found=found,
+            )
+        self.learning_rate = event.learning_rate
+        return left_out
+
+    def detach(self) -> None:
+        """Lets the model train with its own step again."""
+        if self._scoring is not None:
+            self._scoring.detach()
+
+
+def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
+    """Makes the scorer of a model, after checking that the model can be restarted as planned.
+
+    The optimizer is built where it is not yet.
+
+    Args:
+        model: A compiled model.
+        plan: The plan.
+
+    Returns:
+        The scorer, and the names of layers that are left out because of `outgoing`.
+
+    Raises:
+        TypeError: The model has no graph.
+        ValueError: It is not compiled, or has no filters; `select` cannot select from it; the
+            optimizer's slots are not known; the learning rate is to be lowered and cannot be set;
+            the criterion needs gradients and the losses have no reduction in common; or as
+            `restart_filters`.
+    """
+    if not model.compiled:
+        raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
+    scorer, left_out = _scorer(model, plan, plan.layers), []
+    if plan.reset.outgoing == "zero":
+        obstacles = _obstacles(scorer.filter_layers)
+        free = [name for name in scorer.layers if name not in obstacles]
+        if not free:
+            reasons = [f"{name}: {why}" for name, why in obstacles.items()]
+            if (more := len(reasons) - 3) > 0:
+                reasons[3:] = [f"and {more} more (kerasrestart.describe lists them)"]
+            raise ValueError(
+                f"No layer can be restarted with outgoing='zero'. {'; '.join(reasons)}."
+            )
+        if obstacles:
+            scorer, left_out = _scorer(model, plan, free), list(obstacles)
+    if check := getattr(plan.select, "check", None):
+        check({name: layer.filters for name, layer in scorer.layers.items()})
+    if scorer.criterion.needs_gradient:
+        check_reductions(model)
+    build_optimizer(model)  # so that unknown slots are found now, not at the first restart
+    check_optimizers(model)
+    if plan.when.learning_rate_drops and learning_rate_of(model.optimizer) is None:
+        raise ValueError(
+            "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
+            f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
+            "expected 0, or an optimizer made with a number."
+        )
+    if plan.control is None:
+        drawing.check_draws(
+            scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
+        )
+    if plan.reset.outgoing == "zero":
+        surgery.check_adafactor(model.optimizer, plan.reset.second_moment)
+    if plan.reset.compensate_bias:
+        check_compensation(scorer.filter_layers)
+    return scorer, left_out
+
+
+def _scorer(model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None) -> Scorer:
+    return Scorer(
+        model,
+        plan.scoring.criterion,
+        seed=plan.seed,
+        layers=layers,
+        with_reader_input_means=plan.reset.compensate_bias,
+    )
+
+
+def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
+    """The layers whose outgoing weights cannot be set to zero: by name, why."""
+    obstacles = {
+        name: filter_layers.channels.outgoing(found.layer).obstacle()
+        for name, found in filter_layers.layers.items()
+    }
+    return {name: obstacle for name, obstacle in obstacles.items() if obstacle}

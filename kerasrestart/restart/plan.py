@@ -1,0 +1,191 @@
+"""What the end of an epoch leads to: pure decisions from the parts of `PartialRestart`.
+
+Readable without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasrestart.restart.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.restart.initializer_names import CONTROLS
+from kerasrestart.restart.records import RestartEvent, RestartState
+from kerasrestart.restart.reset import Reset
+from kerasrestart.restart.select import BelowMean, Chosen, Fraction, check_select, choose
+from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
+from kerasrestart.scoring.scoring import Scoring
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What the end of an epoch leads to.
+
+    Attributes:
+        progress: How far the round has come.
+        lowers_rate: Whether the next epoch begins with a lower learning rate.
+        round_over: Why the round is over; None where it continues.
+        chosen: By layer, the filters to restart; None where there is no restart. Empty where no
+            filter is useless, and only the learning rate is reset.
+        finished: Why there are no more restarts; None where that has not changed.
+        ends_training: Whether training is over.
+    """
+
+    progress: RoundProgress
+    lowers_rate: bool = False
+    round_over: str | None = None
+    chosen: Mapping[str, np.ndarray] | None = None
+    finished: str | None = None
+    ends_training: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RestartPlan:
+    """The arguments of `PartialRestart` as one value; they are described there.
+
+    Example:
+    ```python
+    plan = RestartPlan(select=BelowMean(0.1), when=EveryEpochs(15))
+    decision = plan.decide(RestartState(), 0.5, epochs_left=20, scores=scores)
+    ```
+
+    Raises:
+        ValueError: An argument is out of range, or two parts exclude each other.
+    """
+
+    select: Any = dataclasses.field(default_factory=Fraction)
+    when: When = dataclasses.field(default_factory=OnPlateau)
+    reset: Reset = dataclasses.field(default_factory=Reset)
+    scoring: Scoring = dataclasses.field(default_factory=Scoring)
+    control: str | None = None
+    layers: str | Sequence[str] | None = None
+    max_restarts: int = 3
+    stop_on_repeat: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        check_select(self.select)
+        check("when", self.when, isinstance(self.when, When), "OnPlateau, EveryEpochs or a When")
+        self.when.check()
+        check("reset", self.reset, isinstance(self.reset, Reset), "a Reset")
+        check_choice("control", self.control, (None, *CONTROLS))
+        object.__setattr__(self, "layers", checked_layers(self.layers))  # a list as a tuple
+        check_whole("max_restarts", self.max_restarts, 0)
+        right = isinstance(self.stop_on_repeat, bool)
+        check("stop_on_repeat", self.stop_on_repeat, right, "True or False")
+        check_whole("seed", self.seed, 0)
+        if self.control == "slots" and self.reset.outgoing != "keep":
+            raise ValueError(
+                "control='slots' changes no weight. Received: "
+                f"outgoing={self.reset.outgoing!r}; expected outgoing='keep'."
+            )
+        if self.scoring.is_reversed and isinstance(self.select, BelowMean):
+            raise ValueError(
+                "BelowMean compares with the mean score and needs scores of 0 or more. Received: "
+                f"criterion={self.scoring.criterion!r}; expected one that is not reversed, or "
+                "select=Fraction(...)."
+            )
+
+    def may_restart_within(self, epochs: int, state: RestartState) -> bool:
+        """Whether a restart can come within this many epochs, the one that begins included."""
+        if state.finished is not None or len(state.events) >= self.max_restarts:
+            return False
+        return self.when.min_epochs_to_end(state.progress) <= epochs
+
+    def decide(
+        self,
+        state: RestartState,
+        value: float,
+        *,
+        epochs_left: int | None,
+        scores: Mapping[str, np.ndarray] | None,
+    ) -> Decision:
+        """Decides what the end of an epoch leads to.
+
+        Args:
+            state: The state of the restarts; it is not changed.
+            value: The monitored metric of the epoch.
+            epochs_left: How many epochs can follow; None where another callback has ended training.
+            scores: By layer, the scores of all filters; None where they are not known yet.
+
+        Returns:
+            The decision.
+
+        Raises:
+            ValueError: `select` fails, or returns filters that do not exist.
+        """
+        when = self.when
+        progress, action = when.step(state.progress, value)
+        if when.reaches_target(value):
+            return Decision(
+                progress,
+                round_over=f"{when.monitor} has reached {when.target:g}",
+                finished="target reached",
+                ends_training=True,
+            )
+        if action is Action.LOWER_LEARNING_RATE:
+            return Decision(progress, lowers_rate=True)
+        if action is not Action.END_ROUND or state.finished is not None:
+            return Decision(progress)
+
+        if len(state.events) >= self.max_restarts:
+            return self._last_round(progress, f"max_restarts={self.max_restarts} reached")
+        if epochs_left is None:
+            return Decision(progress, finished="another callback has ended the training")
+        if epochs_left < when.min_epochs_after_restart:
+            why = f"{epochs_left} epochs left, too few for a filter to recover in"
+            return Decision(progress, finished=why)
+        if scores is None:
+            # Every batch so far has overflowed its loss scale: the next epoch has scores.
+            return Decision(progress)
+        if not all(np.isfinite(of_layer).all() for of_layer in scores.values()):
+            return Decision(progress, finished="training has diverged, the scores are not finite")
+        chosen = self.choose(scores, state.events)
+        if self._stops_on_repeat and not chosen:
+            return self._last_round(progress, "no filter was selected")
+        if self._stops_on_repeat and self.repeats(chosen, state.events):
+            why = "the same filters were selected as at the last restart"
+            return self._last_round(progress, why)
+        return Decision(progress, round_over=when.describe(), chosen=chosen)
+
+    @property
+    def _stops_on_repeat(self) -> bool:
+        # A control re-initialises nothing, so it may well select the same filters again.
+        return self.stop_on_repeat and self.control is None
+
+    def _last_round(self, progress: RoundProgress, why: str) -> Decision:
+        over = self.when.describe() if self.when.stop_when_done else None
+        ends = self.when.stop_when_done
+        return Decision(progress, round_over=over, finished=why, ends_training=ends)
+
+    def choose(self, scores: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> Chosen:
+        """Selects filters, except those in their grace period.
+
+        Args:
+            scores: By layer, `[filters]`.
+            events: The restarts so far.
+
+        Returns:
+            By layer, indices; empty where no filter is useless.
+        """
+        spared: dict[str, set[int]] = {}
+        if self.reset.grace:
+            for event in events[-self.reset.grace :]:
+                for name, layer in event.layers.items():
+                    spared.setdefault(name, set()).update(layer.filters)
+        return choose(self.select, scores, spared)
+
+    def repeats(self, chosen: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> bool:
+        """Whether a selection equals that of the last restart.
+
+        Filters in their grace period cannot be selected again, so the restarts within it are
+        skipped.
+        """
+        comparable = events[: len(events) - self.reset.grace]
+        if not comparable:
+            return False
+        last = {name: layer.filters for name, layer in comparable[-1].layers.items()}
+        return last == {name: filters.tolist() for name, filters in chosen.items()}

@@ -1,0 +1,97 @@
+"""How filters are restarted; readable without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kerasrestart.restart.arguments import check, check_choice, check_whole
+from kerasrestart.restart.initializer_names import INITIALIZERS
+
+OUTGOING = ("keep", "zero")
+SECOND_MOMENTS = ("zero", "survivors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reset:
+    """What becomes of a restarted filter's weights, norm and optimizer state.
+
+    Example:
+    ```python
+    reset = kerasrestart.Reset("he_uniform", outgoing="zero", second_moment="survivors")
+    restart = kerasrestart.PartialRestart(reset=reset)
+    ```
+
+    Args:
+        initializer: What draws the new incoming weights: `"uniform"`, `"he"`, `"xavier"`,
+            `"minmax"`, `"distribution"`, `"orthogonal_to_survivors"`, `"norm_matched"`, `"clone"`,
+            a function `(kernel, axis, seed, chosen) -> kernel`, or any Keras initializer by name,
+            config or instance; see `kerasrestart.restart.initializers`. Defaults to `"uniform"`.
+        outgoing: The weights by which other layers read the filter: `"keep"` leaves them, and the
+            network's function jumps (as in the paper); `"zero"` sets them to zero, so that a new
+            filter changes nothing until it has learned. Layers whose outgoing weights are shared
+            with other filters are then left out. Defaults to `"keep"`.
+        second_moment: An adaptive optimizer's second moments of the new weights: `"zero"`, or
+            `"survivors"`, the mean of the surviving filters'. Defaults to `"zero"`.
+        norms: Whether the filter's channel of its norm is reset too. Defaults to True.
+        compensate_bias: With `outgoing="zero"`: whether the biases of the layers that read the
+            filter (without one, the batch norm right behind) take up its mean contribution, so that
+            only the deviation from the mean is lost. Defaults to False.
+        grace_restarts: With `outgoing="zero"`: for how many restarts a restarted filter cannot be
+            selected again. Without outgoing weights it scores zero at first. Defaults to 1.
+
+    Raises:
+        ValueError: An argument is not known or out of range, or two exclude each other.
+    """
+
+    initializer: Any = "uniform"
+    outgoing: str = "keep"
+    second_moment: str = "zero"
+    norms: bool = True
+    compensate_bias: bool = False
+    grace_restarts: int = 1
+
+    def __post_init__(self):
+        self._check_initializer()
+        check_outgoing(self.outgoing, compensates=self.compensate_bias)
+        check_choice("second_moment", self.second_moment, SECOND_MOMENTS)
+        for name in ("norms", "compensate_bias"):
+            value = getattr(self, name)
+            check(name, value, isinstance(value, bool), "True or False")
+        check_whole("grace_restarts", self.grace_restarts, 0)
+        if self.initializer == "zeros" and self.outgoing == "zero":
+            raise ValueError(
+                "A filter with weights of zero on both sides would never learn again. Received: "
+                "initializer='zeros', outgoing='zero'; expected another initializer, or "
+                "outgoing='keep'."
+            )
+
+    def _check_initializer(self) -> None:
+        if not (isinstance(self.initializer, str) and self.initializer in INITIALIZERS):
+            # Only here, so that a name of the list is checked without importing TensorFlow.
+            from kerasrestart.restart import initializers
+
+            initializers.get(self.initializer)
+
+    @property
+    def grace(self) -> int:
+        """For how many restarts a restarted filter cannot be selected again."""
+        return self.grace_restarts if self.outgoing == "zero" else 0
+
+
+def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
+    """Checks the rule for outgoing weights, and that there is something to compensate.
+
+    Args:
+        outgoing: The rule.
+        compensates: Whether biases take up what filters contributed. Defaults to False.
+
+    Raises:
+        ValueError: The rule is not known, or `compensates` without `"zero"`.
+    """
+    check_choice("outgoing", outgoing, OUTGOING)
+    if compensates and outgoing != "zero":
+        raise ValueError(
+            "compensate_bias and reader_input_means replace the contribution of outgoing weights "
+            f"that are set to zero. Received: outgoing={outgoing!r}; expected outgoing='zero'."
+        )

@@ -1,0 +1,387 @@
+"""Which filters a restart takes: one small class for each rule, a function of the scores.
+
+Readable without TensorFlow. Equal scores are taken in order of index, those of different layers in
+order of the layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from kerasrestart.restart.arguments import check, check_choice, check_share, check_whole
+
+Scores = Mapping[str, np.ndarray]
+Chosen = dict[str, np.ndarray]
+Spared = Mapping[str, Collection[int]]
+Select = Callable[..., Mapping[str, Any]]
+NORMALIZATIONS = ("l2", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fraction:
+    """Selects the filters of lowest score: the same fraction of every layer.
+
+    Example:
+    ```python
+    restart = kerasrestart.PartialRestart(select=kerasrestart.Fraction(0.1, min_survivors=2))
+    chosen = kerasrestart.Fraction(0.25)({"conv": np.array([3.0, 1.0, 2.0, 4.0])})  # {"conv": [1]}
+    ```
+
+    Args:
+        fraction: Fraction of a layer's filters, between 0 and 1, both excluded. Of n filters
+            `fraction * n` are selected, rounded to the nearest (a half upwards): none of a layer
+            that is too small. Defaults to 0.1.
+        min_survivors: How many filters every layer keeps at least; a fraction that leaves fewer is
+            an error. Defaults to 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    fraction: float = 0.1
+    min_survivors: int = 1
+
+    def __post_init__(self):
+        check_share("fraction", self.fraction)
+        check_whole("min_survivors", self.min_survivors, 1)
+
+    def check(self, filters: Mapping[str, int]) -> None:
+        """Checks that the fraction can be selected in a model, before there are scores.
+
+        Args:
+            filters: By layer, the number of filters.
+
+        Raises:
+            ValueError: The fraction selects no filter of any layer, or too many of one.
+        """
+        for name, count in filters.items():
+            selected = _rounded(self.fraction * count)
+            if selected and count - selected < self.min_survivors:
+                raise ValueError(
+                    f"fraction selects {selected} of the {count} filters of layer {name!r}, and "
+                    f"min_survivors={self.min_survivors} must remain. Received: fraction="
+                    f"{self.fraction!r}; expected a lower one."
+                )
+        if not any(_rounded(self.fraction * count) for count in filters.values()):
+            largest = max(filters, key=filters.__getitem__)
+            raise ValueError(
+                f"fraction selects no filter of any layer (the largest, {largest!r}, has "
+                f"{filters[largest]}). Received: fraction={self.fraction!r}; expected "
+                f"{_smallest_fraction(filters[largest])} or more."
+            )
+
+    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+        """Selects filters.
+
+        Args:
+            scores: By layer, `[filters]`.
+            spared: By layer, indices of filters that are not selected whatever their score.
+                Defaults to None: none.
+
+        Returns:
+            By layer, int64 `[k]`: indices in ascending order. Layers with none are left out.
+
+        Raises:
+            ValueError: As `check` does, or a score is not finite.
+        """
+        scores = _checked(self, scores)
+        counts = {name: _rounded(self.fraction * len(of)) for name, of in scores.items()}
+        return _lowest(scores, counts, spared)
+
+
+@dataclasses.dataclass(frozen=True)
+class BelowMean:
+    """Selects the filters that score at most a fraction of their layer's mean score.
+
+    There may be none. A layer whose scores are all zero is useless as a whole, and gives as many
+    filters as `cap` and `min_survivors` allow.
+
+    Example:
+    ```python
+    restart = kerasrestart.PartialRestart(select=kerasrestart.BelowMean(0.1, cap=0.5))
+    ```
+
+    Source: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", ICML 2023,
+    section 4 (ReDo).
+
+    Args:
+        fraction: Largest score that is selected, as a fraction of the layer's mean score: from 0
+            (dead filters only) to 1. Defaults to 0.1.
+        cap: Largest fraction of one layer's filters that is selected, the lowest scores first;
+            above 0 and at most 1, rounded downwards. Defaults to 1.
+        min_survivors: How many filters every layer keeps at least. Defaults to 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    fraction: float = 0.1
+    cap: float = 1.0
+    min_survivors: int = 1
+
+    def __post_init__(self):
+        check_share("fraction", self.fraction, low=True, high=True)
+        check_share("cap", self.cap, high=True)
+        check_whole("min_survivors", self.min_survivors, 1)
+
+    def check(self, filters: Mapping[str, int]) -> None:
+        """Accepts every model: see `Fraction.check`."""
+
+    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+        """Selects filters; arguments and result are those of `Fraction.__call__`.
+
+        Raises:
+            ValueError: A score is not finite, or negative.
+        """
+        scores, counts = _checked(self, scores), {}
+        for name, of_layer in scores.items():
+            if of_layer.min() < 0:
+                raise ValueError(
+                    f"BelowMean compares with the mean score and needs scores of 0 or more, but "
+                    f"layer {name!r} has {of_layer.min()}. Expected Fraction or GlobalFraction, as "
+                    "for reversed criteria."
+                )
+            of_layer = of_layer.astype(np.float64)
+            mean = of_layer.mean()
+            low = of_layer / mean <= self.fraction if mean else np.ones(len(of_layer), bool)
+            low[list((spared or {}).get(name, ()))] = False
+            limit = _limit(self.cap, self.min_survivors, len(of_layer))
+            counts[name] = min(int(low.sum()), limit)
+        return _lowest(scores, counts, spared)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalFraction:
+    """Selects the filters of lowest score: a fraction of all filters of all layers together.
+
+    Example:
+    ```python
+    restart = kerasrestart.PartialRestart(select=kerasrestart.GlobalFraction(0.1, normalize="l2"))
+    ```
+
+    Args:
+        fraction: Fraction of all filters, between 0 and 1, both excluded: exactly `fraction * n` of
+            n filters, rounded to the nearest (a half upwards). Defaults to 0.1.
+        cap: Largest fraction of one layer's filters that is selected, above 0 and at most 1,
+            rounded downwards; a layer that has reached it gives no more. Defaults to 0.5.
+        normalize: What the scores of a layer are divided by before layers are compared: `"l2"`,
+            their L2 norm (Molchanov et al., ICLR 2017, section 2.2); `"mean"`, the mean of their
+            absolute values; None, nothing. Defaults to None.
+        min_survivors: How many filters every layer keeps at least. Defaults to 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    fraction: float = 0.1
+    cap: float = 0.5
+    normalize: str | None = None
+    min_survivors: int = 1
+
+    def __post_init__(self):
+        check_share("fraction", self.fraction)
+        check_share("cap", self.cap, high=True)
+        check_choice("normalize", self.normalize, (None, *NORMALIZATIONS))
+        check_whole("min_survivors", self.min_survivors, 1)
+
+    def check(self, filters: Mapping[str, int]) -> None:
+        """Checks that the fraction can be selected in a model: see `Fraction.check`.
+
+        Raises:
+            ValueError: The fraction selects no filter, or more than `cap` and `min_survivors`
+                allow.
+        """
+        total = sum(filters.values())
+        count = _rounded(self.fraction * total)
+        most = sum(_limit(self.cap, self.min_survivors, of_layer) for of_layer in filters.values())
+        if not count:
+            raise ValueError(
+                f"fraction selects none of the {total} filters of all layers. Received: fraction="
+                f"{self.fraction!r}; expected {_smallest_fraction(total)} or more."
+            )
+        if count > most:
+            raise ValueError(
+                f"fraction selects {count} of {total} filters, but cap={self.cap!r} and "
+                f"min_survivors={self.min_survivors} allow {most}. Received: fraction="
+                f"{self.fraction!r}; expected a lower one, or a higher cap."
+            )
+
+    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+        """Selects filters; arguments, result and errors are those of `Fraction.__call__`."""
+        scores = _checked(self, scores)
+        eligible = _eligible(scores, spared)
+        left = {name: _limit(self.cap, self.min_survivors, len(of)) for name, of in scores.items()}
+        count = _rounded(self.fraction * sum(map(len, scores.values())))
+        places = [(name, index) for name, of in scores.items() for index in range(len(of))]
+        comparable = np.concatenate([self._normalized(of) for of in scores.values()])
+        chosen: dict[str, list[int]] = {name: [] for name in scores}
+        for place in np.argsort(comparable, kind="stable"):
+            name, index = places[place]
+            if count and left[name] and eligible[name][index]:
+                chosen[name].append(index)
+                left[name], count = left[name] - 1, count - 1
+        return {name: np.sort(np.array(of, np.int64)) for name, of in chosen.items() if of}
+
+    def _normalized(self, scores: np.ndarray) -> np.ndarray:
+        scores = scores.astype(np.float64)
+        divisor = {"l2": np.linalg.norm(scores), "mean": np.abs(scores).mean()}
+        # Where the divisor is zero, so are all scores.
+        return scores / (divisor.get(self.normalize or "", 1.0) or 1.0)
+
+
+def select_filters(
+    scores: Scores, select: Select | None = None, *, fraction: float | None = None
+) -> Chosen:
+    """Selects filters by their scores, without training.
+
+    Example:
+    ```python
+    scores = kerasrestart.score_filters(model, x, y)
+    chosen = kerasrestart.select_filters(scores, fraction=0.1)
+    chosen = kerasrestart.select_filters(scores, kerasrestart.BelowMean(0.1, cap=0.5))
+    ```
+
+    Args:
+        scores: By layer, `[filters]`.
+        select: `Fraction`, `BelowMean`, `GlobalFraction`, or a function of the scores that returns
+            `{layer: indices}`. Defaults to None: `Fraction(fraction)`.
+        fraction: The short form of `select=Fraction(fraction)`. Defaults to 0.1.
+
+    Returns:
+        By layer, int64 `[k]`: indices in ascending order. Layers with none are left out.
+
+    Raises:
+        ValueError: Both `select` and `fraction` are given, or the selection is not possible.
+    """
+    if select is None:
+        select = Fraction() if fraction is None else Fraction(fraction)
+    elif fraction is not None:
+        raise ValueError(
+            "fraction is the short form of select=Fraction(...): expected one of them. Received: "
+            f"fraction={fraction!r}, select={select!r}"
+        )
+    return choose(check_select(select), scores)
+
+
+def check_select(select: Any) -> Select:
+    """Checks that `select` can be called; returns it.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    expected = "Fraction, BelowMean, GlobalFraction or a function scores -> {layer: indices}"
+    check("select", select, callable(select) and not inspect.isclass(select), expected)
+    return select
+
+
+def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chosen:
+    """Calls a selection, and checks what it returns.
+
+    Args:
+        select: One of the classes here, or a function `scores -> {layer: indices}`. A function that
+            has no argument `spared` does not see it: spared filters are removed from its result.
+        scores: By layer, `[filters]`.
+        spared: As in `Fraction.__call__`.
+
+    Returns:
+        As `Fraction.__call__`.
+
+    Raises:
+        ValueError: As the selection does; or it returned an unknown layer, an index out of range,
+            an index twice, or all filters of a layer.
+    """
+    spared = spared or {}
+    sees_spared = _takes(select, "spared")
+    found = select(scores, spared=spared) if sees_spared else select(scores)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")
+    chosen = {}
+    for name, indices in found.items():
+        if name not in scores:
+            raise ValueError(
+                f"select returned a layer that has no scores. Received: {name!r}; expected one of "
+                f"{list(scores)}."
+            )
+        filters = _checked_indices(name, indices, len(scores[name]))
+        chosen[name] = np.setdiff1d(filters, np.array(list(spared.get(name, ())), np.int64))
+    return {name: filters for name, filters in chosen.items() if len(filters)}
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    try:
+        return argument in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # as of some functions written in C
+        return False
+
+
+def _checked_indices(name: str, indices: Any, count: int) -> np.ndarray:
+    filters = np.asarray(indices)
+    is_list = filters.ndim == 1 and (not filters.size or np.issubdtype(filters.dtype, np.integer))
+    if not is_list or (filters.size and not 0 <= filters.min() <= filters.max() < count):
+        raise ValueError(
+            f"select must return indices from 0 to {count - 1} for layer {name!r}. "
+            f"Received: {indices!r}"
+        )
+    if len(set(filters.tolist())) < len(filters):
+        raise ValueError(
+            f"select returned a filter of layer {name!r} twice. Received: {indices!r}; expected "
+            "each index once."
+        )
+    if len(filters) == count:
+        raise ValueError(
+            f"select returned all {count} filters of layer {name!r}: expected at least one to stay."
+        )
+    return np.sort(filters).astype(np.int64)
+
+
+def _checked(rule: Any, scores: Scores) -> dict[str, np.ndarray]:
+    """The scores as arrays, once it is clear that they are finite and can be selected from."""
+    arrays = {name: np.asarray(of_layer) for name, of_layer in scores.items()}
+    rule.check({name: len(of_layer) for name, of_layer in arrays.items()})
+    for name, of_layer in arrays.items():
+        not_finite = np.flatnonzero(~np.isfinite(of_layer))
+        if not_finite.size:
+            raise ValueError(
+                f"{not_finite.size} of {len(of_layer)} scores of layer {name!r} are not finite "
+                f"(filter {not_finite[0]}: {of_layer[not_finite[0]]}): training has diverged."
+            )
+    return arrays
+
+
+def _eligible(scores: Scores, spared: Spared | None) -> dict[str, np.ndarray]:
+    eligible = {name: np.ones(len(of_layer), bool) for name, of_layer in scores.items()}
+    for name, filters in (spared or {}).items():
+        if name in eligible:
+            eligible[name][list(filters)] = False
+    return eligible
+
+
+def _lowest(scores: Scores, counts: Mapping[str, int], spared: Spared | None) -> Chosen:
+    """The `counts` filters of lowest score of each layer, or as many as are not spared."""
+    eligible, chosen = _eligible(scores, spared), {}
+    for name, of_layer in scores.items():
+        order = np.argsort(of_layer, kind="stable")
+        chosen[name] = np.sort(order[eligible[name][order]][: counts[name]])
+    return {name: filters for name, filters in chosen.items() if len(filters)}
+
+
+def _rounded(number: float) -> int:
+    """To the nearest, a half upwards."""
+    return math.floor(number + 0.5)
+
+
+def _smallest_fraction(filters: int) -> float:
+    """A fraction that selects one of `filters`, to three digits."""
+    return math.ceil(500 / filters) / 1000
+
+
+def _limit(cap: float, min_survivors: int, filters: int) -> int:
+    """Largest number of a layer's filters that may be selected."""
+    # 0.29 * 100 is a little less than 29.
+    return max(0, min(math.floor(cap * filters + 1e-9), filters - min_survivors))

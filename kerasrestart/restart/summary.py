@@ -1,0 +1,69 @@
+"""The restarts of a training as a plain-text table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kerasrestart.restart.records import RestartEvent
+
+COLUMNS = (
+    *("restart", "epoch", "layer", "filters", "lowest/mean", "reselected"),
+    *("metric drop", "recovered in"),
+)
+
+
+def summary_table(events: Sequence[RestartEvent]) -> str:
+    """Makes a table with a row for each layer of each restart.
+
+    Columns: the restart; the epoch it followed, counted from 1 as `fit` prints it; the layer; how
+    many of its filters; their lowest score over the layer's mean score; how many of the filters of
+    the restart before were selected again; by how much the monitored metric was worse after the
+    next epoch; epochs until it was as good as before. A dash stands for what is not known.
+
+    Args:
+        events: The restarts.
+
+    Returns:
+        Lines of text, without a newline at the end.
+    """
+    rows = [row for event in events for row in _rows(event)]
+    if not rows:
+        return "No restarts."
+    table = [COLUMNS, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if name == "layer" else cell.rjust(width)
+            for name, cell, width in zip(COLUMNS, row, widths, strict=True)
+        )
+        for row in table
+    )
+
+
+def _rows(event: RestartEvent) -> list[tuple[str, ...]]:
+    first = str(event.restart), str(event.epoch + 1)
+    last = _number(event.metric_drop), _number(event.epochs_to_recover)
+    if not event.layers:
+        return [(*first, "none", "0", "-", "-", *last)]
+    return [
+        (
+            *first,
+            name,
+            f"{len(layer.filters)}/{len(layer.scores)}",
+            _number(_lowest_over_mean(layer.scores)),
+            _number(layer.reselected),
+            *last,
+        )
+        for name, layer in event.layers.items()
+    ]
+
+
+def _lowest_over_mean(scores: Sequence[float]) -> float | None:
+    mean = float(np.mean(scores))
+    return float(np.min(scores)) / mean if mean else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,63 @@
+"""What filters are scored by, and when; readable without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+REVERSED = "reversed_"
+_NAMES = (
+    *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
+    *("activation", "apoz", "gradient", "random"),
+)
+CRITERIA = _NAMES + tuple(REVERSED + name for name in _NAMES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """Scores fewer batches or epochs than all, to save time.
+
+    Example:
+    ```python
+    scoring = kerasrestart.Scoring("taylor", every=8, window=1)
+    restart = kerasrestart.PartialRestart(criterion=scoring)
+    ```
+
+    Args:
+        criterion: What filters are scored by: a name, such as `"taylor"`, `"magnitude"` or
+            `"random"`, one with `reversed_` before it (the most useful filter scores lowest), or a
+            function; see `kerasrestart.scoring.criteria.get`. Defaults to `"taylor"`.
+        every: Every N-th batch is scored, from the first of an epoch on; scores are means over the
+            examples of these. Weights are the same as with all batches, until a restart. With
+            `steps_per_execution`, batches that run as one are scored as one. Defaults to 1.
+        window: Score only in epochs after which a restart can come within this many epochs, the
+            epoch itself included; and in none after the last restart. Defaults to None: in all.
+
+    Raises:
+        ValueError: An argument is out of range, or the criterion's name is not known.
+    """
+
+    criterion: Any = "taylor"
+    every: int = 1
+    window: int | None = None
+
+    def __post_init__(self):
+        known = self.criterion in CRITERIA if isinstance(self.criterion, str) else True
+        if not known or self.criterion is None:
+            raise ValueError(
+                f"criterion must be one of {list(CRITERIA)}, or a function. "
+                f"Received: {self.criterion!r}"
+            )
+        for name in ("every", "window"):
+            value = getattr(self, name)
+            if name == "window" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, 1 or more. Received: {value!r}")
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether the most useful filter scores lowest, so that scores are negative."""
+        if isinstance(self.criterion, str):
+            return self.criterion.startswith(REVERSED)
+        return bool(getattr(self.criterion, "reversed", False))
