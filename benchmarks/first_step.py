@@ -24,7 +24,7 @@ def main():
     if kind == "scored":
         import kerasrestart
 
-        callbacks = [kerasrestart.PartialRestart(monitor="loss", verbose=0)]
+        callbacks = [kerasrestart.PartialRestart(monitor="loss")]
     own_imported = time.process_time()
     from benchmarks.networks import NETWORKS
 

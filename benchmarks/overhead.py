@@ -3,9 +3,9 @@
     python -m benchmarks.overhead [--models=mininet,resnet20] [--pairs=7] [--steps=8]
 
 For each network three `fit`s take turns in one process, an epoch each: plain, with PartialRestart,
-and with PartialRestart(score_every=8). Told are medians of the ratios of neighbouring epochs, with
-their range. Peak memory and time to the first step are those of processes of their own, which take
-turns too. About ten minutes on two idle cores; on busy ones look at CPU time alone.
+and with Scoring(every=8). Told are medians of the ratios of neighbouring epochs, with their range.
+Peak memory and time to the first step are those of processes of their own, which take turns too.
+About ten minutes on two idle cores; on busy ones look at CPU time alone.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def epoch_rows(network: Network, label: str, steps: int, pairs: int) -> list[Row
     rows = [Row("plain training step, CPU time", label, step, "ms")]
     for what, costs, most in (
         ("epoch with exact scores on every batch / plain epoch", scored, network.most),
-        (f"epoch with score_every={EVERY} / plain epoch", sampled, 1.01),
+        (f"epoch with every={EVERY} / plain epoch", sampled, 1.01),
     ):
         target = f"{most:.2f} or less"
         rows.append(Row(f"{what}, CPU time", label, ratios(costs, plain), target=target))
@@ -76,12 +76,12 @@ def epoch_rows(network: Network, label: str, steps: int, pairs: int) -> list[Row
 
 
 def epoch_costs(network: Network, steps: int, pairs: int, warm_up: int = 1) -> list[list[Cost]]:
-    """Costs of epochs: plain, scored, and scored with `score_every`, which took turns."""
-    never = {"patience": pairs + warm_up + 1, "monitor": "loss", "verbose": 0}
+    """Costs of epochs: plain, scored, and scored with `Scoring(every=)`, which took turns."""
+    never = {"patience": pairs + warm_up + 1, "monitor": "loss"}
     kinds = [
         [],
         [kerasrestart.PartialRestart(**never)],
-        [kerasrestart.PartialRestart(score_every=EVERY, **never)],
+        [kerasrestart.PartialRestart(criterion=kerasrestart.Scoring(every=EVERY), **never)],
     ]
     turns = Turns(len(kinds))
     models = [network.build() for _ in kinds]
@@ -132,12 +132,9 @@ def restart_costs(
     model.compile(model.optimizer, counting_loss)
     restart = kerasrestart.PartialRestart(
         fraction=0.1,
-        monitor="loss",
-        round_epochs=1,
+        when=kerasrestart.EveryEpochs(1, monitor="loss", recovery_epochs=0),
         max_restarts=restarts,
         stop_on_repeat=False,
-        recovery_epochs=0,
-        verbose=0,
     )
     starts, events, epochs, traces = [], [], [], []
     # Filters are chosen when an epoch has ended, and restarted when the next begins.

@@ -117,7 +117,7 @@ def ours_work(pipe: Connection) -> None:
     last = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: pipe.send(Cost.now() - start[0])
     )
-    restart = kerasrestart.PartialRestart(monitor="loss", patience=10**6, verbose=0)
+    restart = kerasrestart.PartialRestart(monitor="loss", patience=10**6)
     callbacks = [first, restart, last]
     batches = NETWORK.batches(steps)
     model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=callbacks)

@@ -40,8 +40,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     restart = kerasrestart.PartialRestart(
         "he_uniform",
         layers=chosen.layers,
-        monitor="loss",
-        round_epochs=chosen.round_epochs,
+        when=kerasrestart.EveryEpochs(chosen.round_epochs, monitor="loss"),
         max_restarts=2,
     )
     model.fit(

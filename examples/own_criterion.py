@@ -1,4 +1,4 @@
-"""Criteria and an initializer of one's own, compared by which filters they choose.
+"""Your own criteria and initializer, compared by the filters that they select.
 
 python examples/own_criterion.py
 """
@@ -17,9 +17,9 @@ from kerasrestart.scoring.criteria import Criterion, Needs
 
 
 def signed_taylor(feature_map, gradient, channel_axis):
-    """How much the cost would rise without the filter: below zero, the filter does harm.
+    """How much the cost would rise without the filter; below zero, the filter is harmful.
 
-    As "taylor" but for the absolute value, so that the contributions of examples cancel out.
+    The same as "taylor" without the absolute value: contributions of examples cancel out.
     """
     product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
     channel_axis %= product.shape.rank
@@ -28,7 +28,7 @@ def signed_taylor(feature_map, gradient, channel_axis):
 
 
 def distance_to_nearest(kernel):
-    """One less the largest cosine to another filter of the layer: twins score zero."""
+    """One minus the largest cosine to another filter of the layer: equal filters score zero."""
     unit = kernel / np.maximum(np.linalg.norm(kernel, axis=0), 1e-12)
     cosine = unit.T @ unit
     np.fill_diagonal(cosine, -1)
@@ -39,7 +39,7 @@ TWINS = Criterion("twins", Needs.WEIGHTS, distance_to_nearest)
 
 
 def opposite_of_a_survivor(kernel, axis, seed, chosen):
-    """An initializer: each new filter is the negative of a surviving one, drawn by lot."""
+    """An initializer: each new filter is the negative of a surviving one, chosen at random."""
     filters_first = np.moveaxis(kernel.numpy(), axis, 0).copy()
     parents = np.random.default_rng(seed).choice(np.flatnonzero(~chosen), np.sum(chosen))
     filters_first[chosen] = -filters_first[parents]
@@ -47,21 +47,24 @@ def opposite_of_a_survivor(kernel, axis, seed, chosen):
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """Trains, and chooses filters by each criterion; returns them, by criterion and layer."""
+    """Trains, and selects filters by each criterion; returns them by criterion and layer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=4000, help="images to draw")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs, of which a round has two")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs; a round has two")
     chosen = parser.parse_args(arguments)
 
     keras.utils.set_random_seed(0)
     images = data.load("shapes", shapes_examples=chosen.examples)
     x, y = images.train.images.astype("float32") / 255, images.train.labels
-    model = kerasrestart.experiments.models.mininet()
+    model = kerasrestart.models.mininet()
     model.compile(
         keras.optimizers.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     restart = kerasrestart.PartialRestart(
-        opposite_of_a_survivor, signed_taylor, monitor="loss", round_epochs=2, max_restarts=2
+        opposite_of_a_survivor,
+        criterion=signed_taylor,
+        when=kerasrestart.EveryEpochs(2, monitor="loss"),
+        max_restarts=2,
     )
     model.fit(x, y, batch_size=64, epochs=chosen.epochs, verbose=2, callbacks=[restart])
 

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
             metrics=["accuracy"],
         )
         restart = kerasrestart.PartialRestart(
-            "xavier", monitor="val_accuracy", round_epochs=3, max_restarts=2
+            "xavier", when=kerasrestart.EveryEpochs(3, monitor="val_accuracy"), max_restarts=2
         )
         model.fit(
             batches(builder, "train"),

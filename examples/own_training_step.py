@@ -1,4 +1,4 @@
-"""A model with a `train_step` of its own: mixup (Zhang et al., ICLR 2018), scored.
+"""A model with its own `train_step`: mixup (Zhang et al., ICLR 2018).
 
 python examples/own_training_step.py
 """
@@ -19,7 +19,7 @@ class MixupModel(kerasrestart.RestartModel):
     """Trains on mixtures of two images and of their labels, which are one-hot."""
 
     def train_step(self, data):
-        """One step of training; scores the filters while `PartialRestart` is at work."""
+        """Trains on a batch; scores the filters while `PartialRestart` is used."""
         x, y = data
         share = tf.random.uniform(())  # Beta(1, 1)
         x = share * x + (1 - share) * tf.reverse(x, axis=[0])
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     """Trains with restarts; returns the callback."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=4000, help="images to draw")
-    parser.add_argument("--epochs", type=int, default=9, help="epochs, of which a round has three")
+    parser.add_argument("--epochs", type=int, default=9, help="epochs; a round has three")
     chosen = parser.parse_args(arguments)
 
     keras.utils.set_random_seed(0)
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    restart = kerasrestart.PartialRestart(monitor="val_loss", round_epochs=3, max_restarts=2)
+    restart = kerasrestart.PartialRestart(when=kerasrestart.EveryEpochs(3), max_restarts=2)
 
     def prepared(split):
         return split.images.astype("float32") / 255, keras.utils.to_categorical(

@@ -1,4 +1,4 @@
-"""One callback on a model of your own: restarts, and the control that trains as long without.
+"""One callback on your own model: restarts, and a control that trains as long without them.
 
 python examples/plain_model.py
 """
@@ -15,7 +15,7 @@ from kerasrestart.experiments import data
 
 
 def build(classes: int) -> keras.Model:
-    """A small convolutional network; nothing about it is made for restarts."""
+    """A plain small convolutional network."""
     keras.utils.set_random_seed(0)  # both runs begin with the same weights
     model = keras.Sequential(
         [
@@ -38,7 +38,7 @@ def build(classes: int) -> keras.Model:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
-    """Trains twice; returns the best validation accuracy of each round, by initializer."""
+    """Trains twice; returns the best validation accuracy of each round, by run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=4000, help="images to draw")
     parser.add_argument("--round_epochs", type=int, default=4, help="epochs of a round")
@@ -46,14 +46,14 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
 
     images = data.load("shapes", shapes_examples=chosen.examples)
     accuracies = {}
-    for initializer in ("uniform", "none"):
+    for name, control in (("uniform", None), ("none", "none")):
         model = build(len(images.classes))
         restart = kerasrestart.PartialRestart(
-            initializer,
-            monitor="val_loss",
-            round_epochs=chosen.round_epochs,
+            "uniform",
+            when=kerasrestart.EveryEpochs(chosen.round_epochs),
+            control=control,
             max_restarts=2,
-            stop_on_repeat=False,  # else the run might end before the control does
+            stop_on_repeat=False,  # otherwise the run may end before the control does
         )
         model.fit(
             images.train.images,
@@ -64,8 +64,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
             verbose=0,
             callbacks=[restart],
         )
-        accuracies[initializer] = [r.best_metrics["val_accuracy"] for r in restart.rounds]
-        print(initializer, [f"{accuracy:.3f}" for accuracy in accuracies[initializer]])
+        accuracies[name] = [r.best_metrics["val_accuracy"] for r in restart.rounds]
+        print(name, [f"{accuracy:.3f}" for accuracy in accuracies[name]])
+        print(restart.summary())
     return accuracies
 
 

@@ -1,7 +1,7 @@
 """The networks of the experiments: `kerasrestart.models.mininet()`.
 
-Each name that `--model` takes (`kerasrestart.experiments.names.MODELS`) is a function here. It
-takes `(input_shape, classes)` and returns a Functional model that ends in logits.
+Each name that `--model` takes is a function here. It takes `(input_shape, classes)` and returns a
+Functional model that ends in logits.
 """
 
 from kerasrestart.experiments.models.alexnet import alexnet

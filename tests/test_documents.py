@@ -1,4 +1,4 @@
-"""What stands in README and docs/ runs: blocks of Python whole, command lines up to their flags."""
+"""The Python blocks of README and docs/ run, and their command lines and links are valid."""
 
 import pathlib
 import re
@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import kerasrestart
 from kerasrestart.experiments.run import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,7 +24,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(document, language):
-    """The fenced blocks of a language, with the line that each begins in."""
+    """The fenced blocks of a language, with the line in which each starts."""
     text = (ROOT / document).read_text()
     for match in FENCE.finditer(text):
         if match[1] == language:
@@ -34,11 +35,11 @@ def run_blocks(document, namespace):
     found = list(blocks(document, "python"))
     assert found
     for line, code in found:
-        # Empty lines before it, so that an error tells the line of the document.
+        # Empty lines before the code, so that an error names the line of the document.
         exec(compile("\n" * (line - 1) + code, document, "exec"), namespace)
 
 
-def test_the_blocks_of_the_readme_run(tmp_path, monkeypatch):
+def test_blocks_of_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 8, 8, 3)).astype("float32"), rng.integers(0, 10, 40)
@@ -59,14 +60,14 @@ def test_the_blocks_of_the_readme_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("document", ["docs/tutorial.md", "docs/extending.md"])
-def test_the_blocks_of_a_page_run_one_after_the_other(document, tmp_path, monkeypatch):
+def test_blocks_of_a_page_run_in_order(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_blocks(document, {})
 
 
 def commands():
-    """Each command line of kerasrestart that stands in a document, a flagfile's header or help."""
-    # A study's report has the command as it was typed then, in the flags of that version.
+    """The command lines of kerasrestart in documents and headers of flagfiles."""
+    # A study's report has the flags of the version that wrote it.
     documents = [name for name in DOCUMENTS if not name.endswith("/report.md")]
     texts = {document: (ROOT / document).read_text() for document in documents}
     texts |= {f"flags/{p.name}": p.read_text() for p in sorted(ROOT.glob("flags/*.flags"))}
@@ -78,7 +79,7 @@ def commands():
 
 
 @pytest.mark.parametrize(("program", "arguments"), commands())
-def test_a_command_line_in_a_document_has_flags_that_parse(program, arguments, monkeypatch):
+def test_command_lines_parse(program, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)  # flagfiles are named from here
     if program == "main":
         assert command.read_settings(command.PROGRAM.parse(shlex.split(arguments)))
@@ -91,8 +92,43 @@ def test_a_command_line_in_a_document_has_flags_that_parse(program, arguments, m
     assert all(line.startswith("python -m kerasrestart.main ") for line in done.stdout.splitlines())
 
 
-def test_pages_are_in_the_menu_and_the_menu_has_no_others():
-    menu = re.findall(r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    pages = {path.name for path in ROOT.glob("docs/*.md")}
+def test_the_menu_has_all_pages():
+    menu = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    reports = ROOT.glob("docs/results/*/report.md")
+    pages = [*ROOT.glob("docs/*.md"), ROOT / "docs/results/README.md", *reports]
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in pages}
     assert set(menu) == pages
     assert len(menu) == len(pages)
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "/results/" not in name])
+def test_links_to_files_lead_somewhere(document):
+    folder = (ROOT / document).parent
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text())
+    assert [target for target in targets if not (folder / target).exists()] == []
+
+
+def api_names():
+    return re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+
+
+def test_the_api_page_has_all_public_names():
+    listed = {name.removeprefix("kerasrestart.") for name in api_names()}
+    assert set(kerasrestart.__all__) <= listed
+
+
+def test_the_api_page_has_all_names_that_docs_and_examples_import():
+    paths = [*ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py"), ROOT / "README.md"]
+    pattern = re.compile(r"^ *from (kerasrestart[\w.]*) import ([\w, ]+)", re.MULTILINE)
+    imported = {
+        f"{module}.{name.strip()}"
+        for path in paths
+        for module, names in pattern.findall(path.read_text())
+        for name in names.split(",")
+    }
+    assert len(imported) > 2
+    for name in imported:
+        assert any(
+            name == listed or name.startswith(f"{listed}.") or listed.startswith(f"{name}.")
+            for listed in api_names()
+        ), name

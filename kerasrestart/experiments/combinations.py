@@ -96,7 +96,8 @@ def restart_plan_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     # NumPy comes with these: `--help` answers without it.
     from kerasrestart.restart import select, when
-    from kerasrestart.restart.reset import CONTROLS, Reset
+    from kerasrestart.restart.initializer_names import CONTROLS
+    from kerasrestart.restart.reset import Reset
     from kerasrestart.scoring.scoring import Scoring
 
     of = values.__getitem__

@@ -16,6 +16,7 @@ from absl import flags, logging
 import kerasrestart
 from kerasrestart.experiments.interruption import RunStoppedError, exit_status
 from kerasrestart.experiments.setting import Setting, SettingError, did_you_mean
+from kerasrestart.experiments.startup import open_closed_streams
 
 VERBOSITY = Setting(
     "verbosity",
@@ -35,7 +36,7 @@ class Parsed:
     Attributes:
         values: All flags, by name.
         given: Those that were typed, or are in a flagfile.
-        arguments: The words that are no flags.
+        arguments: The words that are not flags.
     """
 
     values: Mapping[str, Any]
@@ -68,6 +69,7 @@ class Program:
             main: The work. Its ValueError, OSError and RunStoppedError become one line.
             stopped: The line after Ctrl-C or SIGTERM. Defaults to "Stopped.".
         """
+        open_closed_streams()
         parsed = self.parse(sys.argv[1:])
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])

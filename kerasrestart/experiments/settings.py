@@ -18,8 +18,8 @@ from kerasrestart.experiments.combinations import (
     restart_plan_arguments,
 )
 from kerasrestart.experiments.setting import Setting, SettingError, parse_words
-from kerasrestart.restart.initializer_names import INITIALIZERS
-from kerasrestart.restart.reset import CONTROLS, OUTGOING, SECOND_MOMENTS
+from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
+from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
 from kerasrestart.scoring.scoring import CRITERIA
 
 DATASETS = ("auto", "cifar10", "shapes")

@@ -58,7 +58,7 @@ def explain_parts(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def checked(*args: Any, **kwargs: Any) -> None:
-        for name in kwargs.keys() & PARTS.keys():
+        for name in (name for name in kwargs if name in PARTS):
             part, example = PARTS[name]
             raise TypeError(f"{name} is an argument of {part} now: {example}")
         try:

@@ -102,8 +102,7 @@ class PartialRestart(keras.callbacks.Callback):
             replaces it; at the start of `fit`: the model has no filters, `select` cannot select
             from it, or the optimizer's slots are not known; at the end of the first epoch:
             `monitor` is not in the logs.
-        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph, or
-            a `train_step` of its own.
+        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph.
     """
 
     @explain_parts
@@ -178,9 +177,11 @@ class PartialRestart(keras.callbacks.Callback):
         return self.state.rounds
 
     @property
-    def scorer(self) -> Scorer | None:
-        """What scores the filters; None before `fit`."""
-        return self._fit and self._fit.scorer
+    def scorer(self) -> Scorer:
+        """What scores the filters, from the start of `fit` on."""
+        if self._fit is None:
+            raise AttributeError("PartialRestart has no scorer before the start of fit.")
+        return self._fit.scorer
 
     def summary(self) -> str:
         """The restarts as a plain-text table: a row for each layer of each restart."""
@@ -232,6 +233,8 @@ class PartialRestart(keras.callbacks.Callback):
             for observer in self.observers:
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
+            if self._fit.was_compiled_again():
+                self.state.learning_rate = self._fit.learning_rate
             if self.state.lowers_rate:
                 self._lower_learning_rate(epoch)
             if self.state.pending is not None:
@@ -287,6 +290,11 @@ class PartialRestart(keras.callbacks.Callback):
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
         if read is not None:  # else, as after an epoch without a batch, the last scores stay
+            if not self.scores:
+                self._messages += [
+                    f"Layer '{name}' is not scored: {why}."
+                    for name, why in self._fit.scorer.left_out.items()
+                ]
             self.scores, self._reader_input_means = read
         if self.events:
             self.events[-1].follow(epoch, metrics, self.monitor, self.higher_is_better)

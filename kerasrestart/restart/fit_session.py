@@ -16,9 +16,9 @@ from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.slots import build_optimizer
-from kerasrestart.scoring.reduction import check_reductions
+from kerasrestart.scoring import train_function
+from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import Scoring, attach, detach, trains_as_keras
 
 
 class FitSession:
@@ -39,11 +39,11 @@ class FitSession:
     def __init__(self, model: keras.Model, plan: RestartPlan):
         self.scorer, self.left_out = prepare(model, plan)
         self._model, self._plan = model, plan
-        self._function: Scoring | None = None
+        self._scoring: train_function.Scoring | None = None
         several = model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
         if self.scorer.needs_step or (several and trains_as_keras(model)):
-            self._function = attach(model, self.scorer, plan.scoring.every)
+            self._scoring = train_function.attach(model, self.scorer, plan.scoring.every)
 
     @property
     def learning_rate(self) -> float | None:
@@ -62,8 +62,20 @@ class FitSession:
             scored: Whether this epoch is scored.
         """
         self.scorer.reset()
-        if self._function is not None:
-            self._function.begin_epoch(scored)
+        if self._scoring is not None:
+            self._scoring.begin_epoch(scored)
+
+    def was_compiled_again(self) -> bool:
+        """Whether the model was compiled since the last call, perhaps with another optimizer.
+
+        Raises:
+            ValueError: The slots of its optimizer are not known.
+        """
+        if self._scoring is None or not self._scoring.was_rebuilt():
+            return False
+        build_optimizer(self._model)
+        check_optimizers(self._model)
+        return True
 
     def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
         """Reads the scores of an epoch.
@@ -76,49 +88,37 @@ class FitSession:
             `compensate_bias`); None where no example was scored.
 
         Raises:
-            ValueError: The model's own `train_step` scores no batch.
+            ValueError: No gradient of the loss reaches any of the filters.
         """
-        trained = self._function is not None and self._function.batches
-        if self.scorer.needs_step and trained and not self.scorer.seen:
-            raise ValueError(
-                f"No batch was scored: the train_step of {type(self._model).__name__} must make "
-                "its forward pass inside record_feature_maps and then call scored_gradients."
-            )
         if not self.scorer.ready:
             return None
-        return self.scorer.result(draw=draw), self.scorer.reader_input_means()
+        scores = self.scorer.result(draw=draw)
+        if not scores:
+            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
+            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
+        return scores, self.scorer.reader_input_means()
 
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
     ) -> dict[str, str]:
-        """Restarts filters, as far as the plan is no control, and the learning rate.
+        """Restarts filters, as far as the plan is no control, and resets the learning rate.
 
         Args:
-            event: The restart. Layers that cannot be restarted any more are removed from it.
-            reader_input_means: What the layers that read the filters get on average; not used
-                without `compensate_bias`.
+            event: The restart. Layers that are left out are removed from it.
+            reader_input_means: Mean inputs of the layers that read the filters; not used without
+                `compensate_bias`.
 
         Returns:
-            By layer that was removed, the reason.
+            By layer, why it is left out: it may have been frozen since training began.
         """
-        reset, control = self._plan.reset, self._plan.control
-        found = self.scorer.filter_layers
-        left_out = {}
-        if control != "none":
-            # Layers may have been frozen since training began.
+        reset, found = self._plan.reset, self.scorer.filter_layers
+        left_out: dict[str, str] = {}
+        if self._plan.control != "none":
             left_out = surgery.obstacles(self._model, found, event.layers, outgoing=reset.outgoing)
-        for key in left_out:
-            del event.layers[key]
+        for name in left_out:
+            del event.layers[name]
         chosen = {name: layer.filters for name, layer in event.layers.items()}
-        if control == "slots":
-            surgery.reset_optimizer_state(
-                self._model,
-                chosen,
-                second_moment=reset.second_moment,
-                norms=reset.norms,
-                found=found,
-            )
-        elif control is None:
+        if self._plan.control is None:
             surgery.restart_filters(
                 self._model,
                 chosen,
@@ -130,12 +130,21 @@ class FitSession:
                 seed=derive_seed(self._plan.seed, event.restart),
                 found=found,
             )
+        elif self._plan.control == "slots":
+            surgery.reset_optimizer_state(
+                self._model,
+                chosen,
+                second_moment=reset.second_moment,
+                norms=reset.norms,
+                found=found,
+            )
         self.learning_rate = event.learning_rate
         return left_out
 
     def detach(self) -> None:
         """Lets the model train with its own step again."""
-        detach(self._model)
+        if self._scoring is not None:
+            self._scoring.detach()
 
 
 def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:

@@ -22,3 +22,5 @@ KERAS_INITIALIZERS = (
     "zeros",
 )
 INITIALIZERS = (*PAPER_INITIALIZERS, *SURVIVOR_INITIALIZERS, *KERAS_INITIALIZERS)
+
+CONTROLS = ("none", "slots")  # values of `PartialRestart(control=)`, which draw no weights

@@ -49,7 +49,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.restart.reset import CONTROLS
+from kerasrestart.restart.initializer_names import CONTROLS
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.restart.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.restart.initializer_names import CONTROLS
 from kerasrestart.restart.records import RestartEvent, RestartState
-from kerasrestart.restart.reset import CONTROLS, Reset
+from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Chosen, Fraction, check_select, choose
 from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
 from kerasrestart.scoring.scoring import Scoring

@@ -10,7 +10,6 @@ from kerasrestart.restart.initializer_names import INITIALIZERS
 
 OUTGOING = ("keep", "zero")
 SECOND_MOMENTS = ("zero", "survivors")
-CONTROLS = ("none", "slots")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +67,7 @@ class Reset:
             )
 
     def _check_initializer(self) -> None:
-        if not isinstance(self.initializer, str | None):
-            known = False
-        elif self.initializer in (None, *CONTROLS):
-            raise ValueError(
-                "initializer must draw weights; 'none' and 'slots' are controls. Received: "
-                f"initializer={self.initializer!r}; expected PartialRestart(control="
-                f"{self.initializer or 'none'!r})."
-            )
-        else:
-            known = self.initializer in INITIALIZERS
-        if not known:
+        if not (isinstance(self.initializer, str) and self.initializer in INITIALIZERS):
             # Only here, so that a name of the list is checked without importing TensorFlow.
             from kerasrestart.restart import initializers
 

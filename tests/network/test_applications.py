@@ -480,11 +480,9 @@ def test_fit_restarts_filters_twice_and_leaves_all_else(build):
     network = build()
     compares = Compares(network)
     restart = kr.PartialRestart(
-        monitor="loss",
-        round_epochs=1,
+        when=kr.EveryEpochs(1, monitor="loss"),
         max_restarts=2,
         stop_on_repeat=False,
-        verbose=0,
         observers=[compares],
     )
     x, y = network.data(8)

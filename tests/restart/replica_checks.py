@@ -65,9 +65,13 @@ labels = random.integers(0, 3, 37).astype("int32")
 
 def trained(model, criterion="taylor", epochs=3, **arguments):
     restart = kr.PartialRestart(
-        criterion=criterion, fraction=0.3, round_epochs=1, max_restarts=2, stop_on_repeat=False,
-        recovery_epochs=0, verbose=0, monitor="loss", **arguments,
-    )  # fmt: skip
+        criterion=criterion,
+        fraction=0.3,
+        when=kr.EveryEpochs(1, monitor="loss", recovery_epochs=0),
+        max_restarts=2,
+        stop_on_repeat=False,
+        **arguments,
+    )
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
     model.fit(data, epochs=epochs, verbose=0, callbacks=[restart])
     return restart
@@ -121,8 +125,7 @@ def slots_and_outgoing_weights_as_one():
         devices(2),
         "magnitude",
         optimizer=lambda: keras.optimizers.Adam(0.01, use_ema=True),
-        outgoing="zero",
-        second_moment="survivors",
+        reset=kr.Reset(outgoing="zero", second_moment="survivors"),
     )
 
 

@@ -1,6 +1,6 @@
-"""The options of `PartialRestart`, each through a real, small fit of two restarts.
+"""The parts of `PartialRestart`, each in a real, small fit of two restarts.
 
-What is to be selected is computed anew from the scores that the events tell.
+The expected selection is computed again from the scores in the records.
 """
 
 import collections
@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.restart.summary import summary_table
 from kerasrestart.scoring.criteria import Criterion, Needs
 
 WIDTH = {"first": 8, "second": 8, "hidden": 6}
@@ -19,7 +20,7 @@ COUNTED = []
 
 
 class OwnStep(keras.Model):
-    """Trains by a step of its own, which tells that it was used."""
+    """Trains with its own step, and counts its traces."""
 
     def train_step(self, data):
         COUNTED.append("traced")
@@ -87,20 +88,18 @@ class Watch(kr.RestartObserver):
 
 
 def train(images, model=None, restarts=2, **options):
-    """Trains for one epoch more than restarts; looks at what all restarts have in common."""
-    watch, model = Watch(), model or net()
+    """Trains for one epoch more than restarts; checks what all restarts have in common."""
+    watch, model, verbose = Watch(), model or net(), options.pop("verbose", 0)
     restart = kr.PartialRestart(
-        **{
-            "monitor": "loss",
-            "round_epochs": 1,
-            "max_restarts": restarts,
-            "stop_on_repeat": False,
-            "observers": [watch],
-            "verbose": 0,
-        }
-        | options
+        when=kr.EveryEpochs(1, monitor="loss"),
+        max_restarts=restarts,
+        stop_on_repeat=False,
+        observers=[watch],
+        **options,
     )
-    history = model.fit(*images, batch_size=10, epochs=restarts + 1, verbose=0, callbacks=[restart])
+    history = model.fit(
+        *images, batch_size=10, epochs=restarts + 1, verbose=verbose, callbacks=[restart]
+    )
     assert np.isfinite(history.history["loss"]).all()
     assert [event.epoch for event in restart.events] == list(range(restarts))
     assert "train_step" not in vars(model)
@@ -123,33 +122,31 @@ def quarter(*names):
     return lambda scores: {name: lowest(scores[name], 2) for name in names}
 
 
-def global_quarter(total, most, divisor=lambda scores: 1):
-    """`total` filters of all, `most` of a layer."""
-
-    def select(scores):
-        ranked = sorted(
-            (value, number, k, name)
-            for number, (name, of) in enumerate(scores.items())
-            for k, value in enumerate(of.astype("float64") / divisor(of.astype("float64")))
-        )
-        chosen = collections.defaultdict(list)
-        for _, _, k, name in ranked:
-            if sum(map(len, chosen.values())) < total and len(chosen[name]) < most:
-                chosen[name].append(k)
-        return {name: sorted(chosen[name]) for name in scores if chosen[name]}
-
-    return select
+def half_of_all(scores):
+    """8 of the 16 filters of both layers together, and at most 4 of one."""
+    ranked = sorted(
+        (value, number, k, name)
+        for number, (name, of) in enumerate(scores.items())
+        for k, value in enumerate(of)
+    )
+    chosen = collections.defaultdict(list)
+    for _, _, k, name in ranked:
+        if sum(map(len, chosen.values())) < 8 and len(chosen[name]) < 4:
+            chosen[name].append(k)
+    return {name: sorted(chosen[name]) for name in scores if chosen[name]}
 
 
-def below_mean(share, most):
-    def select(scores):
-        found = {}
-        for name, of in scores.items():
-            low = [k for k in range(len(of)) if of[k] <= share * of.astype("float64").mean()]
-            found[name] = lowest(of, min(len(low), most))
-        return found
+def up_to_mean(scores):
+    """At most 2 of a layer that score up to its mean."""
+    low = {
+        name: [k for k in range(len(of)) if of[k] <= of.astype("float64").mean()]
+        for name, of in scores.items()
+    }
+    return {name: lowest(scores[name], min(len(of), 2)) for name, of in low.items()}
 
-    return select
+
+def every_third(scores):
+    return {name: list(range(0, len(of), 3)) for name, of in scores.items()}
 
 
 SELECTIONS = {
@@ -157,27 +154,9 @@ SELECTIONS = {
     "a dense layer by name": ({"layers": ["hidden"], "fraction": 0.25}, quarter("hidden")),
     "a regular expression": ({"layers": "f.*t", "fraction": 0.25}, quarter("first")),
     "all with units": ({"layers": ".*", "fraction": 0.25}, quarter("first", "second", "hidden")),
-    "threshold": ({"threshold": 0.9}, below_mean(0.9, 7)),
-    "threshold with cap": ({"threshold": 1.0, "cap": 0.25}, below_mean(1.0, 2)),
-    "threshold with min_survivors": ({"threshold": 1.0, "min_survivors": 7}, below_mean(1.0, 1)),
-    # 16 filters: half of all, and by default at most half of a layer
-    "global": ({"scope": "global", "fraction": 0.5}, global_quarter(8, 4)),
-    "global with cap": (
-        {"scope": "global", "fraction": 0.25, "cap": 0.38},
-        global_quarter(4, 3),
-    ),
-    "global by l2": (
-        {"scope": "global", "fraction": 0.4, "normalize": "l2"},
-        global_quarter(6, 4, np.linalg.norm),
-    ),
-    "global by mean": (
-        {"scope": "global", "fraction": 0.4, "normalize": "mean"},
-        global_quarter(6, 4, np.mean),
-    ),
-    "global with min_survivors": (
-        {"scope": "global", "fraction": 0.25, "cap": 1.0, "min_survivors": 5},
-        global_quarter(4, 3),
-    ),
+    "below the mean": ({"select": kr.BelowMean(1.0, cap=0.25)}, up_to_mean),
+    "of all layers": ({"select": kr.GlobalFraction(0.5)}, half_of_all),
+    "an own function": ({"select": every_third}, every_third),
 }
 
 
@@ -199,6 +178,24 @@ def test_selection_is_what_the_scores_say(name, images):
             assert changed[:, chosen.get(layer, [])].all()
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"third": [0]}, "Received: 'third'; expected one of"),
+        ({"first": [0, 8]}, "indices from 0 to 7 for layer 'first'"),
+        ({"first": [0, 0]}, "layer 'first' twice"),
+    ],
+)
+def test_an_own_function_that_selects_what_is_not_there_ends_training_in_one_line(
+    result, message, images
+):
+    model = net()
+    with pytest.raises(ValueError, match=message) as error:
+        train(images, model, select=lambda scores: result)
+    assert "\n" not in str(error.value)
+    assert model.train_function is None  # it has its own step again
+
+
 def scripted(*draws):
     """A criterion that gives written scores, epoch by epoch and layer by layer."""
     left = [np.array(scores, float) for epoch in draws for scores in epoch]
@@ -208,14 +205,10 @@ def scripted(*draws):
 LOW_FIRST, LOW_SECOND, EQUAL = [0.0, 0.0] + [1.0] * 6, [1.0] * 6 + [0.0, 0.0], [1.0] * 8
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"threshold": 0.5}, {"scope": "global", "fraction": 0.12}],
-    ids=["threshold", "global"],
-)
-def test_layer_may_be_selected_that_the_last_restart_left_alone(options, images):
+@pytest.mark.parametrize("select", [kr.BelowMean(0.5), kr.GlobalFraction(0.12)], ids=str)
+def test_a_layer_may_be_selected_that_the_last_restart_left_alone(select, images):
     draws = (LOW_FIRST, EQUAL), (EQUAL, LOW_SECOND), (EQUAL, EQUAL)
-    restart, _ = train(images, criterion=scripted(*draws), **options)
+    restart, _ = train(images, criterion=scripted(*draws), select=select)
     assert [chosen_of(event) for event in restart.events] == [{"first": [0, 1]}, {"second": [6, 7]}]
     assert restart.events[1].layers["second"].reselected == 0
 
@@ -281,19 +274,16 @@ def test_random_draws_anew_at_each_restart_by_the_seed_alone(images):
     assert draws(2, x)[0] != chosen
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "random"])
-def test_own_training_step_stays_where_no_batch_needs_scoring(criterion, images):
+@pytest.mark.parametrize("criterion", ["taylor", "magnitude"])
+def test_an_own_training_step_trains_and_its_filters_are_restarted(criterion, images):
     COUNTED.clear()
-    model = net(kind=OwnStep)
-    restart, watch = train(images, model, criterion=criterion, fraction=0.25)
+    restart, watch = train(images, net(kind=OwnStep), criterion=criterion, fraction=0.25)
     assert COUNTED
     assert chosen_of(restart.events[0]) == quarter("first", "second")(watch.scores[0])
-    with pytest.raises(TypeError, match="OwnStep has a train_step of its own"):
-        train(images, net(kind=OwnStep), criterion="taylor", fraction=0.25)
 
 
 def test_outgoing_weights_are_zero_right_after_a_restart(images):
-    restart, watch = train(images, outgoing="zero", layers=".*", fraction=0.25)
+    restart, watch = train(images, reset=kr.Reset(outgoing="zero"), layers=".*", fraction=0.25)
     for event, before, after in zip(restart.events, watch.before, watch.after, strict=True):
         chosen = chosen_of(event)
         assert {name: len(of) for name, of in chosen.items()} == dict.fromkeys(WIDTH, 2)
@@ -325,17 +315,18 @@ def test_outgoing_weights_stay_by_default(images):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("reset", "expected"),
     [
-        ({"outgoing": "zero"}, [[0, 1], [2, 3], [0, 1]]),
-        ({"outgoing": "zero", "grace_restarts": 0}, [[0, 1], [0, 1], [0, 1]]),
-        ({"outgoing": "zero", "grace_restarts": 2}, [[0, 1], [2, 3], [4, 5]]),
-        ({"outgoing": "keep"}, [[0, 1], [0, 1], [0, 1]]),
+        (kr.Reset(outgoing="zero"), [[0, 1], [2, 3], [0, 1]]),
+        (kr.Reset(outgoing="zero", grace_restarts=0), [[0, 1], [0, 1], [0, 1]]),
+        (kr.Reset(outgoing="zero", grace_restarts=2), [[0, 1], [2, 3], [4, 5]]),
+        (kr.Reset(outgoing="keep"), [[0, 1], [0, 1], [0, 1]]),
     ],
+    ids=str,
 )
-def test_grace_spares_filters_with_no_outgoing_weights_yet(options, expected, images):
+def test_grace_spares_filters_without_outgoing_weights(reset, expected, images):
     by_index = Criterion("by_index", Needs.NOTHING, lambda generator, filters: np.arange(filters))
-    restart, _ = train(images, restarts=3, criterion=by_index, fraction=0.25, **options)
+    restart, _ = train(images, restarts=3, criterion=by_index, fraction=0.25, reset=reset)
     assert [chosen_of(event) for event in restart.events] == [
         {"first": filters, "second": filters} for filters in expected
     ]
@@ -343,7 +334,7 @@ def test_grace_spares_filters_with_no_outgoing_weights_yet(options, expected, im
 
 def test_layers_of_shared_channels_are_left_out_where_outgoing_weights_go(images, capsys):
     model = residual()
-    restart, watch = train(images, model, outgoing="zero", fraction=0.25, verbose=1)
+    restart, watch = train(images, model, reset=kr.Reset(outgoing="zero"), fraction=0.25, verbose=2)
     assert [list(event.layers) for event in restart.events] == [["inner"], ["inner"]]
     inner = restart.events[0].layers["inner"]
     assert inner.filters == lowest(inner.scores, 2)
@@ -353,14 +344,19 @@ def test_layers_of_shared_channels_are_left_out_where_outgoing_weights_go(images
     assert "stem" in message
     assert "last" in message
     assert "inner" not in message
-    restart, _ = train(images, model, outgoing="keep", fraction=0.25, verbose=1)
+    restart, _ = train(images, model, fraction=0.25, verbose=2)
     assert [list(event.layers) for event in restart.events] == [["stem", "inner", "last"]] * 2
     assert "Left out" not in capsys.readouterr().out
 
 
 def test_network_of_shared_channels_alone_is_refused_in_one_line(images):
     with pytest.raises(ValueError, match="No layer can be restarted with outgoing='zero'") as error:
-        train(images, residual(last_is_private=False), outgoing="zero", fraction=0.25)
+        train(
+            images,
+            residual(last_is_private=False),
+            reset=kr.Reset(outgoing="zero"),
+            fraction=0.25,
+        )
     assert "stem: its channels are shared with last" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -368,7 +364,9 @@ def test_network_of_shared_channels_alone_is_refused_in_one_line(images):
 @pytest.mark.parametrize("second_moment", ["survivors", "zero"])
 def test_second_moments_of_new_weights_are(second_moment, images):
     model = net(keras.optimizers.Adam(0.001))
-    restart, watch = train(images, model, second_moment=second_moment, fraction=0.25)
+    restart, watch = train(
+        images, model, reset=kr.Reset(second_moment=second_moment), fraction=0.25
+    )
     for event, (before, after) in zip(restart.events, watch.slots, strict=True):
         for name, of in event.layers.items():
             for path in (f"{name}/kernel", f"{name}/bias"):
@@ -454,13 +452,13 @@ def test_own_function_gets_the_whole_kernel_and_gives_the_new_weights(images):
 
     seen = list(restarted(images, by_seed))
     trials, calls = calls[:2], calls[2:]  # before training, so that what fails does so there
-    assert [(shape, told) for shape, _, _, told in trials] == [
+    assert [(shape, given) for shape, _, _, given in trials] == [
         *(((3, 3, 2, 8), [0, 1, 2, 3]), ((2, 2, 8, 8), [0, 1, 2, 3])),
     ]
     assert len(seen) == len(calls) == 4
     assert len({seed for _, _, seed, _ in calls}) == 4
-    for (name, filters, new, _), (shape, axis, seed, told) in zip(seen, calls, strict=True):
-        assert (axis, told) == (-1, filters)
+    for (name, filters, new, _), (shape, axis, seed, given) in zip(seen, calls, strict=True):
+        assert (axis, given) == (-1, filters)
         assert shape == {"first": (3, 3, 2, 8), "second": (2, 2, 8, 8)}[name]
         values = (1 + np.arange(np.prod(shape)).reshape(-1, 8))[:, filters]
         np.testing.assert_allclose(new, values * (1e-4 + seed * 1e-13), rtol=1e-6)
@@ -501,25 +499,19 @@ def test_a_layer_that_could_not_be_drawn_for_yet_does_not_end_training(
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01), loss=loss)
-    options = {"initializer": initializer, "outgoing": outgoing, "fraction": 0.25}
-    restart, _ = train(images, model, **options)
+    restart, _ = train(images, model, reset=kr.Reset(initializer, outgoing), fraction=0.25)
     taken = {name for event in restart.events for name in event.layers}
     assert taken == ({"b"} if begins == "single" else {"a", "b"})
 
 
-@pytest.mark.parametrize(
-    ("options", "optimizer", "message"),
-    [
-        ({"outgoing": "zero"}, "Adafactor", "Adafactor divides zero by zero"),
-        ({"outgoing": "zero", "initializer": "zeros"}, "SGD", "never learn again"),
-        ({"threshold": 0.5, "criterion": "reversed_taylor"}, "SGD", "needs scores of 0 or more"),
-    ],
-    ids=["adafactor", "zeros", "reversed"],
-)
-def test_options_that_cannot_work_together_are_refused_before_training(
-    options, optimizer, message, images
-):
-    model = net(getattr(keras.optimizers, optimizer)(0.01))
-    with pytest.raises(ValueError, match=message):
-        train(images, model, **options)
+def test_adafactor_is_refused_before_training_where_its_step_would_be_not_a_number(images):
+    model = net(keras.optimizers.Adafactor(0.01))
+    with pytest.raises(ValueError, match="Adafactor divides zero by zero"):
+        train(images, model, reset=kr.Reset(outgoing="zero"))
     assert model.optimizer.iterations == 0
+
+
+def test_summary_is_the_table_of_the_events(images):
+    restart, _ = train(images, fraction=0.25)
+    assert restart.summary() == summary_table(restart.events)
+    assert len(restart.summary().splitlines()) == 1 + 2 * 2

@@ -164,15 +164,15 @@ def bare(x):
 
 def test_reader_with_neither_bias_nor_norm_is_refused_by_name_at_the_start():
     model = model_of(bare)
-    restart = kr.PartialRestart(outgoing="zero", compensate_bias=True, fraction=0.3)
-    with pytest.raises(ValueError, match=r"compensate_bias needs .*: reader has neither"):
+    restart = kr.PartialRestart(fraction=0.3, reset=kr.Reset(outgoing="zero", compensate_bias=True))
+    with pytest.raises(ValueError, match=r"needs a trainable bias.*: reader has neither"):
         restart.check(model)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda model: kr.PartialRestart(compensate_bias=True),
+        lambda model: kr.Reset(compensate_bias=True),
         lambda model: kr.restart_filters(model, {"first": [0]}, reader_input_means={}),
     ],
 )
@@ -207,14 +207,11 @@ def test_fit_takes_the_means_over_the_epoch_and_makes_up_by_them(criterion):
     restart = kr.PartialRestart(
         criterion=criterion,
         fraction=0.3,
-        outgoing="zero",
-        compensate_bias=True,
-        round_epochs=1,
+        reset=kr.Reset(outgoing="zero", compensate_bias=True),
+        when=kr.EveryEpochs(1, monitor="loss"),
         max_restarts=1,
-        monitor="loss",
         layers=["first"],
         observers=[Watch()],
-        verbose=0,
     )
     model.fit(x, np.zeros((64, 4)), epochs=2, batch_size=24, verbose=0, callbacks=[restart])
     assert restart.events

@@ -11,7 +11,7 @@ Y = np.random.default_rng(1).integers(0, 3, 24)
 
 
 @pytest.mark.parametrize("rate", [0.01, 1 / 30, 0.123456789, 1e-7, 3.0])
-def test_a_rate_is_read_so_that_it_can_be_set_back_exactly(rate):
+def test_a_rate_is_read_so_that_it_can_be_reset_exactly(rate):
     optimizer = keras.optimizers.SGD(rate)
     before = optimizer.learning_rate.numpy()
     read = learning_rate_of(optimizer)
@@ -20,7 +20,7 @@ def test_a_rate_is_read_so_that_it_can_be_set_back_exactly(rate):
     assert optimizer.learning_rate.numpy() == before
 
 
-def test_a_rate_is_told_as_it_was_written():
+def test_a_rate_is_returned_as_it_was_written():
     assert learning_rate_of(keras.optimizers.SGD(0.01)) == 0.01
 
 
@@ -43,7 +43,7 @@ class Rates(kr.RestartObserver):
         self.seen.append([float(f"{float(o.learning_rate):.7g}") for o in self.optimizers])
 
 
-def fit_with_restart(optimizer, parts=(), others=(), **options):
+def fit_with_restart(optimizer, parts=(), others=(), drops=0):
     model = keras.Sequential(
         [
             keras.Input((6, 6, 1)),
@@ -57,12 +57,9 @@ def fit_with_restart(optimizer, parts=(), others=(), **options):
     rates = Rates(parts)
     restart = kr.PartialRestart(
         fraction=0.25,
-        monitor="loss",
-        round_epochs=2,
+        when=kr.EveryEpochs(2, "loss", learning_rate_drops=drops),
         max_restarts=1,
         observers=[rates],
-        verbose=0,
-        **options,
     )
     x = np.random.default_rng(0).normal(size=(24, 6, 6, 1)).astype("float32")
     history = model.fit(x, Y, epochs=4, callbacks=[restart, *others], verbose=0).history
@@ -70,16 +67,16 @@ def fit_with_restart(optimizer, parts=(), others=(), **options):
 
 
 @pytest.mark.parametrize("rates", [(0.01, 0.003), (0.002, 0.5)])
-def test_each_of_several_optimizers_gets_its_own_rate_back(rates):
+def test_each_of_several_optimizers_has_its_own_rate_reset(rates):
     optimizer, parts = several(*rates)
-    restart, history, seen = fit_with_restart(optimizer, parts, learning_rate_drops=1)
+    restart, history, seen = fit_with_restart(optimizer, parts, drops=1)
     low = [pytest.approx(rate / 10) for rate in rates]
     assert seen == [[*rates], low, [*rates], low]
     assert history["learning_rate"] == [of[np.argmax(rates)] for of in seen]
     assert restart.events[0].learning_rate == max(rates)
 
 
-def test_optimizers_that_a_function_names_get_their_rates_back_too():
+def test_optimizers_that_a_function_names_have_their_rates_reset_too():
     _, parts = several(0.01, 0.003)
     optimizer = keras.optimizers.MultiOptimizer(lambda variable: parts["conv" not in variable.path])
     assert learning_rate_of(optimizer) is None  # it does not know them yet
@@ -103,7 +100,7 @@ def test_several_optimizers_of_which_one_has_a_schedule_keep_their_rates():
     assert seen == [[0.01]] * 4
     assert "learning_rate" not in history
     with pytest.raises(ValueError, match="learning_rate_drops needs a learning rate"):
-        fit_with_restart(several(0.01, schedule)[0], learning_rate_drops=1)
+        fit_with_restart(several(0.01, schedule)[0], drops=1)
 
 
 def test_rates_of_zero_stay():

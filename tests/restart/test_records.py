@@ -1,6 +1,18 @@
+"""Records of restarts, by hand."""
+
 import json
 
-from kerasrestart.restart.records import LayerRestart, RestartEvent, RestartState, Round
+import numpy as np
+
+from kerasrestart.restart.records import (
+    LayerRestart,
+    PendingRestart,
+    RestartEvent,
+    RestartState,
+    Round,
+)
+from kerasrestart.restart.summary import summary_table
+from kerasrestart.restart.when import RoundProgress
 
 NAN = float("nan")
 
@@ -18,7 +30,7 @@ def event(**options):
     return RestartEvent(**(defaults | options))
 
 
-def test_event_is_followed_to_its_dip_and_recovery():
+def test_event_is_followed_to_its_drop_and_recovery():
     followed = event()
     for epoch, loss in ((5, 3.0), (6, 2.5), (7, 1.9), (8, 1.5)):
         followed.follow(epoch, {"loss": loss}, "loss", higher=False)
@@ -27,7 +39,7 @@ def test_event_is_followed_to_its_dip_and_recovery():
     assert followed.epochs_to_recover == 3
 
 
-def test_event_of_a_rising_metric():
+def test_event_of_a_metric_of_which_higher_is_better():
     followed = event(metrics_before={"accuracy": 0.75})
     for epoch, accuracy in ((5, 0.5), (6, 0.75)):
         followed.follow(epoch, {"accuracy": accuracy}, "accuracy", higher=True)
@@ -37,10 +49,12 @@ def test_event_of_a_rising_metric():
 def test_summary_is_one_sentence():
     assert event().summary() == (
         "loss has not improved for 2 epochs. Restarted 3 of 4 filters (conv 2/3, up 1/1) "
-        "with uniform; learning rate back to 0.1"
+        "with uniform; learning rate reset to 0.1"
     )
     control = event(initializer="none", learning_rate=None).summary()
     assert control.endswith("Left 3 of 4 filters (conv 2/3, up 1/1) as they are")
+    slots = event(initializer="slots").summary()
+    assert "Reset the optimizer state of 3 of 4 filters (conv 2/3, up 1/1);" in slots
 
 
 def test_round_keeps_its_best_and_its_last_epoch():
@@ -59,6 +73,33 @@ def test_best_epoch_of_a_round_is_not_one_whose_metric_is_not_a_number():
     assert of.best_epoch == 1
 
 
-def test_state_goes_through_json():
-    state = RestartState(events=[event()], rounds=[Round(0, 0)], learning_rate=0.1)
-    assert json.loads(json.dumps(state.to_dict())) == state.to_dict()
+def test_state_is_restored_from_json():
+    pending = PendingRestart(event(restart=2), {"conv": np.array([0.5, 0.25], "float32")})
+    state = RestartState(
+        progress=RoundProgress(3, 0.5, 1),
+        events=[event()],
+        rounds=[Round(0, 0)],
+        learning_rate=0.1,
+        scored_epoch=2,
+        pending=pending,
+    )
+    restored = RestartState.from_dict(json.loads(json.dumps(state.to_dict())))
+    assert restored.to_dict() == state.to_dict()
+    assert restored.events == state.events
+    assert restored.progress == state.progress
+    assert restored.pending.reader_input_means["conv"].dtype == np.float32
+
+
+def test_a_table_of_restarts():
+    first = event(metric_drop=1.25, epochs_to_recover=3)
+    second = event(restart=2, epoch=9)
+    second.layers = {"up": LayerRestart([0, 1], [0.0, 0.0], reselected=1)}
+    empty = event(restart=3, epoch=12, layers={})
+    assert summary_table([first, second, empty]) == (
+        "restart  epoch  layer  filters  lowest/mean  reselected  metric drop  recovered in\n"
+        "      1      5  conv       2/3        0.375           -         1.25             3\n"
+        "      1      5  up         1/1            1           -         1.25             3\n"
+        "      2     10  up         2/2            -           1            -             -\n"
+        "      3     13  none         0            -           -            -             -"
+    )
+    assert summary_table([]) == "No restarts."

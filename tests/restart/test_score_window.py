@@ -29,7 +29,7 @@ class ScoredEpochs(kr.RestartObserver):
             self.epochs.append(epoch)
 
 
-def fit(images, values, **options):
+def fit(images, values, when, window, max_restarts=3):
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -43,7 +43,12 @@ def fit(images, values, **options):
     model.compile(keras.optimizers.SGD(0.05), loss=loss)
     seen = ScoredEpochs()
     restart = kr.PartialRestart(
-        fraction=0.25, stop_on_repeat=False, verbose=0, observers=[seen], **options
+        fraction=0.25,
+        when=when,
+        criterion=kr.Scoring(window=window),
+        max_restarts=max_restarts,
+        stop_on_repeat=False,
+        observers=[seen],
     )
     callbacks = [Scripted(values), restart]
     model.fit(*images, batch_size=10, epochs=len(values), verbose=0, callbacks=callbacks)
@@ -54,49 +59,37 @@ FLAT = [1.0] * 10
 
 
 @pytest.mark.parametrize(
-    ("values", "options", "scored"),
+    ("values", "when", "window", "max_restarts", "scored"),
     [
-        # Rounds of 4 epochs; no third restart comes.
-        (FLAT, {"round_epochs": 4, "score_window": 1, "max_restarts": 2}, [3, 7]),
-        (FLAT, {"round_epochs": 4, "score_window": 2, "max_restarts": 1}, [2, 3]),
+        # Rounds of 4 epochs; there is no third restart.
+        (FLAT, kr.EveryEpochs(4), 1, 2, [3, 7]),
+        (FLAT, kr.EveryEpochs(4), 2, 1, [2, 3]),
         # The first epoch is the best, and a plateau of 3 follows.
-        (FLAT, {"patience": 3, "score_window": 1, "max_restarts": 1}, [3]),
-        # One that improves in its last epoch, and goes on.
-        (
-            [4, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2],
-            {"patience": 3, "score_window": 1, "max_restarts": 1},
-            [4, 7],
-        ),
-        # The learning rate falls first, at epoch 2, and a second plateau follows.
-        (
-            FLAT,
-            {"patience": 2, "learning_rate_drops": 1, "score_window": 1, "max_restarts": 1},
-            [4],
-        ),
-        (FLAT, {"round_epochs": 4, "max_restarts": 2}, list(range(10))),
+        (FLAT, kr.OnPlateau(patience=3), 1, 1, [3]),
+        # A plateau that improves in its last epoch continues.
+        ([4, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2], kr.OnPlateau(patience=3), 1, 1, [4, 7]),
+        # The learning rate is lowered first, after epoch 2, and a second plateau follows.
+        (FLAT, kr.OnPlateau(patience=2, learning_rate_drops=1), 1, 1, [4]),
+        (FLAT, kr.EveryEpochs(4), None, 2, list(range(10))),
     ],
     ids=str,
 )
-def test_scores_are_taken_where_a_restart_can_come(values, options, scored, images):
-    restart, epochs, _ = fit(images, values, **options)
+def test_scores_are_taken_where_a_restart_can_come(
+    values, when, window, max_restarts, scored, images
+):
+    restart, epochs, _ = fit(images, values, when, window, max_restarts)
     assert epochs == scored
     assert restart.events
     assert set(epochs) >= {event.epoch for event in restart.events}
 
 
-@pytest.mark.parametrize("options", [{"round_epochs": 3}, {"patience": 2}], ids=str)
-def test_a_window_changes_no_restart_and_no_weight(options, images):
-    runs = [fit(images, FLAT, score_window=n, **options) for n in (None, 1)]
-    (all_epochs, _, weights), (window, epochs, same_weights) = runs
+@pytest.mark.parametrize("when", [kr.EveryEpochs(3), kr.OnPlateau(patience=2)], ids=str)
+def test_a_window_changes_no_restart_and_no_weight(when, images):
+    runs = [fit(images, FLAT, when, window) for window in (None, 1)]
+    (all_epochs, _, weights), (windowed, epochs, same_weights) = runs
     assert len(epochs) < len(FLAT)
-    assert len(window.events) >= 2
-    for ours, theirs in zip(window.events, all_epochs.events, strict=True):
+    assert len(windowed.events) >= 2
+    for ours, theirs in zip(windowed.events, all_epochs.events, strict=True):
         assert ours.layers == theirs.layers
     for ours, theirs in zip(same_weights, weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("option", [{"score_every": 0}, {"score_window": 0}], ids=str)
-def test_less_than_one_is_refused_at_once(option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))} must be 1 or more. Received: 0"):
-        kr.PartialRestart(**option)

@@ -232,11 +232,8 @@ def test_fit_restarts_filters_and_learning_rate_with_any_optimizer(name):
     model.compile(optimizer, loss, run_eagerly=True)  # a graph takes longer to make than to use
     restart = kr.PartialRestart(
         fraction=0.25,
-        monitor="loss",
-        round_epochs=2,
-        learning_rate_drops=1,
+        when=kr.EveryEpochs(2, monitor="loss", learning_rate_drops=1),
         max_restarts=1,
-        verbose=0,
     )
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 8)

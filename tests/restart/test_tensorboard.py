@@ -11,7 +11,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
-from kerasrestart import PartialRestart, RestartTensorBoard
+from kerasrestart import EveryEpochs, PartialRestart, RestartTensorBoard
 from kerasrestart.restart.filter_images import FRAME
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.tensorboard import markdown_table, recovery_scalars, score_scalars
@@ -48,9 +48,12 @@ def fit(model, *callbacks, x=IMAGES, epochs=EPOCHS):
 
 
 def restarts(*observers, **options):
-    defaults = {"fraction": 0.3, "initializer": "he", "round_epochs": ROUND, "max_restarts": 2}
+    defaults = {"fraction": 0.3, "initializer": "he", "max_restarts": 2}
     return PartialRestart(
-        **{**defaults, **options}, stop_on_repeat=False, observers=observers, verbose=0
+        **{**defaults, **options},
+        when=EveryEpochs(ROUND),
+        stop_on_repeat=False,
+        observers=observers,
     )
 
 
@@ -198,7 +201,7 @@ def test_each_chart_of_the_story_has_one_unit_and_shows_tags_that_are_written(ru
 
 
 def test_the_control_says_nothing_of_restarted_filters(tmp_path):
-    restart = restarts(RestartTensorBoard(tmp_path), initializer="none")
+    restart = restarts(RestartTensorBoard(tmp_path), control="none")
     fit(small_model(), restart)
     records = read(tmp_path)
     assert len(restart.events) == 2

@@ -39,7 +39,7 @@ def scores_of_fit(model, x, y, *, optimizer=None, batch_size=8, compiled=None, *
     """Scores of an epoch in which the weights stand still."""
     compiled = {"loss": loss()} | (compiled or {})
     model.compile(optimizer or keras.optimizers.SGD(0.0), **compiled)
-    restart = kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0)
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss")
     model.fit(
         x,
         y,
@@ -136,7 +136,7 @@ def overflowing(model):
     inner = keras.optimizers.SGD(0.0)
     optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**24)
     model.compile(optimizer, loss=loss())
-    return kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0)
+    return kr.PartialRestart(fraction=0.25, monitor="loss")
 
 
 def test_batches_that_overflow_the_loss_scale_are_left_out(small, images):
@@ -210,7 +210,7 @@ def test_scores_of_an_epoch_are_of_that_epoch_alone(small, images):
         def on_epoch_end(self):
             self.half = 1
 
-    restart = kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0)
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss")
     model.fit(Epochs(), epochs=2, verbose=0, callbacks=[restart])
     reference = brute_force_scores(chain(model), Z_OF, x[10:], y[10:])
     assert_scores_match(restart.scores, reference)
@@ -222,12 +222,12 @@ def test_losses_that_mix_means_and_sums_are_refused(images):
     hidden = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
     model = keras.Model(image, [layers.Dense(3)(hidden), layers.Dense(3)(hidden)])
     model.compile(keras.optimizers.SGD(0.0), loss=[loss("sum"), loss()])
-    restart = kr.PartialRestart(fraction=0.25, monitor="loss", verbose=0)
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss")
     with pytest.raises(ValueError, match="one reduction for all losses"):
         restart.check(model)  # before any batch
     # To others the loss is nothing.
     for criterion in ("activation", "apoz"):
-        restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=criterion, verbose=0)
+        restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=criterion)
         model.fit(x, [y, y], verbose=0, callbacks=[restart])
         assert all(of.any() for of in restart.scores.values())
 

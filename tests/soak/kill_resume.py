@@ -1,17 +1,16 @@
-"""Kills runs and starts them again, and compares what they end with to an undisturbed run.
+"""Kills runs, resumes them, and compares their results with those of an undisturbed run.
 
     python -m tests.soak.kill_resume --trials=50
 
-Each trial is one small run that gets SIGKILL several times: at a random moment, or inside the write
-of a state, between its renames, inside a restart, a batch, the saving of the model or the writing
-of the record. It is started again by the same call until it ends. Then its state, history, record
-and saved weights are to be those of the undisturbed run, bit for bit.
+Each trial is one small run that gets SIGKILL up to three times: at a random moment, or at a point
+of `POINTS`, several of them in the middle of a write. The same call then resumes it until it ends.
+Its state, history, scores, record and saved weights must be those of the undisturbed run, bit for
+bit. Every fourth trial trains on two logical devices with `--strategy=mirrored`.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import pathlib
@@ -31,8 +30,22 @@ ARGUMENTS = (
     *("--trigger=epochs", "--round_epochs=2", "--learning_rate_drops=1", "--max_restarts=2"),
     *("--nostop_on_repeat", "--optimizer=adam", "--learning_rate=0.003", "--outgoing=zero"),
 )
-# Where a run is killed, and how often it comes there: the place is drawn among these.
-POINTS = {"write": 7, "rename": 13, "restart": 15, "batch": 24, "model": 1, "record": 5, "flags": 1}
+CONFIGURATIONS = {"one": (), "mirrored": ("--strategy=mirrored",)}
+POINTS = {
+    "flags": "inside the write of flags.txt",
+    "record": "inside the write of run.json",
+    "history": "inside a line of history.csv",
+    "scores": "inside a line of scores.jsonl",
+    "rounds": "inside a line of rounds.jsonl",
+    "report": "inside the write of report.html",
+    "model": "inside the write of model.keras",
+    "state": "inside the write of a state",
+    "fsync": "before a file is flushed to disk",
+    "rename": "after a file or folder was renamed",
+    "remove": "inside the removal of a folder",
+    "restart": "inside a restart",
+    "batch": "after a batch",
+}
 
 
 def main() -> int:
@@ -45,51 +58,66 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     rng = random.Random(chosen.seed)
-    if chosen.points:
-        trials = [[(point, rng.randint(1, POINTS[point]))] for point in chosen.points.split(",")]
-    else:
-        trials = [_plan(rng) for _ in range(chosen.trials)]
+    plans = [[point] for point in chosen.points.split(",")] if chosen.points else None
+    if plans is None:
+        # Each point comes once before any comes again.
+        deck = [*POINTS, *["time"] * 4]
+        order = [p for _ in range(chosen.trials) for p in rng.sample(deck, len(deck))]
+        plans = [[order.pop(0) for _ in range(rng.randint(1, 3))] for _ in range(chosen.trials)]
     # Imported but not used here: a child that is forked from this process saves the import.
     import kerasrestart.experiments.run.train  # noqa: F401
 
     images = data.load("shapes", train_examples=200, shapes_examples=1000)
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        logdir = pathlib.Path(folder)
-        since = time.monotonic()
-        assert _child(images, logdir, "undisturbed") == 0, "the undisturbed run failed"
-        length = time.monotonic() - since
-        for number, kills in enumerate(trials, 1):
+        visits: dict[str, dict[str, int]] = {}
+        lengths: dict[str, float] = {}
+        for number, points in enumerate(plans, 1):
+            configuration = "mirrored" if number % 4 == 0 else "one"
+            logdir = pathlib.Path(folder, configuration)
+            logdir.mkdir(exist_ok=True)
+            if configuration not in visits:
+                since = time.monotonic()
+                status = _child(images, logdir, "undisturbed", counts=logdir / "counts.json")
+                assert status == 0, (logdir / "undisturbed.log").read_text()
+                lengths[configuration] = time.monotonic() - since
+                visits[configuration] = json.loads((logdir / "counts.json").read_text())
             name = f"trial{number}"
-            seen = [_killed(images, logdir, name, *kill, length, rng) for kill in kills]
-            assert _child(images, logdir, name) == 0, f"{name} could not go on"
-            differences = compare(logdir / "undisturbed", logdir / name)
+            seen = [
+                _killed(images, logdir, name, p, visits[configuration], lengths[configuration], rng)
+                for p in points
+            ]
+            status = _child(images, logdir, name)
+            differences = ["could not be resumed"]
+            if status == 0:
+                differences = compare(logdir / "undisturbed", logdir / name)
+            else:
+                print((logdir / f"{name}.log").read_text()[-2000:])
             wrong += bool(differences)
             verdict = "; ".join(differences) or "identical"
-            print(f"[{number}/{len(trials)}] killed {', '.join(seen)}: {verdict}", flush=True)
-            shutil.rmtree(logdir / name)
-    print(f"{len(trials) - wrong} of {len(trials)} trials ended bit-identical")
+            print(
+                f"[{number}/{len(plans)}] {configuration}, killed {', '.join(seen)}: {verdict}",
+                flush=True,
+            )
+            shutil.rmtree(logdir / name, ignore_errors=True)
+    print(f"{len(plans) - wrong} of {len(plans)} trials ended bit-identical")
     return int(wrong > 0)
 
 
-def _plan(rng: random.Random) -> list[tuple[str, int]]:
-    points = [rng.choice([*POINTS, "time", "time", "time"]) for _ in range(rng.randint(1, 3))]
-    return [(point, rng.randint(1, POINTS.get(point, 1))) for point in points]
-
-
-def _killed(images, logdir, name, point, count, length, rng) -> str:
+def _killed(images, logdir, name, point, visits, length, rng) -> str:
     """Starts a run that is killed; says where."""
     if point == "time":
         delay = rng.uniform(0, 1.1 * length)
         status = _child(images, logdir, name, kill_after=delay)
         where = f"after {delay:.1f} s"
     else:
+        count = rng.randint(1, visits[point])
         status = _child(images, logdir, name, point=point, count=count)
-        where = f"in {point} {count}"
+        where = f"in {point} {count} of {visits[point]}"
     return where if status == -signal.SIGKILL else f"not ({where} never came)"
 
 
-def _child(images, logdir, name, *, point=None, count=0, kill_after=None) -> int:
+def _child(images, logdir, name, *, point=None, count=0, kill_after=None, counts=None) -> int:
     """Makes a run in a process of its own; returns its status, negative where it was killed."""
     sys.stdout.flush()
     pid = os.fork()
@@ -98,16 +126,21 @@ def _child(images, logdir, name, *, point=None, count=0, kill_after=None) -> int
             with (logdir / f"{name}.log").open("a") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-            if point:
-                _arm(point, count)
+            if logdir.name == "mirrored":
+                _split_cpu()
+            visits = _arm(point, count) if point or counts else {}
             from kerasrestart.experiments.run.train import run
 
-            run(parse_settings(ARGUMENTS), images, logdir=logdir, run_name=name)
+            arguments = [*ARGUMENTS, *CONFIGURATIONS[logdir.name]]
+            run(parse_settings(arguments), images, logdir=logdir, run_name=name)
+            if counts:
+                counts.write_text(json.dumps(visits))
             os._exit(0)
         except BaseException:
             import traceback
 
             traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
     deadline = time.monotonic() + (kill_after or 1e9)
     while True:
@@ -120,82 +153,136 @@ def _child(images, logdir, name, *, point=None, count=0, kill_after=None) -> int
         time.sleep(0.01)
 
 
-def _arm(point: str, count: int) -> None:
-    """Makes this process kill itself the `count`-th time it comes to a point."""
-    import keras
-    import numpy as np
+def _split_cpu() -> None:
+    import tensorflow as tf
 
-    from kerasrestart.experiments.records import run_folder
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def _arm(point: str | None, count: int) -> dict[str, int]:
+    """Makes this process kill itself at the `count`-th visit of a point; counts all visits."""
+    import keras
+    import tensorflow as tf
+
     from kerasrestart.experiments.run import run_checkpoint
     from kerasrestart.restart import slots
 
-    left = [count]
+    visits = dict.fromkeys(POINTS, 0)
 
-    def die_in_time(before_death=lambda: None) -> None:
-        left[0] -= 1
-        if not left[0]:
+    def visit(name: str, before_death=lambda: None) -> None:
+        visits[name] += 1
+        if name == point and visits[name] == count:
             before_death()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def dying(function, half=None):
-        def call(*args, **kwargs):
-            die_in_time(lambda: half and half(*args, **kwargs))
-            return function(*args, **kwargs)
+    def patched(owner, name, dying):
+        original = getattr(owner, name)
+        setattr(owner, name, lambda *args, **kwargs: dying(original, *args, **kwargs))
 
-        return call
+    files = {
+        **{"flags.txt": "flags", "run.json": "record", "report.html": "report"},
+        **{"scores.jsonl": "scores", "rounds.jsonl": "rounds"},
+    }
 
-    def half_a_state(file, **members):
-        whole = io.BytesIO()
-        savez(whole, **members)
-        file.write(whole.getvalue()[: whole.tell() // 2])
-        file.flush()
+    def opened(original, path, mode="r", *args, **kwargs):
+        file = original(path, mode, *args, **kwargs)
+        name = files.get(path.name.removeprefix(".").removesuffix(".tmp"))
+        return _Dying(file, lambda half: visit(name, half)) if name and mode != "rb" else file
 
-    def half_a_model(model, path):
-        pathlib.Path(path).write_bytes(b"PK half a model")
+    def state(write, checkpoint, path):
+        def half():
+            write(checkpoint, path)
+            for file in pathlib.Path(path).parent.iterdir():
+                os.truncate(file, file.stat().st_size // 2)
 
-    savez = np.savez
-    if point == "write":
-        np.savez = dying(np.savez, half_a_state)
-    elif point == "rename":
-        replace = pathlib.Path.replace
+        visit("state", half)
+        return write(checkpoint, path)
 
-        def replacing(self, target):
-            replaced = replace(self, target)
-            if pathlib.Path(target).suffix == ".npz":
-                die_in_time()
-            return replaced
+    def line(write, logger, epoch, logs=None):
+        def half():
+            logger.csv_file.write(f"{epoch},0.")
+            logger.csv_file.flush()
 
-        pathlib.Path.replace = replacing
-    elif point == "restart":
-        slots.reset_slots = dying(slots.reset_slots)
-    elif point == "batch":
-        run_checkpoint.RunCheckpoint.on_train_batch_end = dying(lambda *args, **kwargs: None)
-    elif point == "model":
-        keras.Model.save = dying(keras.Model.save, half_a_model)
-    elif point in ("record", "flags"):
-        method = "write_record" if point == "record" else "write_flags"
-        setattr(run_folder.RunFolder, method, dying(getattr(run_folder.RunFolder, method)))
-    else:
-        raise ValueError(f"no such point: {point}")
+        visit("history", half)
+        return write(logger, epoch, logs)
+
+    def model(save, model, path):
+        visit("model", lambda: pathlib.Path(path).write_bytes(b"PK half a model"))
+        return save(model, path)
+
+    def replaced(replace, path, target):
+        result = replace(path, target)
+        visit("rename")
+        return result
+
+    def removed(rmtree, path, *args, **kwargs):
+        path = pathlib.Path(path)
+        if path.exists():
+            visit("remove", lambda: [f.unlink() for f in list(path.iterdir())[:1] if f.is_file()])
+        return rmtree(path, *args, **kwargs)
+
+    def first(name):
+        def dying(original, *args, **kwargs):
+            visit(name)
+            return original(*args, **kwargs)
+
+        return dying
+
+    patched(pathlib.Path, "open", opened)
+    patched(pathlib.Path, "replace", replaced)
+    patched(os, "fsync", first("fsync"))
+    patched(shutil, "rmtree", removed)
+    patched(tf.train.Checkpoint, "write", state)
+    patched(keras.callbacks.CSVLogger, "on_epoch_end", line)
+    patched(keras.Model, "save", model)
+    patched(slots, "reset_slots", first("restart"))
+    run_checkpoint.RunCheckpoint.on_train_batch_end = lambda *_, **__: visit("batch")
+    return visits
+
+
+class _Dying:
+    """A file that may kill the process in the middle of a write."""
+
+    def __init__(self, file, visit):
+        self._file, self._visit = file, visit
+
+    def write(self, content):
+        def half():
+            self._file.write(content[: len(content) // 2])
+            self._file.flush()
+
+        self._visit(half)
+        return self._file.write(content)
+
+    def __enter__(self):
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._file.__exit__(*error)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
 
 
 def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
-    """In what two runs differ that are to be the same."""
-    from kerasrestart.experiments.run.state_file import read_state
+    """In what two runs differ that must be equal."""
+    from kerasrestart.experiments.run.state_folder import StateFolder
 
-    (arrays, content), (others, of_other) = (
-        read_state(folder / "state.npz") for folder in (one, other)
-    )
-    found = [f"array {name}" for name in arrays.keys() ^ others.keys()]
-    found += [
-        f"array {name}"
-        for name in arrays.keys() & others.keys()
-        if arrays[name].tobytes() != others[name].tobytes()
-    ]
-    found += [k for k in content if k != "seconds" and content[k] != of_other[k]]
+    first, second = (StateFolder(folder / "state").read_last_good()[0] for folder in (one, other))
+    found = []
+    for name in ("variables", "run_best", "round_best"):
+        arrays, others = getattr(first, name), getattr(second, name)
+        if len(arrays) != len(others) or any(
+            a.dtype != b.dtype or a.shape != b.shape or a.tobytes() != b.tobytes()
+            for a, b in zip(arrays, others, strict=True)
+        ):
+            found.append(name)
+    found += [k for k in first.content if k != "seconds" and first.content[k] != second.content[k]]
     records = [json.loads((folder / "run.json").read_text()) for folder in (one, other)]
     found += [key for key in records[0] if key != "timing" and records[0][key] != records[1][key]]
-    for name in ("history.csv", "scores.jsonl"):
+    for name in ("history.csv", "scores.jsonl", "rounds.jsonl", "flags.txt"):
         if (one / name).read_bytes() != (other / name).read_bytes():
             found.append(name)
     if _saved_weights(one) != _saved_weights(other):

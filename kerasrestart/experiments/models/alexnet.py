@@ -43,7 +43,7 @@ def alexnet(
         weights: A file of weights under torchvision's names, `.safetensors` or `.pth`, the whole
             network or the convolutions alone; or `"imagenet"`: torchvision's own file, downloaded
             once. See `load_alexnet_weights`. Images must then be RGB in 0..1, minus `IMAGENET_MEAN`
-            and divided by `IMAGENET_DEVIATION`. Defaults to None: random weights.
+            and divided by `IMAGENET_STD`. Defaults to None: random weights.
         units: Units of the two hidden dense layers. Defaults to 4096.
         dropout: Dropout rate before each of them. Defaults to 0.5.
         name: Name of the model. Defaults to `"alexnet"`.

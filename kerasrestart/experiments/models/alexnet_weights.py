@@ -19,7 +19,7 @@ from kerasrestart.experiments.models.weight_files import (
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 POOLED_SIDE = 6
 """Height and width of the map that torchvision's dense layers read."""

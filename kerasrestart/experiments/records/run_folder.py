@@ -1,40 +1,41 @@
-"""The folder of one run: whose it is, and the files in it that are ours."""
+"""The folder of one run: which run it belongs to, and the names of the files in it."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
-import json
-import math
 import os
 import pathlib
-import re
 from typing import Any
 
 import filelock
 
+from kerasrestart.experiments.records.history import HISTORY
+from kerasrestart.experiments.records.score_log import SCORES
 from kerasrestart.experiments.settings import as_flag
 from kerasrestart.restart.files import write_text
+
+STATE, BASELINE, RESTARTS = "state", "baseline", "restart"
+_FLAGS, _LOCK, _MODEL = "flags.txt", ".lock", "model.keras"
+_FOLDERS = (STATE, BASELINE, RESTARTS, "train", "validation")
 
 
 class RunFolder:
     """A folder `<logdir>/<name>/`, held by this process alone until it ends.
 
     Args:
-        logdir: Folder of all runs; made where it is missing.
-        name: Name of this run, or None: `prefix` and the time are made into one.
-        prefix: What a made name begins with, such as "mininet-uniform-cifar10". Defaults to "run".
-        resume: Whether the folder of a run may be there already, to go on with it. Defaults to
-            False.
+        logdir: Folder of all runs; it is created where it is missing.
+        name: Name of this run, or None: it is made of `prefix` and the time.
+        prefix: Begin of such a name, such as "mininet-uniform-cifar10". Defaults to "run".
+        resume: Whether the folder may hold a run already, to resume it. Defaults to False.
 
     Attributes:
         path: The folder.
 
     Raises:
-        ValueError: The folder is there already and `resume` is False, or it holds something else
-            than a run, or another process holds it: nothing is overwritten.
-        OSError: The folder cannot be made.
+        ValueError: The folder exists already and `resume` is False, or it holds something else than
+            a run, or another process holds it: nothing is overwritten.
+        OSError: The folder cannot be created.
     """
 
     def __init__(
@@ -50,12 +51,7 @@ class RunFolder:
         self.path = pathlib.Path(logdir) / name
         check_folder(self.path, resume=resume)
         self.path.mkdir(parents=True, exist_ok=True)
-        others = {file.name for file in self.path.iterdir()} - {_LOCK}
-        if others and _FLAGS not in others:
-            raise ValueError(
-                f"{self.path} holds no run to go on with ({', '.join(sorted(others)[:3])}, but no "
-                f"{_FLAGS}): pass another --run_name or --logdir."
-            )
+        self._check_content()
         self._lock = filelock.FileLock(self.path / _LOCK)
         try:
             self._lock.acquire(blocking=False)
@@ -66,9 +62,9 @@ class RunFolder:
             ) from error
 
     def release(self) -> None:
-        """Lets others have the folder; the end of the process does so too, however it ends.
+        """Lets other processes have the folder; the end of the process does so too.
 
-        Nothing stays of a folder that nothing was written to.
+        A folder that nothing was written to is removed.
         """
         with contextlib.suppress(OSError):
             if all(file.name == _LOCK for file in self.path.iterdir()):
@@ -78,12 +74,12 @@ class RunFolder:
 
     @property
     def state(self) -> pathlib.Path:
-        """Where the state goes that the run can go on from."""
+        """Folder of the states that the run can be resumed from."""
         return self.path / STATE
 
     @property
     def baseline(self) -> pathlib.Path:
-        """Where the state goes that other runs can go on from: one epoch before the first restart.
+        """Folder of the state that other runs continue from: one epoch before the first restart.
 
         One epoch, so that each of them takes its own scores.
         """
@@ -91,13 +87,18 @@ class RunFolder:
 
     @property
     def history(self) -> pathlib.Path:
-        """Where the logs of each epoch go, as CSV."""
+        """The logs of each epoch, as CSV."""
         return self.path / HISTORY
 
     @property
     def scores(self) -> pathlib.Path:
-        """Where the scores of each epoch go, a line of JSON each."""
+        """The scores of each epoch, a line of JSON each."""
         return self.path / SCORES
+
+    @property
+    def restarts(self) -> pathlib.Path:
+        """Folder of TensorBoard's records of restarts."""
+        return self.path / RESTARTS
 
     def write_flags(self, settings: dict[str, Any]) -> None:
         """Writes `flags.txt`: `--flagfile` of it repeats the run, in a folder of its own.
@@ -110,105 +111,46 @@ class RunFolder:
 
     def save_model(self, model: Any) -> None:
         """Saves a Keras model, whole or not at all."""
-        temporary = self.path / ".tmp.model.keras"  # Keras tells the format by the end of the name
+        temporary = self.path / f".tmp.{_MODEL}"  # Keras reads the format off the end of the name
         model.save(temporary)
-        temporary.replace(self.path / "model.keras")
+        temporary.replace(self.path / _MODEL)
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        """Writes `run.json`, whole or not at all."""
-        write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
-
-    def keep_epochs(self, epochs: int, source: pathlib.Path | None = None) -> None:
-        """Takes the epochs from `epochs` on out of the history and the scores: they come again.
-
-        Args:
-            epochs: How many epochs stay.
-            source: The folder of the run to begin with. Defaults to None: this one.
-        """
-        source = source or self.path
-        for name in (HISTORY, SCORES):
-            if not (source / name).exists():
-                continue
-            with (source / name).open(newline="") as file:
-                lines = file.read().splitlines(keepends=True)
-            # The last line may have been cut short when the process was killed.
-            whole = [(line, _EPOCH.match(line)) for line in lines if line.endswith("\n")]
-            kept = [line for line, epoch in whole if epoch and int(epoch[1]) < epochs]
-            if name == HISTORY and epochs:
-                kept = [*lines[:1], *kept]
-            write_text(self.path / name, "".join(kept))
-
-
-RECORD, HISTORY, SCORES = "run.json", "history.csv", "scores.jsonl"
-STATE, BASELINE = "state.npz", "baseline.npz"
-_EPOCH = re.compile(r'(?:\{"epoch": )?(\d+),')
-"""How a line of an epoch begins, in CSV and in JSON."""
-_FLAGS, _LOCK = "flags.txt", ".lock"
-RESUMED_FROM = (STATE, "state.previous.npz", RECORD, HISTORY, SCORES)
-"""The files by which a run goes on, or knows that it has ended."""
+    def _check_content(self) -> None:
+        # A run that is killed while it writes its first file leaves temporary files alone.
+        foreign = [
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name != _LOCK and not (entry.name.startswith(".") and ".tmp" in entry.name)
+        ]
+        if foreign and _FLAGS not in foreign:
+            raise ValueError(
+                f"{self.path} holds no run to resume ({', '.join(sorted(foreign)[:3])}, but no "
+                f"{_FLAGS}): pass another --run_name or --logdir."
+            )
+        for entry in self.path.iterdir():
+            if entry.name in _FOLDERS and not entry.is_dir():
+                raise ValueError(f"{entry} must be a folder: remove it. Received: a file.")
 
 
 def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | None = None) -> None:
-    """Checks that a run can have a folder, and has a baseline to go on from where it names one.
+    """Checks that a run can use a folder, and that the baseline it names exists.
 
     Args:
         path: The folder; None: it will be a new one.
-        resume: Whether the run may go on with what is there.
+        resume: Whether the run may resume what is there.
         baseline: The folder of the run whose baseline it takes. Defaults to None.
 
     Raises:
-        ValueError: The folder is there already, or is none; or there is no baseline.
+        ValueError: The folder exists already, or is not a folder; or there is no baseline.
     """
     if path is not None and path.exists() and not (resume and path.is_dir()):
         raise ValueError(
-            f"{path} is there already, and no run is overwritten: pass --resume to go on with it, "
+            f"{path} exists already, and no run is overwritten: pass --resume to resume it, "
             "another --run_name or --logdir, or remove it."
         )
-    goes_on = path is not None and (path / STATE).exists()
-    if baseline is not None and not goes_on and not (pathlib.Path(baseline) / BASELINE).is_file():
+    resumes = path is not None and (path / STATE).exists()
+    if baseline is not None and not resumes and not (pathlib.Path(baseline) / BASELINE).is_dir():
         raise ValueError(
-            f"baseline must be the folder of a run whose first round is over, with a {BASELINE} in "
-            f"it. Received: {baseline}"
+            f"baseline must be the folder of a run whose first round is over, with a folder "
+            f"'{BASELINE}' in it. Received: {baseline!r}"
         )
-
-
-def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """The record of a run that has ended; None where there is none.
-
-    Args:
-        folder: The run's folder.
-    """
-    try:
-        record = json.loads((pathlib.Path(folder) / RECORD).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("finished") else None
-
-
-def read_history(folder: str | os.PathLike) -> dict[str, tuple[float, ...]]:
-    """The logs of each epoch of a run, which may be going on still.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        By column; NaN where there is no number. Columns without any are left out, as those that
-        `keras.callbacks.CSVLogger` makes for a validation that does not come.
-    """
-    path = pathlib.Path(folder) / HISTORY
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        lines = file.read().splitlines(keepends=True)
-    rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
-    columns = {
-        name: tuple(_number(row[name]) for row in rows) for name in (rows[0] if rows else ())
-    }
-    return {name: of for name, of in columns.items() if not all(map(math.isnan, of))}
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

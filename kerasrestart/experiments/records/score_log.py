@@ -1,4 +1,4 @@
-"""The scores of all filters by epoch, in a file of one line an epoch."""
+"""`scores.jsonl`: the scores of all filters, one line an epoch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import pathlib
 
 import numpy as np
 
+from kerasrestart.experiments.records.schema import RecordError, ScoreLine, parse
 from kerasrestart.restart.observer import RestartObserver
+
+SCORES = "scores.jsonl"
 
 
 class ScoreLog(RestartObserver):
     """Appends the scores of each epoch to a file, `{"epoch": 3, "scores": {"conv1": [0.5]}}`.
 
     Args:
-        path: The file; it is made where it is missing.
+        path: The file; it is created where it is missing.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -38,28 +41,31 @@ def read_scores(path: str | os.PathLike) -> tuple[np.ndarray, dict[str, np.ndarr
     """Reads what `ScoreLog` wrote.
 
     Args:
-        path: The file. Where it is missing no epoch was scored; a line that was cut short when the
-            process was killed is left out.
+        path: The file. Where it is missing no epoch was scored.
 
     Returns:
-        The epochs, int `[n]`, and by layer the scores, float `[n, filters]`; not a number where an
-        epoch has none of that layer.
+        The epochs, int `[n]`, and by layer the scores, float `[n, filters]`; NaN where an epoch has
+        none of that layer.
+
+    Raises:
+        RecordError: A line is damaged. A last line without its end is left out instead: it was cut
+            short when the process was killed.
     """
-    epochs, lines = [], []
+    path = pathlib.Path(path)
     try:
-        text = pathlib.Path(path).read_text()
+        content = path.read_bytes()
     except FileNotFoundError:
-        text = ""
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-            epochs.append(int(record["epoch"]))
-            lines.append(dict(record["scores"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    filters = {name: len(scores) for line in lines for name, scores in line.items()}
+        content = b""
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
+    lines = [
+        parse(line, ScoreLine, str(path)) for line in content.split(b"\n")[:-1] if line.strip()
+    ]
+    filters = {name: len(scores) for line in lines for name, scores in line["scores"].items()}
+    if any(len(s) != filters[name] for line in lines for name, s in line["scores"].items()):
+        raise RecordError(f"{path} is not a valid record: a layer has different numbers of scores.")
     scores = {
-        name: np.array([line.get(name, [np.nan] * count) for line in lines], float)
+        name: np.array([line["scores"].get(name, [np.nan] * count) for line in lines], float)
         for name, count in filters.items()
     }
-    return np.array(epochs, int), scores
+    return np.array([line["epoch"] for line in lines], int), scores

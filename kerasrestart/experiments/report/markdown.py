@@ -38,7 +38,9 @@ def code(value: Any) -> str:
 
 def escape(value: Any) -> str:
     """A value as one line of text without any markup: links, images and emphasis are literal."""
-    return re.sub(r"([\\`*_\[\]<>&!|#~])", r"\\\1", one_line(value))
+    # An underscore inside a word is no markup.
+    markup = r"([\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))"
+    return re.sub(markup, r"\\\1", one_line(value))
 
 
 def one_line(value: Any) -> str:

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import RECORD, SCORES, read_history
-from kerasrestart.experiments.records.score_log import read_scores
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.run_record import RECORD
+from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.markdown import align, code, escape, one_line, plain_table

@@ -1,7 +1,8 @@
-"""A loss that is no number any more: seen at once, told of, and undone where that is asked for."""
+"""A loss or weight that is not finite: detected at once, and undone where asked to."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasrestart.experiments.run.state_folder import SavedState
 from kerasrestart.restart.records import RestartEvent
 
-MOST_ROLLBACKS = 3
-"""How often a run is rolled back before it ends all the same."""
+MAX_ROLLBACKS = 3
+"""How often a run is rolled back before it stops all the same."""
 
 
 class DivergedError(ArithmeticError):
-    """The loss is infinite or not a number.
+    """The loss or a weight is infinite or not a number.
 
     Attributes:
         epoch: The epoch, counted from 0.
@@ -29,26 +31,35 @@ class DivergedError(ArithmeticError):
 
 
 class DivergenceCheck(keras.callbacks.Callback):
-    """Raises `DivergedError` at the first loss, of training or validation, that is not finite.
+    """Raises `DivergedError` at the first loss or weight that is not finite.
+
+    The training loss is checked after each batch, validation losses and weights after each epoch: a
+    ReLU can hide a NaN weight from the loss.
 
     `keras.callbacks.TerminateOnNaN` ends the training as if it were over: the last epoch, with
-    weights that are no numbers, would be saved over the good ones.
+    weights that are not finite, would be saved over the good ones.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch."""
-        self._epoch = epoch
+        """Remembers the epoch."""
+        self._epoch, self._batch = epoch, 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the loss."""
+        """Checks the loss."""
         self._batch = batch
-        self._look({"loss": (logs or {}).get("loss", 0.0)})
+        self._check({"loss": (logs or {}).get("loss", 0.0)})
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the losses, so that no state is saved as good of which validation fails."""
-        self._look({name: value for name, value in (logs or {}).items() if "loss" in name})
+        """Checks all losses and weights, so that no diverged state is saved."""
+        self._check({name: value for name, value in (logs or {}).items() if "loss" in name})
+        if layers := layers_not_finite(self.model):
+            raise DivergedError(
+                f"Weights of {', '.join(layers)} are not finite at the end of epoch {epoch + 1}",
+                self._epoch,
+                self._batch,
+            )
 
-    def _look(self, losses: Mapping[str, Any]) -> None:
+    def _check(self, losses: Mapping[str, Any]) -> None:
         for name, value in losses.items():
             if math.isfinite(float(value)):
                 continue
@@ -64,27 +75,28 @@ class DivergenceCheck(keras.callbacks.Callback):
 
 def layers_not_finite(model: keras.Model) -> list[str]:
     """The layers with a weight that is infinite or not a number, in the order of the model."""
-    return [
-        layer.name
-        for layer in model._flatten_layers(include_self=False)
-        if not list(layer._flatten_layers(include_self=False))
-        and any(not np.isfinite(weight.numpy()).all() for weight in layer.weights)
-    ]
+    own = {id(weight): layer.name for layer in model.layers for weight in layer.weights}
+    found = (
+        own.get(id(weight), weight.path)
+        for weight in model.weights
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+    )
+    return list(dict.fromkeys(found))
 
 
-def divergence_context(
-    events: Sequence[RestartEvent], arrays: Mapping[str, np.ndarray], paths: Sequence[str]
-) -> str:
-    """The last restart before a divergence and the largest weight then, in one sentence.
+def divergence_context(events: Sequence[RestartEvent], state: SavedState) -> str:
+    """Describes the last restart before a divergence and the largest weight then.
 
     Args:
         events: The restarts so far.
-        arrays: Arrays of the last good state, and
-        paths: the paths of its variables, as `RunCheckpoint` writes both.
+        state: The last good state.
+
+    Returns:
+        One sentence.
     """
     largest, where = max(
-        (float(np.abs(arrays[f"variable/{n}"].astype("float64")).max()), path)
-        for n, path in enumerate(paths)
+        (float(np.abs(array.astype("float64")).max()), path)
+        for array, path in zip(state.variables, state.content["variables"], strict=True)
         if path.endswith(("kernel", "bias", "gamma", "beta"))
     )
     restart = "no restart"
@@ -96,24 +108,19 @@ def divergence_context(
     return f"Before it came {restart}; the largest weight was {largest:.3g}, in {where}"
 
 
-def with_lower_rate(
-    arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], factor: float
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A state as it was, but for the learning rate, that of the rounds to come included.
+def with_lower_rate(state: SavedState, factor: float) -> SavedState:
+    """Returns a state with a lower learning rate, that of the rounds to come included.
 
     Args:
-        arrays: Arrays of the state, and
-        content: its content, as `RunCheckpoint` writes both; they are left as they are.
+        state: The state; it is not changed.
         factor: What the learning rate is multiplied by.
     """
-    arrays, content = dict(arrays), dict(content)
-    for number, path in enumerate(content["variables"]):
-        if path.endswith("/learning_rate"):
-            rate = arrays[f"variable/{number}"]
-            arrays[f"variable/{number}"] = (rate * factor).astype(rate.dtype)
-    rate = content["restart"]["learning_rate"]
-    content["restart"] = {
-        **content["restart"],
-        "learning_rate": None if rate is None else rate * factor,
-    }
-    return arrays, content
+    variables = [
+        (value * factor).astype(value.dtype) if path.endswith("/learning_rate") else value
+        for value, path in zip(state.variables, state.content["variables"], strict=True)
+    ]
+    restart = dict(state.content["restart"])
+    if restart["learning_rate"] is not None:
+        restart["learning_rate"] *= factor
+    content = {**state.content, "restart": restart}
+    return dataclasses.replace(state, content=content, variables=variables)

@@ -10,6 +10,7 @@ from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.records.run_folder import check_folder
 from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.experiments.startup import choose_backend
 
 
 def launch_run(
@@ -28,10 +29,11 @@ def launch_run(
 
     Raises:
         ValueError, OSError, RunStoppedError: As `kerasrestart.experiments.run.train.run`; or the
-            data or the weights cannot be had.
+            data or the weights are not available.
         KeyboardInterrupt: Ctrl-C or SIGTERM before training.
     """
     with interruptible():
+        choose_backend()
         folder = pathlib.Path(logdir) / run_name if run_name else None
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:

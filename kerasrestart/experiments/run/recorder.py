@@ -14,7 +14,9 @@ import tensorflow as tf
 import kerasrestart
 from kerasrestart.experiments import data
 from kerasrestart.experiments.records.run_folder import RunFolder
+from kerasrestart.experiments.records.run_record import write_record
 from kerasrestart.experiments.records.table import table_rows
+from kerasrestart.experiments.run.environment import describe_environment
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint
 from kerasrestart.experiments.settings import RunSettings
@@ -23,16 +25,16 @@ from kerasrestart.restart.observer import RestartObserver
 
 
 class Recorder(RestartObserver):
-    """Writes `run.json` anew at the end of each round, and when the run is over.
+    """Writes `run.json` at the end of rounds, and when the run is over.
 
     Args:
         settings: The settings of the run.
         images: Its data.
         folder: Its folder.
-        evaluator: What reads the test set.
-        checkpoint: What knows how long the run has taken.
-        weights: What the record says of the file of weights that the run began with. Defaults to
-            None: there was none.
+        evaluator: Its `RoundEvaluator`.
+        checkpoint: Its `RunCheckpoint`, which knows its duration.
+        weights: What the record says about the file of initial weights. Defaults to None: there is
+            none.
     """
 
     def __init__(
@@ -48,16 +50,20 @@ class Recorder(RestartObserver):
         self.evaluator, self.checkpoint, self.weights = evaluator, checkpoint, weights
 
     def on_round_end(self, ended, restart):
-        """Writes what is known so far."""
-        del ended
-        self.write(restart)
+        """Writes what is known so far, after each of the first rounds and then after every tenth.
+
+        A record holds all rounds, so that one after each round would make a long run's writing grow
+        with the square of their number.
+        """
+        if ended.round < 20 or ended.round % 10 == 0:
+            self.write(restart)
 
     def write(self, restart: PartialRestart, *, ended: bool = False) -> dict[str, Any]:
         """Writes and returns the record.
 
         Args:
             restart: The run's callback.
-            ended: Whether the run is over, its model saved: only then does the record say why it
+            ended: Whether the run is over and its model saved: only then does the record say why it
                 finished. Defaults to False.
         """
         state, seconds = restart.state.to_dict(), self.checkpoint.seconds
@@ -65,6 +71,7 @@ class Recorder(RestartObserver):
         record = {
             "settings": self.settings.to_dict(),
             "versions": versions(),
+            "environment": describe_environment(),
             "data": self.images.summary(),
             "weights": self.weights,
             "events": state["events"],
@@ -80,12 +87,12 @@ class Recorder(RestartObserver):
                 "folder": str(self.folder.path),
             },
         }
-        self.folder.write_record(record)
+        write_record(self.folder.path, record)
         return record
 
 
 def versions() -> dict[str, str]:
-    """What computed a run, by name."""
+    """Versions of what a run is computed with, by name."""
     return {
         "kerasrestart": kerasrestart.__version__,
         "keras": keras.__version__,

@@ -1,4 +1,4 @@
-"""Where a run begins: at the beginning, where it was killed, or at another run's baseline."""
+"""Where a run starts: at the beginning, where it was killed, or at another run's baseline."""
 
 from __future__ import annotations
 
@@ -7,47 +7,60 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from kerasrestart.experiments.data import ImageData
+from kerasrestart.experiments.records.growing_files import ROUNDS, closed_records, kept_parts
 from kerasrestart.experiments.records.run_folder import BASELINE, RunFolder, check_folder
-from kerasrestart.experiments.run.state_file import StateError, read_last_good, read_state
+from kerasrestart.experiments.run.state_folder import (
+    SavedState,
+    StateError,
+    StateFolder,
+    read_state,
+)
 from kerasrestart.experiments.settings import AFTER_BASELINE, IGNORED_ON_RESUME, RunSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class StartingPoint:
-    """Where a run begins.
+    """Where a run starts.
 
     Attributes:
         epoch: Its first epoch.
-        state: Arrays and content of the state to take up, as `restore_run` gets them; None at the
-            beginning.
-        source: The folder with the history of the epochs before; None: the run's own.
-        done: Whether there is no epoch left to train, only the run's end.
-        seconds: What the run has taken so far.
-        rollbacks: Where it was rolled back, as `RunCheckpoint.rollbacks` has it.
-        told: What a user is told of it, as the end of a line.
+        state: The state to restore; None at the beginning.
+        source: The folder with the records of the epochs before; None: the run's own.
+        done: Whether no epoch is left to train, only the run's end is.
+        seconds: Duration of the run so far.
+        rollbacks: Where it was rolled back, see `RunCheckpoint.rollbacks`.
+        message: What to print about it, as the end of a line.
     """
 
     epoch: int = 0
-    state: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+    state: SavedState | None = None
     source: pathlib.Path | None = None
     done: bool = False
     seconds: float = 0.0
     rollbacks: tuple[dict[str, int], ...] = ()
-    told: str = ""
+    message: str = ""
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """The parts of the growing files that belong to the state."""
+        return {} if self.state is None else self.state.content["files"]
 
 
 def identity_of(
-    settings: RunSettings, images: ImageData, weights: str | None = None, replicas: int = 1
+    settings: RunSettings,
+    images: ImageData,
+    environment: Mapping[str, Any],
+    weights: str | None = None,
+    replicas: int = 1,
 ) -> dict[str, Any]:
-    """What a run and the one that goes on with it must have in common.
+    """What a run and the process that resumes it must have in common.
 
     Args:
         settings: Its settings.
         images: Its data.
-        weights: SHA-256 of the file of weights that it begins with. Defaults to None: of none.
+        environment: What it depends on besides, see `describe_environment`.
+        weights: SHA-256 of the file of its initial weights. Defaults to None: there is none.
         replicas: How many replicas each batch is split over. Defaults to 1.
     """
     return {
@@ -55,51 +68,79 @@ def identity_of(
         "data": images.fingerprint,
         "weights": weights,
         "replicas": replicas,
+        "environment": dict(environment),
     }
 
 
 def starting_point(
     folder: RunFolder, settings: RunSettings, identity: Mapping[str, Any]
 ) -> StartingPoint:
-    """Looks where a run is to begin; writes nothing.
+    """Finds where a run has to start; deletes damaged states, and writes nothing.
 
     Args:
         folder: Its folder.
         settings: Its settings.
-        identity: What `identity_of` tells of it.
+        identity: What `identity_of` returned.
 
     Raises:
-        ValueError: The folder's run, or that of the baseline, had other settings, data or weights;
-            there is no baseline; or a state is damaged, and so is the one before it.
+        ValueError: The run in the folder, or that of the baseline, had other settings, data or
+            weights; there is no baseline; its history or scores are not those of the state; or no
+            state is whole.
     """
-    if (found := read_last_good(folder.state)) is not None:
-        arrays, content, wrong = found
-        _check_same(settings, identity, content["identity"], frozenset(), folder.path)
-        note = f" ({wrong} Took the state before it.)" if wrong else ""
-        epoch, done = content["next_epoch"], content["done"]
-        told = f", going on behind epoch {epoch}{note}" if epoch else note
+    if (found := StateFolder(folder.state).read_last_good()) is not None:
+        state, damage = found
+        _check_same(settings, identity, state.content["identity"], frozenset(), folder.path)
+        state = with_closed_records(state, folder.path)
+        content = state.content
+        note = f" ({damage} Resumed from the state before it.)" if damage else ""
+        epoch = content["next_epoch"]
         return StartingPoint(
             epoch,
-            (arrays, content),
-            done=done,
+            state,
+            done=content["done"],
             seconds=content["seconds"],
             rollbacks=tuple(content["rollbacks"]),
-            told=told,
+            message=f", resumed after epoch {epoch}{note}" if epoch else note,
         )
     if settings.baseline is None:
         return StartingPoint()
     check_folder(folder.path, resume=True, baseline=settings.baseline)
     source = pathlib.Path(settings.baseline)
-    arrays, content = read_state(source / BASELINE)
-    _check_same(settings, identity, content["identity"], AFTER_BASELINE, source)
-    epoch = content["next_epoch"]
+    state = read_state(source / BASELINE)
+    _check_same(settings, identity, state.content["identity"], AFTER_BASELINE, source)
+    state = with_closed_records(state, source)
+    epoch = state.content["next_epoch"]
     return StartingPoint(
         epoch,
-        (arrays, content),
+        state,
         source=source,
-        rollbacks=tuple(content["rollbacks"]),
-        told=f", going on behind epoch {epoch} of the baseline {source}",
+        rollbacks=tuple(state.content["rollbacks"]),
+        message=f", resumed after epoch {epoch} of the baseline {source}",
     )
+
+
+def with_closed_records(state: SavedState, folder: pathlib.Path) -> SavedState:
+    """Adds the earlier restarts and rounds, which a state leaves to `rounds.jsonl`.
+
+    Args:
+        state: The state as it was read.
+        folder: The folder with the growing files of its run.
+
+    Raises:
+        RecordError: One of these files is not that of the state.
+    """
+    parts = kept_parts(folder, state.content["files"])
+    events, rounds = closed_records(parts[ROUNDS], str(folder / ROUNDS))
+    restart = state.content["restart"]
+    try:
+        restart = {
+            **restart,
+            "events": events + restart["events"],
+            "rounds": rounds + restart["rounds"],
+        }
+    except (KeyError, TypeError) as error:
+        raise StateError(f"The state in {folder} lacks a part of a run: {error!r}.") from error
+    return dataclasses.replace(state, content={**state.content, "restart": restart})
 
 
 def _check_same(
@@ -109,18 +150,21 @@ def _check_same(
     free: frozenset[str],
     folder: pathlib.Path,
 ) -> None:
-    try:
-        differ = settings.differences(theirs["settings"], free | IGNORED_ON_RESUME)
-        if mine["data"] != theirs["data"]:
-            differ.append("the images are others")
-        if mine["weights"] != theirs["weights"]:
-            differ.append("the weights that it begins with are others")
-        if mine["replicas"] != theirs["replicas"]:
-            differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
-    except (KeyError, AttributeError, TypeError) as error:
-        raise StateError(f"The state in {folder} lacks a part of a run: {error}") from error
+    differ = settings.differences(theirs["settings"], free | IGNORED_ON_RESUME)
+    if mine["data"] != theirs["data"]:
+        differ.append("the images are others")
+    if mine["weights"] != theirs["weights"]:
+        differ.append("the initial weights are others")
+    if mine["replicas"] != theirs["replicas"]:
+        differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
+    was, now = theirs["environment"], mine["environment"]
+    differ += [
+        f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(was.keys() | now.keys())
+        if was.get(name) != now.get(name)
+    ]
     if differ:
         raise ValueError(
-            f"The run in {folder} was made with other settings, so this one cannot go on with it: "
-            f"{'; '.join(differ)}. Pass the same, or another --run_name or --logdir."
+            f"The run in {folder} cannot be resumed with other settings: {'; '.join(differ)}. Pass "
+            "the same settings, or another --run_name or --logdir."
         )

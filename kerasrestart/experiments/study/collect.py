@@ -1,15 +1,17 @@
-"""From the folder of a study to its report."""
+"""Writes the report of a study from the files in its folder."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from kerasrestart.experiments.study.comparison import compare
 from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.report import write_report
 from kerasrestart.experiments.study.results import CellResult, common_settings, load_cell
 from kerasrestart.experiments.study.runner import is_done
+from kerasrestart.experiments.study.verdicts import print_verdicts
 
 
 def collect(
@@ -20,20 +22,21 @@ def collect(
     title: str | None,
     command: str,
 ) -> pathlib.Path:
-    """Writes the report of the runs that are there, and what TensorBoard's HParams tab shows.
+    """Writes the report of the finished runs and the records for TensorBoard; prints the verdicts.
 
     Args:
         jobs: The runs of the study.
         folder: Its folder.
-        failed: Why runs failed, by name.
-        title: Head of the report, or None: made from the folder's name.
-        command: The command line that made the study.
+        failed: Failed run -> the reason.
+        title: Title of the report, or None: made from the folder's name.
+        command: The command line of the study.
 
     Returns:
-        Where the report is.
+        The path of `report.html`; `report.md` is beside it.
 
     Raises:
-        ValueError: No run has ended yet, or one was made with other settings.
+        ValueError: No run has finished, one has other settings, or an accuracy is not a number
+            between 0 and 1. Nothing is written.
     """
     results: list[CellResult] = []
     missing: dict[str, str] = {}
@@ -42,13 +45,14 @@ def collect(
             continue
         found = load_cell(folder / job.name, job.cell) if is_done(job, folder) else None
         if found is None:
-            missing[job.name] = failed.get(job.name, "has not ended")
+            missing[job.name] = failed.get(job.name, "not finished")
         else:
             results.append(found)
     if not results:
-        raise ValueError(f"No run in {folder} has ended yet: nothing to report.")
+        raise ValueError(f"No run in {folder} has finished: nothing to report.")
+    groups = compare(results)
     write_hparams(folder / "hparams", results)
-    return write_report(
+    report = write_report(
         folder,
         results,
         title=title or f"Study {folder.name}",
@@ -56,3 +60,5 @@ def collect(
         command=command,
         missing=missing,
     )
+    print_verdicts(groups)
+    return report.with_suffix(".html")

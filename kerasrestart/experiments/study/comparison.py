@@ -1,8 +1,9 @@
-"""Results put in order: for each model and variation its arms, each beside the control."""
+"""Compares the arms of a study: for each model and variation, each arm with the control."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from kerasrestart.experiments.study.plan import CONTROL
@@ -20,27 +21,29 @@ from kerasrestart.experiments.study.statistics import (
 )
 
 POINTS = 1.0  # the difference that a study should be able to find, in points of accuracy
+NO_DIFFERENCE = "no significant difference"
+_LEAST_SEEDS = 4  # fewer give no usable estimate of the spread
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """An arm of one model and variation. Numbers are in percent, differences in points.
+    """An arm of one model and variation. Values are in percent, differences in points.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         results: Its runs, in the order of the seeds.
-        summary: Of its outcomes.
-        last: Of what it has at the last epoch.
-        difference: What it has more than the control; None for the control, and where they have no
-            seed in common.
-        adjusted_p: The difference's p after Holm's correction over the arms of this model in all
-            variations, or None.
-        comparisons: How many arms of this model, in all variations, are tested against their
-            control; the correction is for them.
-        seeds_needed: How many seeds it would take to find a difference of one point, by the spread
-            of the differences, at the level of Holm's first step, which is the strictest; None
-            where that is not known, or more than anybody has.
-        verdict: One of `"control"`, `"better"`, `"worse"`, `"equal"`, `"not told apart"`,
+        summary: Summary of its outcomes.
+        last: Summary of its accuracies at the last epoch.
+        difference: Its difference from the control; None for the control, and without a common
+            seed.
+        adjusted_p: The difference's p-value after Holm's correction over the arms of this model in
+            all variations, or None.
+        comparisons: Number of arms of this model, in all variations, that are tested against their
+            control; the correction is for these.
+        seeds_needed: Number of seeds that find a difference of one point, given the spread of the
+            differences, at the level of Holm's first step, which is the strictest; None with fewer
+            than four seeds, and above `MOST_SEEDS`.
+        verdict: One of `"control"`, `"better"`, `"worse"`, `"equal"`, `NO_DIFFERENCE` and
             `"unknown"`.
     """
 
@@ -58,22 +61,24 @@ class Arm:
         """The verdict as a sentence or two, in Markdown."""
         difference = self.difference
         if difference is None:
-            return f"**{self.name}**: no seed in common with the control, so nothing can be said."
+            return f"**{self.name}**: no seed in common with the control, so no comparison."
         n, points = difference.n, f"{difference.mean:+.2f} points"
         seeds = f"{n} seed" if n == 1 else f"{n} seeds"
         if self.verdict == "equal":
-            return f"**{self.name}** and the control are equal in each of {seeds}."
-        not_apart = f"**{self.name}** and the control are not told apart with {seeds}:"
+            return f"**{self.name}** is equal to the control for each of {seeds}."
+        no_difference = f"**{self.name}**: {NO_DIFFERENCE} from the control with {seeds}:"
         if n == 1:
-            return f"{not_apart} {points}, and one seed tells nothing of the spread."
+            return f"{no_difference} {points}; one seed does not show the spread."
         if difference.p is None:
-            return f"{not_apart} {points} in each of them, so the spread is not known."
-        sure = (
+            return f"{no_difference} {points} for each of them, so the spread is unknown."
+        details = (
             f"{points} ({CONFIDENCE:.0%} confidence interval {difference.low:+.2f} to "
             f"{difference.high:+.2f}, p {p_text(self.adjusted_p)} after Holm's correction)"
         )
-        if self.verdict != "not told apart":
-            return f"**{self.name}** is {self.verdict} than the control: {sure}, {seeds}."
+        if self.verdict != NO_DIFFERENCE:
+            return f"**{self.name}** is {self.verdict} than the control: {details}, {seeds}."
+        if n < _LEAST_SEEDS:
+            return f"{no_difference} {details}."
         needed = self.seeds_needed
         if needed is None:
             enough = f"more than {MOST_SEEDS} seeds would be needed"
@@ -85,19 +90,19 @@ class Arm:
         if self.comparisons > 1:
             level += f" / {self.comparisons}, Holm's first and strictest step"
         return (
-            f"{not_apart} {sure}. By the spread seen here, {enough} to find a true difference of "
-            f"one point with a power of {POWER:.0%} at a level of {level}."
+            f"{no_difference} {details}. With the spread seen here, {enough} to find a true "
+            f"difference of one point with a power of {POWER:.0%} at a level of {level}."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The arms of one model and variation: they are compared with each other.
+    """The arms of one model and variation, which are compared with each other.
 
     Attributes:
         model: The network's name in the study.
         variation: The swept flags; empty without a sweep.
-        arms: The control first, where it has results, then the others in the study's order.
+        arms: The control first, if it has results, then the others in the study's order.
     """
 
     model: str
@@ -116,19 +121,19 @@ class Group:
 
     @property
     def outcome(self) -> str:
-        """What the arms are compared by, in words."""
+        """Description of the outcome that arms are compared by."""
         return "; ".join(dict.fromkeys(result.outcome for result in self.results))
 
     @property
-    def chooses(self) -> bool:
-        """Whether the outcome is that of epochs which the monitored metric has chosen."""
+    def is_model_selected(self) -> bool:
+        """Whether the epochs of the outcome are selected by the monitored metric."""
         return any(result.is_model_selected for result in self.results)
 
     @property
     def budgets(self) -> dict[tuple[int, int], list[str]]:
-        """By how many epochs and how many restarts were made: which arms have runs that made them.
+        """By numbers of epochs and of restarts, the arms with runs of that budget.
 
-        A study plans one budget for all; but a run that diverges makes no more restarts.
+        A study plans the same budget for all, but a run that diverges makes no more restarts.
         """
         found: dict[tuple[int, int], list[str]] = {}
         for arm in self.arms:
@@ -137,6 +142,48 @@ class Group:
                 if arm.name not in names:
                     names.append(arm.name)
         return found
+
+    def sentences(self) -> list[str]:
+        """The verdicts, in Markdown: of the arms together where none is better, then of each."""
+        others = [arm for arm in self.arms if arm.name != CONTROL]
+        if len(others) == len(self.arms):
+            return ["No run of the control has finished, so there is no comparison."]
+        if not others:
+            return ["No arm except the control has finished."]
+        found = [arm.sentence() for arm in others]
+        highs = [_high(arm.difference) for arm in others]
+        if None in highs or any(arm.verdict == "better" for arm in others):
+            return found
+        excluded = f"a gain above {max(highs):.2f} points" if max(highs) > 0 else "any gain"
+        return [
+            f"No arm is significantly better than the control; every {CONFIDENCE:.0%} interval "
+            f"excludes {excluded}.",
+            *found,
+        ]
+
+
+def _high(difference: Difference | None) -> float | None:
+    """Upper end of the confidence interval, or None."""
+    if difference is None:
+        return None
+    return 0.0 if difference.p == 1 and difference.deviation == 0 else difference.high
+
+
+def check_outcomes(results: Sequence[CellResult]) -> None:
+    """Checks that all accuracies of all runs are between 0 and 1.
+
+    Raises:
+        ValueError: One is not, or is not a finite number; the line names the run.
+    """
+    for result in results:
+        values = [*result.by_round, result.chosen, result.last]
+        values += [value for value in (result.validation,) if value is not None]
+        for value in values:
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                raise ValueError(
+                    f"The accuracies of run {result.cell.name} must be between 0 and 1. "
+                    f"Received: {value!r}; remove the run's folder and run it again."
+                )
 
 
 def compare(results: Sequence[CellResult]) -> list[Group]:
@@ -148,8 +195,12 @@ def compare(results: Sequence[CellResult]) -> list[Group]:
         results: The runs, in the study's order.
 
     Returns:
-        For each model and variation the arms, all in the order in which they come in `results`.
+        For each model and variation the arms, in the order of `results`.
+
+    Raises:
+        ValueError: An accuracy is not a number between 0 and 1.
     """
+    check_outcomes(results)
     grid: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
     for result in results:
         cell = result.cell
@@ -177,7 +228,7 @@ def compare(results: Sequence[CellResult]) -> list[Group]:
 
 
 def _differences(by_arm: Mapping[str, list[CellResult]]) -> dict[str, Difference | None]:
-    """What each arm has more than the control, which comes first; None for the control itself."""
+    """Each arm's difference from the control, which comes first; None for the control itself."""
     names = sorted(by_arm, key=lambda name: name != CONTROL)  # a stable sort
     percent = {
         name: {result.cell.seed: 100 * result.chosen for result in by_arm[name]} for name in names
@@ -210,7 +261,7 @@ def _arm(
 
 
 def _needed(difference: Difference | None, comparisons: int) -> int | None:
-    if difference is None or not difference.deviation:
+    if difference is None or difference.n < _LEAST_SEEDS or not difference.deviation:
         return None
     return seeds_needed(difference.deviation, POINTS, comparisons)
 
@@ -221,10 +272,10 @@ def _verdict(difference: Difference | None, p: float | None) -> str:
     if difference.deviation == 0 and difference.p == 1:
         return "equal"
     if p is None or p >= 1 - CONFIDENCE:
-        return "not told apart"
+        return NO_DIFFERENCE
     return "better" if difference.mean > 0 else "worse"
 
 
 def p_text(p: float) -> str:
-    """A p-value with two digits that count, such as `= 0.031` or `< 0.0001`."""
+    """A p-value with two significant digits, such as `= 0.031` or `< 0.0001`."""
     return "< 0.0001" if p < 1e-4 else f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kerasrestart.experiments.report.drawing import BASELINE_COLOR, COLORS, CONTROL_COLOR, STYLE
-from kerasrestart.experiments.study.comparison import Arm, Group
+from kerasrestart.experiments.study.comparison import NO_DIFFERENCE, Arm, Group
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.results import CellResult
 
@@ -26,8 +26,8 @@ def draw(groups: Sequence[Group]) -> dict[str, Figure]:
 
     Returns:
         By name of its file: the baselines by epoch (`baselines`); for each model and variation the
-        arms by epoch (`arms-...`) and their rounds laid over each other (`restarts-...`); and the
-        differences from the control (`differences`). What there are no numbers for is left out.
+        arms by epoch (`arms-...`) and their rounds on one time axis (`restarts-...`); and the
+        differences from the control (`differences`). Figures without data are left out.
     """
     figures = {}
     with mpl.rc_context(STYLE):
@@ -44,7 +44,7 @@ def draw(groups: Sequence[Group]) -> dict[str, Figure]:
 
 
 def baselines(groups: Sequence[Group]) -> Figure:
-    """Accuracy by epoch of each baseline, as the paper's figure 3."""
+    """Accuracy by epoch of each baseline, as in the paper's figure 3."""
     figure = Figure(figsize=(8.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for number, group in enumerate(groups):
@@ -58,9 +58,10 @@ def baselines(groups: Sequence[Group]) -> Figure:
 
 
 def arms_by_epoch(group: Group) -> Figure:
-    """Accuracy by epoch of each arm, above what it has more than the control.
+    """Accuracy by epoch of each arm, above its difference from the control.
 
-    As the paper's figures 4 to 6; the lower part is the mean over seeds of the paired differences.
+    As in the paper's figures 4 to 6; the lower part is the mean over seeds of the paired
+    differences.
     """
     figure = Figure(figsize=(8.2, 6.0), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
@@ -81,7 +82,7 @@ def arms_by_epoch(group: Group) -> Figure:
         if not is_control and control is not None:
             gaps = _gaps(arm, control, first)
             if gaps.size:
-                _draw_curve(lower, gaps, first + 1, color, dashes, None, starts)
+                _draw_curve(lower, gaps, first + 1, color, dashes, None, starts, limits=None)
     before = _stack([_curve(result)[: starts[0]] for result in _one_of_each_seed(group)])
     _draw_curve(upper, before, 1, BASELINE_COLOR, "-", "baseline")
     _zoom(upper, before, shown)
@@ -101,7 +102,7 @@ def arms_by_epoch(group: Group) -> Figure:
 
 
 def arms_by_restart(group: Group) -> Figure:
-    """The rounds of each arm laid over each other, as the paper's figures 7 to 9."""
+    """The rounds of each arm on one time axis, as in the paper's figures 7 to 9."""
     across = min(4, len(group.arms))
     down = math.ceil(len(group.arms) / across)
     figure = Figure(figsize=(1.2 + 2.2 * across, 0.9 + 2.1 * down), layout="constrained")
@@ -132,8 +133,8 @@ def arms_by_restart(group: Group) -> Figure:
         grid[lowest, column].set_xlabel("epoch of the round")
         grid[lowest, column].tick_params(labelbottom=True)
     figure.supylabel(_label(group), fontsize=9)
-    told = f" (mean over seeds; band: {band})" if band else ""
-    figure.suptitle(f"{group.name}{told}", fontsize=10)
+    explained = f" (mean over seeds; band: {band})" if band else ""
+    figure.suptitle(f"{group.name}{explained}", fontsize=10)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False
@@ -159,13 +160,13 @@ def forest(groups: Sequence[Group]) -> Figure:
         if arm is None:
             continue
         found = arm.difference
-        told = arm.verdict if arm.verdict in looks else "not told apart"
-        color, marker = looks.get(told, ("#555555", "D"))
+        verdict = arm.verdict if arm.verdict in looks else NO_DIFFERENCE
+        color, marker = looks.get(verdict, ("#555555", "D"))
         if found.low is not None:
             axes.plot((found.low, found.high), (place, place), color=color, linewidth=1.6)
-        (seen[told],) = axes.plot(
+        (seen[verdict],) = axes.plot(
             found.mean, place, marker, color=color, markersize=5, linestyle="none",
-            markerfacecolor=color if told in looks else "white",
+            markerfacecolor=color if verdict in looks else "white",
         )  # fmt: skip
         axes.annotate(
             f"n = {found.n}", (1, place), xycoords=("axes fraction", "data"), fontsize=7.5,
@@ -178,15 +179,19 @@ def forest(groups: Sequence[Group]) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("difference from the control (points), with its 95 % confidence interval")
-    order = [told for told in ("better", "worse", "not told apart") if told in seen]
+    order = [verdict for verdict in (*looks, NO_DIFFERENCE) if verdict in seen]
     figure.legend(
-        [seen[told] for told in order], order, loc="outside upper center", ncols=3, frameon=False
+        [seen[verdict] for verdict in order],
+        order,
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
     )
     return figure
 
 
 def _curve(result: CellResult) -> np.ndarray:
-    """Accuracy of each epoch in percent: on validation, or where that means nothing, training."""
+    """The measure of `curve_measure` in each epoch, in percent."""
     return 100 * np.array(result.history.get(_column(result), ()))
 
 
@@ -194,13 +199,18 @@ def _column(result: CellResult) -> str:
     return "accuracy" if result.measure == "training accuracy" else "val_accuracy"
 
 
-def _label(group: Group) -> str:
+def curve_measure(group: Group) -> str:
+    """The measure that the curves of a group show, such as `validation accuracy`."""
     training = _column(group.results[0]) == "accuracy"
-    return f"{'training' if training else 'validation'} accuracy (%)"
+    return f"{'training' if training else 'validation'} accuracy"
+
+
+def _label(group: Group) -> str:
+    return f"{curve_measure(group)} (%)"
 
 
 def _starts(result: CellResult) -> list[int]:
-    """The first epoch of each round after the baseline; of a baseline alone, where it ended."""
+    """The first epoch of each round after the baseline; without one, the end of the baseline."""
     rounds = result.record["rounds"]
     return [r["first_epoch"] for r in rounds[1:]] or [rounds[0]["epochs"]]
 
@@ -214,7 +224,7 @@ def _round(result: CellResult, number: int) -> np.ndarray:
 
 
 def _one_of_each_seed(group: Group) -> list[CellResult]:
-    """For each seed a run that holds the baseline, the control's where it is there."""
+    """For each seed one run that contains the baseline, the control's if it has finished."""
     found: dict[int, CellResult] = {}
     for result in group.results:
         found.setdefault(result.cell.seed, result)
@@ -222,7 +232,7 @@ def _one_of_each_seed(group: Group) -> list[CellResult]:
 
 
 def _gaps(arm: Arm, control: Arm, first: int) -> np.ndarray:
-    """What the arm's curves have more than those of the control with the same seed, from `first`.
+    """Differences of the arm's curves from those of the control with the same seed, from `first`.
 
     Returns:
         `[pairs, epochs]`, as long as the shortest curve.
@@ -247,21 +257,23 @@ def _draw_curve(
     dashes: str,
     label: str | None,
     breaks: Sequence[int] = (),
+    limits: tuple[float, float] | None = (0.0, 100.0),
 ) -> str:
-    """Draws the mean of some runs with a band, and returns what the band is.
+    """Draws the mean of some runs with a band, and returns the band's description.
 
     Args:
-        axes: Where to.
+        axes: The axes to draw into.
         curves: `[runs, epochs]`.
         first: The first epoch, counted from 1.
-        color: Of the line.
-        dashes: Its style.
-        label: What it is called; None: nothing.
-        breaks: The lines are broken behind these epochs, counted from 1. Defaults to none.
+        color: Colour of the line.
+        dashes: Style of the line.
+        label: Name of the line in the legend, or None.
+        breaks: Epochs, counted from 1, after which the line is interrupted. Defaults to none.
+        limits: Range that the band is cut to; None: no limits. Defaults to that of percentages.
     """
     epochs = np.arange(first, first + curves.shape[1], dtype=float)
     gaps = [place - first + 1 for place in breaks if first <= place < epochs[-1]]
-    # A point alone makes no line.
+    # A single point has no line.
     marker = "o" if len(epochs) <= len(gaps) + 1 else None
     epochs, curves = np.insert(epochs, gaps, np.nan), np.insert(curves, gaps, np.nan, axis=1)
     mean = curves.mean(axis=0)
@@ -273,6 +285,8 @@ def _draw_curve(
     else:
         deviation = curves.std(axis=0, ddof=1)
         low, high, what = mean - deviation, mean + deviation, "± 1 standard deviation"
+    if limits is not None:
+        low, high = np.clip(low, *limits), np.clip(high, *limits)
     axes.fill_between(epochs, low, high, color=color, alpha=0.13, linewidth=0)
     return what
 
@@ -282,7 +296,7 @@ def _look(number: int) -> tuple[str, str]:
 
 
 def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None:
-    """Cuts off the baseline's first rise, beside which differences of a point cannot be seen."""
+    """Leaves out the baseline's first rise, which would hide differences of a point."""
     late = baseline[:, baseline.shape[1] // 3 :]
     values = np.concatenate([curves.ravel() for curves in (late, *later)])
     values = values[np.isfinite(values)]
@@ -293,7 +307,7 @@ def _zoom(axes: Axes, baseline: np.ndarray, later: Sequence[np.ndarray]) -> None
 
 
 def _legend(axes: Axes, title: str) -> None:
-    """Beside the axes, where it hides no curve."""
+    """Adds a legend beside the axes, where it hides no curve."""
     axes.legend(
         title=title or None, title_fontsize=7.5, fontsize=8, alignment="left", loc="upper left",
         bbox_to_anchor=(1.01, 1),

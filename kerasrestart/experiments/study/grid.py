@@ -9,8 +9,7 @@ from typing import Any
 
 from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
 from kerasrestart.experiments.settings import SETTINGS
-from kerasrestart.restart.initializer_names import INITIALIZERS
-from kerasrestart.restart.reset import CONTROLS
+from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.scoring.scoring import REVERSED
 
 MAX_RUNS = 10_000

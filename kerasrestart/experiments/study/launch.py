@@ -26,7 +26,7 @@ def launch_study(
 
     Raises:
         ValueError, OSError: A folder holds a run with other settings, no run has finished, or
-            weights cannot be had.
+            weights are not available.
         RunStoppedError: Runs failed; the report of the others is written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs have ended.
     """

@@ -19,14 +19,14 @@ from kerasrestart.restart.files import write_text
 
 _CAPTIONS = {
     "baselines": "accuracy by epoch of the baselines.",
-    "arms": "accuracy by epoch of each arm, and below it the mean over the seeds of what it has "
-    "more than the control of the same seed.",
-    "restarts": "the rounds of each arm laid over each other.",
-    "differences": "what each arm has more than the control, with confidence intervals.",
+    "arms": "accuracy by epoch of each arm; below it the difference from the control of the same "
+    "seed, averaged over seeds.",
+    "restarts": "the rounds of each arm on one time axis.",
+    "differences": "each arm's difference from the control, with confidence intervals.",
 }
 _PARTS = ("figures", "tables")
 _LISTING = "report_files.txt"
-_NOT_SHOWN = ("seed", "baseline")  # the seeds are the repetitions, the baselines are folders
+_NOT_SHOWN = ("seed", "baseline")  # seeds are the repetitions, baselines are folders
 
 
 def write_report(
@@ -40,21 +40,23 @@ def write_report(
 ) -> pathlib.Path:
     """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
 
-    The same results give the same bytes: there are no times in it.
+    The same results give the same bytes: the report contains no times.
 
-    `report_files.txt` lists what lies in the two folders; of what lies there besides, nothing is
-    removed.
+    `report_files.txt` lists the files written to the two folders; other files there are kept.
 
     Args:
-        folder: The study's folder, where they go.
-        results: The runs that have ended, one or more, in the study's order.
-        title: Head of the report.
-        settings: What all runs have in common.
-        command: The command line that makes the study.
-        missing: For each run that there is no result of: why, in a few words.
+        folder: The study's folder.
+        results: The finished runs, one or more, in the study's order.
+        title: Title of the report.
+        settings: The settings that all runs have in common.
+        command: The command line of the study.
+        missing: Missing run -> the reason, in a few words.
 
     Returns:
-        Where `report.md` is.
+        The path of `report.md`.
+
+    Raises:
+        ValueError: An accuracy is not a number between 0 and 1; nothing is written.
     """
     groups = compare(results)
     made = [
@@ -71,12 +73,12 @@ def write_report(
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
     _write_files(folder, files)
     sections = [
-        f"# {one_line(title)}",
+        f"# {escape(title)}",
         *(f"**{note}**" for note in _notes(results)),
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
-        *_figures(list(images)),
+        *_figures(groups, list(images)),
         *_settings(groups, settings),
         *_origin(results),
         "## Command",
@@ -90,12 +92,12 @@ def write_report(
 
 
 def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes figures and tables, and removes those of the report before that are no more."""
+    """Writes figures and tables, and removes those that only an earlier report had."""
     for part in _PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
     listing = folder / _LISTING
     before = listing.read_text().splitlines() if listing.exists() else []
-    for name in before:  # some are of a network or an arm that the study no longer has
+    for name in before:  # such as those of an arm that the study no longer has
         part, _, file = name.partition("/")
         if name not in files and part in _PARTS and (folder / part / file).is_file():
             (folder / part / file).unlink()
@@ -105,20 +107,20 @@ def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
 
 
 def _notes(results: Sequence[CellResult]) -> list[str]:
-    """What is to be known of the data before anything else, such as that they are others."""
+    """Notes on the data, such as that another data set was used."""
     notes = (result.record["data"]["note"] for result in results)
-    return [one_line(note) for note in dict.fromkeys(notes) if note]
+    return [escape(note) for note in dict.fromkeys(notes) if note]
 
 
 def _question(groups: Sequence[Group]) -> str:
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
-    chooses = any(group.chooses for group in groups)
+    selected = any(group.is_model_selected for group in groups)
     return (
-        f"Does restarting filters help more than the control `{CONTROL}`, which restarts the "
-        f"learning rate alone? Arms are compared by {outcomes}.\n\n"
-        "For each seed all arms that train alike go on from one baseline, so they are compared in "
-        "pairs. All are planned to train for the same number of epochs."
-        + (" Epochs are chosen by the monitored metric; the test set is only reported." * chooses)
+        f"Does restarting filters help more than the control `{CONTROL}`, which restarts only the "
+        f"learning rate? Arms are compared by {outcomes}.\n\n"
+        "For each seed, all arms with the same training settings continue from one baseline, so "
+        "the comparison is paired. All arms are planned with the same number of epochs."
+        + (" Epochs are selected by the monitored metric; test accuracy is reported." * selected)
     )
 
 
@@ -126,11 +128,7 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
     sections = ["## Verdicts"]
     for group in groups:
         sections.append(f"**{group.name}**")
-        sentences = [arm.sentence() for arm in group.arms if arm.name != CONTROL]
-        if not any(arm.name == CONTROL for arm in group.arms):
-            sentences = ["No run of the control has ended, so nothing can be said."]
-        elif not sentences:
-            sentences = ["No arm but the control has ended."]
+        sentences = group.sentences()
         if len(group.budgets) > 1:
             made = (
                 f"{epochs} epochs with {restarts} restarts ({', '.join(arms)})"
@@ -140,25 +138,27 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
         sections.append("\n".join(f"- {sentence}" for sentence in sentences))
     return [
         *sections,
-        "Points are percentage points. An interval is that of one comparison alone "
-        f"({CONFIDENCE:.0%}, Student's t on the paired differences); the verdict goes by p after "
-        f"Holm's correction over the arms of that model, at {1 - CONFIDENCE:.0%}; those of all "
-        "values of a sweep count together. Numbers of seeds are for the first step of that "
-        "correction, the strictest: rather too many than too few.",
+        "Points are percentage points. Each interval is for one comparison "
+        f"({CONFIDENCE:.0%}, Student's t on the paired differences). A verdict depends on p after "
+        "Holm's correction over all arms of the model, in all variations of a sweep, at a level "
+        f"of {1 - CONFIDENCE:.0%}. Numbers of seeds are for the first and strictest step of that "
+        "correction, so fewer may be enough; they are given from four seeds on.",
     ]
 
 
 def _tables(made: Sequence[tables.Table]) -> list[str]:
-    sections = ["## Tables", "In percent; mean ± standard deviation over the seeds."]
+    sections = ["## Tables", "In percent; mean ± standard deviation over seeds."]
     for table in made:
         sections += [f"### {table.title}", table.to_markdown()]
     return sections
 
 
-def _figures(names: Sequence[str]) -> list[str]:
+def _figures(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    sections = ["## Figures"]
+    outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
+    curves = "; ".join(dict.fromkeys(figures.curve_measure(group) for group in groups))
+    sections = ["## Figures", f"Curves show {curves}; verdicts and differences use {outcomes}."]
     for name in names:
         stem = pathlib.PurePosixPath(name).name.removesuffix(".svg")
         kind, _, of = stem.partition("-")
@@ -168,7 +168,7 @@ def _figures(names: Sequence[str]) -> list[str]:
 
 def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
     rows = [(code(k), code(v)) for k, v in common.items() if k not in _NOT_SHOWN]
-    sections = ["## Settings", "Common to all runs:", plain_table(("setting", "value"), rows)]
+    sections = ["## Settings", "Of all runs:", plain_table(("setting", "value"), rows)]
     own = []
     for group in groups:
         for arm in group.arms:
@@ -181,7 +181,7 @@ def _settings(groups: Sequence[Group], common: Mapping[str, Any]) -> list[str]:
             ]
             seeds = " ".join(str(result.cell.seed) for result in arm.results)
             own.append((group.name, arm.name, code(" ".join(differ)), seeds))
-    header = ("model", "arm", "settings of its own", "seeds")
+    header = ("model", "arm", "other settings", "seeds")
     return [*sections, "By arm:", plain_table(header, own)]
 
 
@@ -190,15 +190,18 @@ def _origin(results: Sequence[CellResult]) -> list[str]:
     rows = []
     for of_data in data.values():
         counts = " + ".join(str(count) for count in of_data["examples"].values())
-        rows.append((of_data["name"], counts, code(of_data["sha256"])))
+        rows.append((escape(of_data["name"]), counts, code(of_data["sha256"])))
     sections = ["## Data and versions"]
     header = ("data", "images to train, validate and test", "SHA-256")
     sections.append(plain_table(header, rows))
     if len(data) > 1:
-        sections.append("The runs were not all made on the same images.")
+        sections.append("The runs did not all use the same images.")
     names = dict.fromkeys(name for r in results for name in r.record["versions"])
     versions = [
-        (name, ", ".join(sorted({str(r.record["versions"].get(name)) for r in results})))
+        (
+            escape(name),
+            escape(", ".join(sorted({str(r.record["versions"].get(name)) for r in results}))),
+        )
         for name in names
     ]
     return [*sections, plain_table(("software", "version"), versions)]
@@ -208,4 +211,4 @@ def _missing(missing: Mapping[str, str]) -> list[str]:
     if not missing:
         return []
     rows = [(code(name), code(why)) for name, why in missing.items()]
-    return ["## Runs that there is no result of", plain_table(("run", "why"), rows)]
+    return ["## Missing runs", plain_table(("run", "reason"), rows)]

@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.experiments.records.run_folder import read_history, read_record
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.run_record import read_record
 
 
 @dataclasses.dataclass(frozen=True)

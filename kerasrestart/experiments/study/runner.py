@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from kerasrestart.experiments.records.run_folder import read_record
+from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.settings import IGNORED_ON_RESUME
 from kerasrestart.experiments.study.plan import Job, PlanError
 

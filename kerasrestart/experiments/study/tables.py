@@ -1,4 +1,4 @@
-"""The tables of a study, for reading (Markdown) and for computing with (CSV)."""
+"""The tables of a study: Markdown to read, CSV to compute with."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Table:
 
     Attributes:
         name: Name of its files.
-        title: What stands above it.
-        header: The columns, for reading.
-        rows: A text for each column.
-        texts: How many columns from the left hold words; the others hold numbers.
-        data: The same numbers, one row each, unrounded: by column.
+        title: Its heading.
+        header: The columns of the Markdown table.
+        rows: Its rows, a text for each column.
+        texts: Number of columns from the left that hold words; the others hold numbers.
+        data: The rows of the CSV file, unrounded: column -> value.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Table:
     data: list[dict[str, Any]]
 
     def to_markdown(self) -> str:
-        """The table for reading."""
+        """The Markdown table."""
         right = [column >= self.texts for column in range(len(self.header))]
         return align(self.header, self.rows, right)
 
     def to_csv(self) -> str:
-        """The table for computing with; an empty field is a number that is not known."""
+        """The CSV file; an empty field is an unknown number."""
         text = io.StringIO()
         columns = list(dict.fromkeys(name for row in self.data for name in row))
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -50,7 +50,7 @@ class Table:
 
 
 def by_initialisation(groups: Sequence[Group]) -> Table:
-    """A row for the baseline and each arm, a column for each model, as the paper's table 2.
+    """A row for the baseline and each arm, a column for each model, as in the paper's table 2.
 
     Args:
         groups: The study.
@@ -79,7 +79,7 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
     lead = ("variation", "arm") if any(group.variation for group in groups) else ("arm",)
     return Table(
         "by_initialisation",
-        "By initialisation (in brackets: how many seeds)",
+        "By initialisation (number of seeds in brackets)",
         (*lead, *models),
         [
             (*key[-len(lead) :], *(of_model.get(model, "") for model in models))
@@ -91,7 +91,7 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
 
 
 def by_restart(groups: Sequence[Group]) -> Table:
-    """A row for each arm of each model, a column for each round, as the paper's table 3.
+    """A row for each arm of each model, a column for each round, as in the paper's table 3.
 
     Args:
         groups: The study.
@@ -124,7 +124,7 @@ def by_restart(groups: Sequence[Group]) -> Table:
 
 
 def differences(groups: Sequence[Group]) -> Table:
-    """A row for each arm of each model: what it has more than the control, and how sure that is.
+    """A row for each arm of each model: its difference from the control, with its uncertainty.
 
     Args:
         groups: The study.
@@ -166,7 +166,7 @@ def differences(groups: Sequence[Group]) -> Table:
             "last epoch",
             "pairs",
         ),
-        *("difference", "95 % interval", "p", "p after Holm", "seeds for one point"),
+        *("difference", "95% interval", "p", "p after Holm", "seeds for one point"),
     )
     title = "Differences from the control"
     return Table("differences", title, header, rows, header.index("mean"), data)

@@ -11,7 +11,7 @@ import safetensors.numpy
 from kerasrestart import models
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data import pipeline
-from kerasrestart.experiments.models.alexnet_weights import IMAGENET_DEVIATION, IMAGENET_MEAN
+from kerasrestart.experiments.models.alexnet_weights import IMAGENET_STD, IMAGENET_MEAN
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run.train import run
 from kerasrestart.experiments.settings import parse_settings
@@ -65,7 +65,7 @@ def test_a_run_from_weights_records_them_and_resumes_with_the_same_only(
     assert len(record["weights"]["sha256"]) == 64
     assert record["weights"]["layers"] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
     assert [row["round"] for row in record["table"]] == ["baseline", "restart 1"]
-    assert set(scales) == {(IMAGENET_MEAN, IMAGENET_DEVIATION)}
+    assert set(scales) == {(IMAGENET_MEAN, IMAGENET_STD)}
     saved = keras.saving.load_model(tmp_path / "logs" / "one" / "model.keras")
     assert saved.input_shape == (None, 63, 63, 3)
 
@@ -97,7 +97,7 @@ def test_loaded_layers_alone_train_at_the_lower_rate(weights, images):
     batch = next(
         iter(
             data.evaluation_batches(
-                images.train, 20, mean=IMAGENET_MEAN, std=IMAGENET_DEVIATION, image_size=63
+                images.train, 20, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=63
             )
         )
     )

@@ -140,9 +140,7 @@ def test_the_saved_model_is_plain_and_has_the_weights_of_the_best_epoch(finished
 
     images = data.load("shapes", train_examples=600)
     model = keras.saving.load_model(folder / "model.keras")
-    batches = data.evaluation_batches(
-        images.validation, 500, mean=images.mean, std=images.std
-    )
+    batches = data.evaluation_batches(images.validation, 500, mean=images.mean, std=images.std)
     loss, accuracy = model.evaluate(batches, verbose=0)
     assert loss == pytest.approx(best["best_metrics"]["val_loss"], rel=1e-4)
     assert accuracy == pytest.approx(best["best_metrics"]["val_accuracy"])
@@ -260,7 +258,7 @@ def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded
     weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
     done = command(*weights, cwd=tmp_path)
     assert done.returncode == 1
-    assert "Received: nowhere.safetensors" in one_line(done.stderr)
+    assert "Received: 'nowhere.safetensors'" in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
 

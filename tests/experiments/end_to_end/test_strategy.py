@@ -1,82 +1,59 @@
-"""Runs on several workers, and what is asked of them."""
+"""Runs on several devices give the numbers of a run on one."""
 
 import csv
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from kerasrestart.experiments import data
-from kerasrestart.experiments.run import strategies
-from kerasrestart.experiments.run.train import run
-from kerasrestart.experiments.settings import parse_settings
+from kerasrestart.experiments.run.strategies import check_batches
+from tests.soak.kill_resume import compare
 
 ROOT = pathlib.Path(__file__).parents[3]
-# 37 images of 53 are left for the last batch: an odd number.
+# 37 images of 89 are left for the last batch: it cannot be split evenly.
 FLAGS = (
-    *("--dataset=shapes", "--train_examples=90", "--batch_size=53", "--epochs=2"),
-    *("--trigger=epochs", "--round_epochs=1", "--learning_rate_drops=0", "--max_restarts=1"),
+    *("--dataset=shapes", "--train_examples=89", "--batch_size=52", "--learning_rate=0.003"),
+    *("--trigger=epochs", "--round_epochs=1", "--learning_rate_drops=0", "--max_restarts=2"),
 )
 
-
-# Makes the run, takes its last epoch back, and makes it again, in one process.
-TWICE = """
-import functools, pathlib, sys
-from absl import flags
-from kerasrestart import main, strategies
-strategies.make_strategy = functools.cache(strategies.make_strategy)
-flags.FLAGS(sys.argv)
-main.main([])
-folder = pathlib.Path(flags.FLAGS.logdir, flags.FLAGS.run_name)
-if strategies.is_chief(strategies.make_strategy("multiworker")):
-    (folder / "history.csv").rename(folder / "whole.csv")
-    (folder / "history.csv").write_text((folder / "whole.csv").read_text())
-    (folder / "run.json").unlink()
-    (folder / "state.npz").unlink()  # so that the one before it is taken up
-main.main([])
+# The command line on a CPU that is split into logical devices. The process may kill itself when a
+# number of epochs is over.
+MAIN = """
+import os, signal, sys
+devices, epochs = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint
+on_epoch_end = RunCheckpoint.on_epoch_end
+def die(checkpoint, epoch, logs=None):
+    on_epoch_end(checkpoint, epoch, logs)
+    if epoch + 1 == epochs:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunCheckpoint.on_epoch_end = die
+from kerasrestart.main import entry_point
+entry_point()
 """
 
 
-def workers(flags):
-    """What two workers print, who train together."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in sockets]
-    for held in sockets:
-        held.close()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWICE, *flags],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "CUDA_VISIBLE_DEVICES": "",
-                "TF_CONFIG": json.dumps(
-                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-                ),
-            },
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    return [printed for printed, _ in outputs]
-
-
-def alone(flags):
-    """The same run in this process, on one device."""
-    settings = parse_settings(flags)
-    images = data.load(settings.dataset, train_examples=settings.train_examples)
-    return settings, images
+def run(folder, devices, *, killed_after=0):
+    """Starts or resumes the run in a folder of that name."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", MAIN, str(devices), str(killed_after), *FLAGS),
+            *(f"--strategy={'mirrored' if devices > 1 else 'none'}",),
+            *(f"--logdir={folder.parent}", f"--run_name={folder.name}"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def history(folder):
@@ -84,53 +61,59 @@ def history(folder):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def restarts(folder):
-    return json.loads((folder / "run.json").read_text())["events"]
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
 
 
-def test_two_workers_end_as_one_process_also_when_they_are_resumed(tmp_path):
-    place = ("--run_name=workers", f"--logdir={tmp_path}")
-    first, second = workers([*FLAGS, "--strategy=multiworker", *place])
-    run(*alone(FLAGS), logdir=tmp_path, run_name="alone")
-    folder = tmp_path / "workers"
-    assert "Replicas: 2" in first
-    assert str(folder) in first
-    assert "kept by the first worker" in second
-    assert str(folder) not in second
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "workers"]
-    for one, two in zip(history(tmp_path / "alone"), history(folder), strict=True):
-        assert one == pytest.approx(two, rel=1e-4)
-    (one,), (two,) = restarts(tmp_path / "alone"), restarts(folder)
-    for layer in one["layers"]:
-        assert one["layers"][layer]["filters"] == two["layers"][layer]["filters"]
-        scores = (event["layers"][layer]["scores"] for event in (one, two))
-        np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-6)
-    assert "going on behind epoch 1" in first
-    assert "going on behind epoch 1" in second
-    assert (folder / "history.csv").read_text() == (folder / "whole.csv").read_text()
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    done = run(folder, 1)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        "",
-        "{",
-        "[]",
-        '{"cluster": {"worker": ["a:1"]}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
-        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-    ],
-)
-def test_a_wrong_tf_config_is_refused_in_one_line(config):
-    with pytest.raises(ValueError, match="needs the environment variable TF_CONFIG") as refused:
-        strategies.read_cluster({"TF_CONFIG": config})
-    assert "\n" not in str(refused.value)
-    assert repr(config) in str(refused.value)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_a_run_on_several_devices_has_the_numbers_of_one_device(alone, devices):
+    folder = alone.with_name(f"devices{devices}")
+    done = run(folder, devices)
+    assert done.returncode == 0, done.stderr
+    assert f"Replicas: {devices}" in done.stdout
+    assert "ran out of data" not in done.stderr
+    assert len(history(folder)) == 3
+    for one, several in zip(history(alone), history(folder), strict=True):
+        # An image of 2000 may be classified differently.
+        accuracy = {name: 0.0011 for name in one if name.endswith("accuracy")}
+        for name, value in one.items():
+            tolerance = {"rel": 1e-4, "abs": accuracy.get(name, 1e-5)}
+            assert several[name] == pytest.approx(value, **tolerance), name
+    one, several = record_of(alone), record_of(folder)
+    for mine, theirs in zip(one["events"], several["events"], strict=True):
+        for name, layer in mine["layers"].items():
+            assert layer["filters"] == theirs["layers"][name]["filters"]
+            scores = layer["scores"], theirs["layers"][name]["scores"]
+            np.testing.assert_allclose(*scores, rtol=2e-3, atol=1e-6)
+    for mine, theirs in zip(one["table"], several["table"], strict=True):
+        assert mine["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.0011)
 
 
-def test_the_chief_is_the_first_worker():
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-    config = {"cluster": cluster, "task": {"type": "worker", "index": 1}}
-    addresses = ["a:1", "b:1", "c:1"]
-    assert strategies.read_cluster({"TF_CONFIG": json.dumps(config)}) == (addresses, 2)
+def test_killed_and_resumed_it_is_the_undisturbed_run(alone):
+    straight, killed = alone.with_name("devices2"), alone.with_name("killed")
+    if not straight.exists():
+        assert run(straight, 2).returncode == 0
+    assert run(killed, 2, killed_after=1).returncode == -9
+    done = run(killed, 2)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after epoch 1" in done.stdout
+    assert compare(straight, killed) == []
+
+
+def test_batches_that_cannot_be_split_are_refused():
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    check_batches(strategy, 89, 52)
+    with pytest.raises(ValueError, match="expected a multiple of 2 as --batch_size"):
+        check_batches(strategy, 90, 53)
+    with pytest.raises(ValueError, match="expected a multiple of 2"):
+        check_batches(strategy, 89, 100)
+    with pytest.raises(ValueError, match="the last has 1"):
+        check_batches(strategy, 105, 52)

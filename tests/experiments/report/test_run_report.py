@@ -136,7 +136,11 @@ def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
     assert "kerasrestart.main" not in text
 
 
-HOSTILE = "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* \n# h"
+HOSTILE = (
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+)
+    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
+)
 
 
 def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
@@ -160,6 +164,7 @@ def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
     assert page.text.count("http://a.invalid/x.png") >= 10
     assert "<img src=//b" not in text
     assert "<em>" not in text
+    assert page.text.count("&lt;") >= 10
     assert text.count("<h1>") == 1
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
     assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in text

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kerasrestart.experiments.study.results import Cell, CellResult
+from tests.experiments.records.sample_record import sample_record
 
 SETTINGS = {
     "model": "mininet",
@@ -38,6 +39,10 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
     table = [
         {
             "round": f"restart {n}" if n else "baseline",
+            "data": data["name"],
+            "epochs": epochs,
+            "best_epoch": n * epochs,
+            "restarted": {},
             "validation_accuracy": validation[n],
             "test_accuracy": test[n],
             "test_accuracy_last": last[n],
@@ -51,16 +56,9 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
         "accuracy": tuple(curve),
         "val_accuracy": tuple(curve),
     }
-    record = {
-        "settings": settings,
-        "versions": VERSIONS,
-        "data": data,
-        "events": [],
-        "rounds": rounds,
-        "finished": "max_restarts=2 reached",
-        "table": table,
-        "timing": {"started": "2020-01-01T00:00:00", "seconds": 1.0, "folder": "/elsewhere"},
-    }
+    record = sample_record(
+        settings=settings, versions=VERSIONS, data=data, rounds=rounds, table=table
+    )
     return CellResult(Cell(model, arm, seed, variation), record, history)
 
 

@@ -253,6 +253,6 @@ def test_missing_weights_are_reported_before_the_first_run(tmp_path):
     network = "--network=pretrained:model=alexnet,image_size=64,weights=nowhere.pth"
     done = study("--network=mininet", network, "--arms=he", "--seeds=0", cwd=tmp_path)
     assert done.returncode == 1
-    assert "Received: nowhere.pth" in done.stderr
+    assert "Received: 'nowhere.pth'" in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,10 @@ import pytest
 
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
+from tests.experiments.records.sample_record import sample_record
 
 BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 2}
+RECORD = json.dumps(sample_record())
 
 # Appends its name to the file `begun` and writes a record, or fails as `how.json` says.
 RUN = """
@@ -33,7 +35,7 @@ if how:
     sys.exit(how)
 (logdir / name).mkdir(exist_ok=True)
 data = {"note": options.get("note", "")}
-record = {"settings": settings, "finished": "max_restarts=2 reached", "data": data}
+record = json.loads(sys.argv[4]) | {"settings": settings, "data": data}
 (logdir / name / "run.json").write_text(json.dumps(record))
 with (logdir / "begun").open("a") as file:
     file.write("end of " + name + "\\n")
@@ -41,7 +43,7 @@ with (logdir / "begun").open("a") as file:
 
 
 def fake_arguments(job, logdir):
-    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict())]
+    return ["-c", RUN, job.name, logdir, json.dumps(job.settings.to_dict()), RECORD]
 
 
 @pytest.fixture(autouse=True)
@@ -143,9 +145,7 @@ def test_a_run_with_other_settings_is_refused_before_any_run_starts(folder):
     jobs = jobs_of()
     settings = {**jobs[-1].settings.to_dict(), "learning_rate": 0.5}
     (folder / jobs[-1].name).mkdir()
-    (folder / jobs[-1].name / "run.json").write_text(
-        json.dumps({"settings": settings, "finished": "epochs used up"})
-    )
+    (folder / jobs[-1].name / "run.json").write_text(json.dumps(sample_record(settings=settings)))
     with pytest.raises(PlanError, match=r"--learning_rate was 0\.5, is 0\.01"):
         run_jobs(jobs, folder, workers=1, show=lambda line: None)
     assert begun(folder) == []
@@ -157,9 +157,9 @@ def test_a_moved_baseline_does_not_change_the_run(folder):
     settings = {**job.settings.to_dict(), "baseline": "elsewhere/mininet-baseline-s0"}
     (folder / job.name).mkdir()
     record = folder / job.name / "run.json"
-    record.write_text(json.dumps({"settings": settings, "finished": None}))
+    record.write_text(json.dumps(sample_record(settings=settings, finished=None)))
     assert not is_done(job, folder)  # not complete
-    record.write_text(json.dumps({"settings": settings, "finished": "epochs used up"}))
+    record.write_text(json.dumps(sample_record(settings=settings)))
     assert is_done(job, folder)
 
 

@@ -1,7 +1,8 @@
-"""The report of a study: what it says, and that it says the same each time."""
+"""The report of a study: its content, its files, and that equal runs give equal bytes."""
 
 import base64
 import html.parser
+import io
 import json
 import pathlib
 import re
@@ -9,6 +10,9 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib.colors
+import matplotlib.image
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from synthetic_study import realistic, result
@@ -18,6 +22,7 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
+from kerasrestart.experiments.report import drawing
 from kerasrestart.experiments.study import collect as collecting
 from kerasrestart.experiments.study import figures
 from kerasrestart.experiments.study.comparison import compare
@@ -60,10 +65,10 @@ def files(folder):
     }
 
 
-def test_the_report_begins_with_verdicts_and_holds_all_that_it_takes_to_repeat_it(made):
+def test_the_report_begins_with_verdicts_and_says_how_to_repeat_the_study(made):
     text = made.read_text()
     order = ["# Which init & why", "## Verdicts", "## Tables", "## Figures", "## Settings"]
-    order += ["## Data and versions", "## Command", "## Runs that there is no result of"]
+    order += ["## Data and versions", "## Command", "## Missing runs"]
     places = [text.index(head) for head in order]
     assert places == sorted(places)
     for arm in compare(RUNS)[0].arms[1:]:
@@ -95,7 +100,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(made, tmp_path)
     assert [name for name in again if again[name] != before[name]] == []
 
 
-def test_what_an_earlier_report_left_behind_is_taken_away_and_nothing_else(tmp_path, monkeypatch):
+def test_files_of_an_earlier_report_are_removed_and_no_others(tmp_path, monkeypatch):
     drawn = ["differences", "arms-gone", "arms-folder"]
     monkeypatch.setattr(figures, "draw", lambda groups: {name: Figure() for name in drawn})
     report(tmp_path)
@@ -159,38 +164,40 @@ def test_the_page_shows_tables_as_tables_and_markup_in_reasons_as_text(made):
     assert "Which init &amp; why" in text
 
 
-def test_a_note_on_the_data_and_mixed_data_are_told(tmp_path, no_figures):
+def test_a_note_on_the_data_and_mixed_data_are_reported(tmp_path, no_figures):
     runs = [
         result(arm, 0, (0.1, 0.2), data={"note": "These are NOT CIFAR-10.", "sha256": sha})
         for arm, sha in (("none", "abc"), ("he", "def"))
     ]
     text = report(tmp_path, runs).read_text()
     assert "**These are NOT CIFAR-10.**" in text[: text.index("## Verdicts")]
-    assert "The runs were not all made on the same images." in text
+    assert "The runs did not all use the same images." in text
 
 
-def test_of_random_labels_no_choice_and_no_test_is_told(tmp_path, no_figures):
+def test_with_random_labels_no_selection_and_no_test_accuracy_is_reported(tmp_path, no_figures):
     regime = {"tasks": "random_labels", "monitor": "accuracy"}
     runs = [result(arm, 0, (0.1, 0.1), train=(0.9, 0.8), **regime) for arm in ("none", "he")]
-    assert "the test set is only reported" not in report(tmp_path, runs).read_text()
+    assert "test accuracy" not in report(tmp_path, runs).read_text()
 
 
-def test_unequal_budgets_are_told_first(tmp_path):
+def test_unequal_budgets_are_reported_first(tmp_path):
     runs = [result("none", 0, (0.1, 0.2)), result("he", 0, (0.1,))]
     text = report(tmp_path, runs).read_text()
-    told = "**The budgets are not equal**: 2 epochs with 0 restarts (he); 4 epochs with 1 restarts"
-    assert text.index(told) < text.index("**he**")
+    warning = (
+        "**The budgets are not equal**: 2 epochs with 0 restarts (he); 4 epochs with 1 restarts"
+    )
+    assert text.index(warning) < text.index("**he**")
 
 
 def test_a_study_of_the_control_alone_is_reported(tmp_path, no_figures):
     text = report(tmp_path, [result("none", 0, (0.1, 0.2))], missing={}).read_text()
-    assert "No arm but the control has ended." in text
-    assert "Runs that there is no result of" not in text
+    assert "No arm except the control has finished." in text
+    assert "Missing runs" not in text
 
 
-def test_without_the_control_nothing_is_said(tmp_path, no_figures):
+def test_without_the_control_there_is_no_comparison(tmp_path, no_figures):
     text = report(tmp_path, [result("he", 0, (0.1, 0.2))]).read_text()
-    assert "No run of the control has ended" in text
+    assert "No run of the control has finished" in text
 
 
 def test_figures_show_the_means_and_mark_the_restarts():
@@ -206,6 +213,41 @@ def test_figures_show_the_means_and_mark_the_restarts():
     assert "lowest to highest" in upper.get_legend().get_title().get_text()
 
 
+def test_bands_stay_between_0_and_100_percent():
+    group = compare([result("none", s, (0.02, 0.99 + 0.005 * s)) for s in range(3)])[0]
+    wide = [result("he", s, (0.0, (0.4, 1.0, 1.0)[s])) for s in range(3)]
+    for figure in (figures.arms_by_epoch(compare(wide)[0]), figures.arms_by_restart(group)):
+        for band in figure.axes[0].collections:
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert heights.min() >= 0
+            assert heights.max() <= 100
+
+
+def test_the_report_says_what_the_curves_and_what_the_verdicts_measure(made):
+    says = "Curves show validation accuracy; verdicts and differences use test accuracy at the best"
+    assert says in made.read_text()
+
+
+def test_each_figure_is_also_a_small_png(made):
+    stems = {path.stem for path in (made.parent / "figures").glob("*.svg")}
+    pictures = list((made.parent / "figures").glob("*.png"))
+    assert {path.stem for path in pictures} == stems
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    assert all(path.stat().st_size < 100_000 for path in pictures)
+
+
+def test_colours_of_a_png_are_those_of_the_lines():
+    figure = Figure(figsize=(4, 3))
+    axes = figure.subplots()
+    for number, color in enumerate(drawing.COLORS):
+        axes.plot([0, 1], [number, number], color=color, linewidth=3)
+        axes.fill_between([0, 1], number, number + 0.8, color=color, alpha=0.13)
+    pixels = matplotlib.image.imread(io.BytesIO(drawing.to_bytes(figure, "png")))[..., :3]
+    for color in drawing.COLORS:
+        distance = np.abs(pixels - matplotlib.colors.to_rgb(color)).max(-1)
+        assert (distance < 0.02).sum() > 200, color
+
+
 def test_without_curves_or_without_pairs_there_are_fewer_figures():
     runs = [result(arm, s, (0.1, 0.2 + 0.01 * s)) for arm in ("none", "he") for s in (0, 1)]
     for one in runs:
@@ -215,7 +257,7 @@ def test_without_curves_or_without_pairs_there_are_fewer_figures():
 
 
 def sessions(folder):
-    """What TensorBoard's own HParams backend reads, by run."""
+    """The sessions that TensorBoard's own HParams backend reads, by run."""
     events = EventMultiplexer()
     events.AddRunsFromDirectory(str(folder))
     events.Reload()
@@ -263,8 +305,8 @@ def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes
     assert set(sessions(tmp_path)) == {one.cell.name for one in RUNS[:2]}
 
 
-def test_collect_tells_missing_and_failed_runs_apart_and_refuses_other_settings(
-    tmp_path, no_figures
+def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
+    tmp_path, no_figures, capsys
 ):
     jobs = make_plan({}, networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
     for job in jobs:
@@ -274,17 +316,22 @@ def test_collect_tells_missing_and_failed_runs_apart_and_refuses_other_settings(
             _write_run(tmp_path / job.name, one)
     failed = {"mininet-he-s1": "out of memory"}
     path = collecting.collect(jobs, tmp_path, failed, title=None, command="python -m x")
-    text = path.read_text()
+    assert path == tmp_path / "report.html"
+    text = path.with_suffix(".md").read_text()
+    printed = capsys.readouterr().out
+    assert "mininet: test accuracy at the best epoch after the baseline, in percent" in printed
+    assert "- he: no significant difference from the control with 1 seed: +0.00 points" in printed
+    assert max(map(len, printed.splitlines()[:5])) <= 80
     assert text.startswith(f"# Study {tmp_path.name}\n")
     assert re.search(r"`mininet-he-s1` +\| `out of memory`", text)
-    assert re.search(r"`mininet-none-s2` +\| `has not ended`", text)
+    assert re.search(r"`mininet-none-s2` +\| `not finished`", text)
     assert "baseline-s" not in text
     other = make_plan(
         {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )
     with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
         collecting.collect(other, tmp_path, {}, title=None, command="")
-    with pytest.raises(ValueError, match="has ended yet"):
+    with pytest.raises(ValueError, match="has finished"):
         collecting.collect(jobs, tmp_path / "empty", {}, title=None, command="")
 
 

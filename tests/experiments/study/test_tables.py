@@ -1,4 +1,4 @@
-"""Comparisons and tables, on numbers that can be checked by hand."""
+"""Comparisons and tables, checked by hand and by simulation."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from scipy import stats
 from synthetic_study import result
 
 from kerasrestart.experiments.study import tables
-from kerasrestart.experiments.study.comparison import compare
+from kerasrestart.experiments.study.comparison import NO_DIFFERENCE, compare
 
 # Outcomes of the control 0.70, 0.72, 0.74; of `he` 0.72, 0.75, 0.78: differences of 2, 3 and 4
 # points, so mean 3, deviation 1, standard error 1/sqrt(3), t = 5.196; t(0.975, 2) = 4.303.
@@ -40,56 +40,98 @@ def test_differences_are_those_computed_by_hand():
     (_, row) = tables.differences([group]).rows
     assert row == (
         *("mininet", "he", "better", "75.00 ± 3.00", "75.00 ± 3.00", "3"),
-        *("+3.00", "+0.52 to +5.48", "0.035", "0.035", "10"),
+        *("+3.00", "+0.52 to +5.48", "0.035", "0.035", ""),
     )
 
 
-def test_verdicts_go_by_holms_correction_over_the_arms_of_a_model():
+def test_verdicts_use_holms_correction_over_the_arms_of_a_model():
     more = [result(arm, s, (0.6, 0.72 + 0.03 * s)) for arm in ("uniform",) for s in range(3)]
     other_model = [result(arm, s, (0.6, 0.5), model="b") for arm in ("none", "he") for s in (0, 1)]
     groups = compare([*RUNS, *more, *other_model])
     he = groups[0].arms[1]
     assert he.adjusted_p == pytest.approx(2 * he.difference.p)
-    assert he.verdict == "not told apart"
-    assert "not told apart with 3 seeds: +3.00 points" in he.sentence()
+    assert he.verdict == NO_DIFFERENCE
+    assert "no significant difference from the control with 3 seeds: +3.00 points" in he.sentence()
     assert "p = 0.07 after Holm" in he.sentence()
+
+
+# Differences of -1, 0, 1 and 2 points over 1.29: their deviation is 1.
+FOUR = [
+    *(result("none", s, (0.6, 0.70)) for s in range(4)),
+    *(result("he", s, (0.6, 0.70 + 0.01 * (s - 1) / 1.6667**0.5)) for s in range(4)),
+]
+
+
+def test_seeds_needed_are_the_fewest_with_the_power_by_simulation():
+    uniform = [result("uniform", s, (0.6, 0.70 + 0.001 * s)) for s in range(4)]
+    (_, he, _) = compare([*FOUR, *uniform])[0].arms
+    assert he.difference.deviation == pytest.approx(1, abs=1e-3)
     needed = re.search(r"(\d+) seeds would be needed to find a true difference", he.sentence())
-    assert int(needed[1]) == he.seeds_needed > 10  # by the correction for two; 10 is for one alone
+    assert int(needed[1]) == he.seeds_needed > 10  # 10 are enough without a correction
     assert "at a level of 5% / 2, Holm's first and strictest step." in he.sentence()
-    # The differences have a deviation of 1: so many seeds are the least whose test at 2.5 % has a
-    # power of 80 %.
     powers = {n: simulated_power(n, 0.025) for n in (he.seeds_needed - 1, he.seeds_needed)}
     assert powers[he.seeds_needed - 1] < 0.8 < powers[he.seeds_needed]
 
 
+def test_fewer_than_four_seeds_give_no_number_of_seeds_needed():
+    kept = [one for one in FOUR if one.cell.seed < 3]
+    (_, he) = compare(kept)[0].arms
+    assert he.verdict == NO_DIFFERENCE
+    assert he.seeds_needed is None
+    assert "seeds would be needed" not in he.sentence()
+    assert compare(FOUR)[0].arms[1].seeds_needed == 10
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 5.0])
+@pytest.mark.parametrize("place", [0, 1, "last"])
+def test_accuracies_that_are_not_between_0_and_1_are_refused_with_the_run(value, place):
+    if place == "last":
+        bad = result("he", 7, (0.5, 0.6), last=(0.5, value))
+    else:
+        bad = result("he", 7, tuple(value if n == place else 0.6 for n in range(2)), (0.6, 0.6))
+    with pytest.raises(ValueError, match=r"run mininet-he-s7 must be between 0 and 1\. Received: "):
+        compare([*RUNS, bad])
+
+
+def test_where_no_arm_is_better_the_largest_excluded_gain_comes_first():
+    (group,) = compare(FOUR)
+    high = group.arms[1].difference.high
+    assert group.sentences()[0] == (
+        "No arm is significantly better than the control; every 95% interval excludes a gain above "
+        f"{high:.2f} points."
+    )
+    worse = [result("he", s, (0.6, 0.5 + 0.001 * s)) for s in range(4)]
+    assert "every 95% interval excludes any gain" in compare([*FOUR[:4], *worse])[0].sentences()[0]
+    assert not any("No arm" in sentence for sentence in compare(RUNS)[0].sentences())
+
+
 def simulated_power(n, level):
-    """How often a t test of `n` differences finds that their mean, 1 deviation, is not 0."""
+    """Share of t tests of `n` differences, with a mean of 1 deviation, that are significant."""
     differences = np.random.default_rng(n).normal(1, 1, (200_000, n))
     return np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < level)
 
 
 def test_one_arm_alone_needs_no_correction():
-    runs = [*RUNS[:3], *(result("he", s, (0.6, 0.72 + 0.07 * s)) for s in range(3))]
-    (_, he) = compare(runs)[0].arms
-    assert (he.verdict, he.comparisons) == ("not told apart", 1)
+    (_, he) = compare(FOUR)[0].arms
+    assert (he.verdict, he.comparisons) == (NO_DIFFERENCE, 1)
     assert he.sentence().endswith("with a power of 80% at a level of 5%.")
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "verdict", "told"),
+    ("outcomes", "verdict", "says"),
     [
         ({0: 0.60, 1: 0.63, 2: 0.65}, "worse", "is worse than the control: -9.33 points"),
-        ({0: 0.70, 1: 0.72, 2: 0.74}, "equal", "are equal in each of 3 seeds"),
-        ({0: 0.71, 1: 0.73, 2: 0.75}, "not told apart", "+1.00 points in each of them"),
-        ({1: 0.8}, "not told apart", "with 1 seed: +8.00 points, and one seed tells nothing"),
+        ({0: 0.70, 1: 0.72, 2: 0.74}, "equal", "is equal to the control for each of 3 seeds"),
+        ({0: 0.71, 1: 0.73, 2: 0.75}, NO_DIFFERENCE, "+1.00 points for each of them"),
+        ({1: 0.8}, NO_DIFFERENCE, "with 1 seed: +8.00 points; one seed does not show"),
         ({7: 0.8}, "unknown", "no seed in common with the control"),
     ],
 )
-def test_sentences_say_no_more_than_the_seeds_do(outcomes, verdict, told):
+def test_sentences_claim_no_more_than_the_seeds_show(outcomes, verdict, says):
     arm = [result("he", seed, (0.6, value)) for seed, value in outcomes.items()]
     he = compare([*RUNS[:3], *arm])[0].arms[1]
     assert he.verdict == verdict
-    assert told in he.sentence()
+    assert says in he.sentence()
 
 
 def test_the_control_comes_first_and_models_stay_together():
@@ -133,7 +175,7 @@ def test_by_restart_has_a_column_for_each_round():
     ]
 
 
-def test_a_sweep_is_a_column_of_its_own():
+def test_a_sweep_has_its_own_column():
     runs = [
         result(arm, 0, (0.6, 0.7), variation=f"fraction={f}")
         for f in (0.1, 0.2)
@@ -148,7 +190,7 @@ def test_a_sweep_is_a_column_of_its_own():
     assert tables.differences(groups).header[:4] == ("model", "variation", "arm", "verdict")
 
 
-def test_markdown_has_as_many_cells_in_each_row():
+def test_all_rows_in_markdown_have_the_same_number_of_cells():
     table = tables.by_restart(compare(RUNS))
     lines = table.to_markdown().splitlines()
     assert len({line.count("|") for line in lines}) == 1
@@ -156,6 +198,6 @@ def test_markdown_has_as_many_cells_in_each_row():
     assert all(set(cell.strip()) <= set("-:") and "-" in cell for cell in lines[1].split("|")[1:-1])
 
 
-def test_runs_that_did_not_train_equally_long_are_found():
+def test_runs_with_other_numbers_of_epochs_are_found():
     (group,) = compare([*RUNS, result("early", 0, (0.6,))])
     assert group.budgets == {(4, 1): ["none", "he"], (2, 0): ["early"]}

@@ -1,7 +1,6 @@
 """`PartialRestart` beside the stock callbacks of Keras, and killed beside `BackupAndRestore`."""
 
 import dataclasses
-import pathlib
 
 import keras
 import numpy as np
@@ -33,11 +32,14 @@ def net():
     return model
 
 
-def restarts(**options):
+def restarts(backup=None):
     return kr.PartialRestart(
-        "he_uniform", fraction=0.25, monitor="loss", round_epochs=2, learning_rate_drops=1,
-        stop_on_repeat=False, verbose=0, **options,
-    )  # fmt: skip
+        "he_uniform",
+        fraction=0.25,
+        when=kr.EveryEpochs(2, monitor="loss", learning_rate_drops=1),
+        stop_on_repeat=False,
+        observers=[] if backup is None else [kr.RestartBackup(backup)],
+    )
 
 
 class KilledError(Exception):
@@ -68,7 +70,7 @@ def train(model, images, *callbacks_):
 
 
 def as_is(restart):
-    """The state as plain data, but for a metric that `ReduceLROnPlateau` adds to the logs."""
+    """The state as plain data, without a metric that `ReduceLROnPlateau` adds to the logs."""
     state = dataclasses.asdict(restart.state)
     for record in (*state["rounds"], *state["events"]):
         for name, of_epoch in record.items():
@@ -77,17 +79,29 @@ def as_is(restart):
     return state
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Data, the trained model and the callback of a training that nothing interrupted."""
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(20, 8, 8, 2)).astype("float32"), rng.integers(0, 3, 20)
+    model, restart = net(), restarts()
+    train(model, (x, y), restart)
+    assert len(restart.events) == 3
+    return (x, y), model, restart
+
+
+# Before the first restart; between a restart's decision and its execution; in the epoch after it.
 @pytest.mark.parametrize(
-    ("epoch", "where"), [(1, "batch"), (4, "begin"), (4, "batch"), (5, "batch")]
+    ("epoch", "where", "first"),
+    [(1, "batch", True), (4, "begin", True), (4, "batch", False), (5, "batch", True)],
 )
-def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epoch, where, first):
-    straight, plain = net(), restarts()
-    train(straight, images, plain)
-    assert len(plain.events) == 3
+def test_killed_and_fitted_again_it_ends_as_if_uninterrupted(
+    tmp_path, uninterrupted, epoch, where, first
+):
+    images, straight, plain = uninterrupted
 
     def both():
-        restart = restarts(backup=tmp_path / "restarts")
+        restart = restarts(tmp_path / "restarts")
         keep = callbacks.BackupAndRestore(tmp_path / "model")
         return restart, ([restart, keep] if first else [keep, restart])
 
@@ -95,7 +109,7 @@ def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epo
         train(net(), images, *both()[1], Kill(epoch, where))
     model, (again, in_order) = net(), both()
     history = train(model, images, *in_order)
-    assert history.epoch[0] == epoch  # it did not begin anew
+    assert history.epoch[0] == epoch  # it resumed
     assert as_is(again) == as_is(plain)
     for one, other in zip(straight.weights, model.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy(), one.path)
@@ -104,50 +118,50 @@ def test_killed_and_fitted_again_it_ends_as_if_undisturbed(tmp_path, images, epo
 
 def test_weights_that_are_not_those_of_the_epoch_are_refused(tmp_path, images):
     with pytest.raises(KilledError):
-        train(net(), images, restarts(backup=tmp_path / "restarts"), Kill(2, "begin"))
+        train(net(), images, restarts(tmp_path / "restarts"), Kill(2, "begin"))
     with pytest.raises(ValueError, match="expected BackupAndRestore with save_freq='epoch'"):
         net().fit(*images, initial_epoch=2, epochs=EPOCHS, verbose=0,
-                  callbacks=[restarts(backup=tmp_path / "restarts")])  # fmt: skip
+                  callbacks=[restarts(tmp_path / "restarts")])  # fmt: skip
 
 
 def test_a_second_fit_with_the_same_callback_is_backed_up_too(tmp_path, images):
-    restart = restarts(backup=tmp_path / "restarts")
+    restart = restarts(tmp_path / "restarts")
     train(net(), images, restart)
     keep = callbacks.BackupAndRestore(tmp_path / "model")
     with pytest.raises(KilledError):
         train(net(), images, restart, keep, Kill(3, "begin"))
-    again = restarts(backup=tmp_path / "restarts")
+    again = restarts(tmp_path / "restarts")
     history = train(net(), images, again, callbacks.BackupAndRestore(tmp_path / "model"))
     assert history.epoch[0] == 3
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_what_is_saved_of_an_epoch_is_what_its_metrics_tell_of(tmp_path, images, first):
+def test_what_is_saved_of_an_epoch_is_the_model_that_its_metrics_describe(tmp_path, images, first):
     x, y = images
-    save = callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    save = callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
     both = [restarts(), save] if first else [save, restarts()]
-    history = (
-        net().fit(x, y, validation_data=(x, y), epochs=EPOCHS, verbose=0, callbacks=both).history
-    )
-    saved = [keras.saving.load_model(tmp_path / f"{n + 1}.keras") for n in range(EPOCHS)]
-    losses = [model.evaluate(x, y, verbose=0)[0] for model in saved]
-    np.testing.assert_allclose(losses, history["val_loss"], rtol=1e-5)
+    model = net()
+    history = model.fit(x, y, validation_data=(x, y), epochs=4, verbose=0, callbacks=both).history
+    assert len(both[not first].events) == 1
+    for epoch, loss in enumerate(history["val_loss"]):
+        model.load_weights(tmp_path / f"{epoch + 1}.weights.h5")
+        np.testing.assert_allclose(model.evaluate(x, y, verbose=0)[0], loss, rtol=1e-5)
 
 
-def test_a_backup_of_other_epochs_or_of_no_sense_is_refused(tmp_path, images):
+def test_a_damaged_backup_or_one_of_other_epochs_is_refused(tmp_path, images):
     backup = tmp_path / "restarts"
     with pytest.raises(KilledError):
-        train(net(), images, restarts(backup=backup), Kill(3, "begin"))
+        train(net(), images, restarts(backup), Kill(3, "begin"))
 
-    def go_on(epoch):
+    def resume(epoch):
         net().fit(*images, initial_epoch=epoch, epochs=EPOCHS, verbose=0,
-                  callbacks=[restarts(backup=backup)])  # fmt: skip
+                  callbacks=[restarts(backup)])  # fmt: skip
 
     with pytest.raises(ValueError, match=r"state after epochs 0, 1, 2, but .* after epoch 5"):
-        go_on(6)
+        resume(6)
     backup.write_text("{]")
-    with pytest.raises(ValueError, match="no backup of restarts"):
-        go_on(2)
+    with pytest.raises(ValueError, match="not a backup of restarts"):
+        resume(2)
 
 
 def stock(tmp_path):
@@ -161,12 +175,22 @@ def stock(tmp_path):
     }
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("name", list(stock(pathlib.Path())))
-def test_beside_a_stock_callback_in_either_order(tmp_path, images, name, first):
-    alone, model, other = net(), net(), stock(tmp_path)[name]
-    expected, restart = restarts(), restarts()
-    train(alone, images, expected)
+# Each once, in the order that is less usual or in which more can go wrong.
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("BackupAndRestore", False),
+        ("ModelCheckpoint", True),
+        ("EarlyStopping", False),
+        ("ReduceLROnPlateau", True),
+        ("TensorBoard", False),
+        ("CSVLogger", True),
+        ("CSVLogger", False),
+    ],
+)
+def test_beside_a_stock_callback(tmp_path, uninterrupted, name, first):
+    images, alone, expected = uninterrupted
+    model, other, restart = net(), stock(tmp_path)[name], restarts()
     train(model, images, *((restart, other) if first else (other, restart)))
     assert as_is(restart) == as_is(expected)
     for one, another in zip(alone.weights, model.weights, strict=True):
@@ -176,7 +200,7 @@ def test_beside_a_stock_callback_in_either_order(tmp_path, images, name, first):
         assert type(saved) is keras.Sequential
     if name == "CSVLogger":
         header = (tmp_path / "log.csv").read_text().splitlines()[0]
-        # What this callback adds to the logs is seen by those behind it.
+        # What this callback adds to the logs is seen by those after it.
         assert ("learning_rate" in header) is first
 
 
@@ -199,7 +223,7 @@ def test_early_stopping_leaves_no_filter_restarted_for_nothing(images, first):
 @pytest.mark.parametrize("first", [True, False])
 def test_reduce_lr_on_plateau_and_a_restart_agree_on_the_rate(images, first):
     model = net()
-    restart = kr.PartialRestart(fraction=0.25, monitor="loss", round_epochs=3, verbose=0)
+    restart = kr.PartialRestart(fraction=0.25, when=kr.EveryEpochs(3, monitor="loss"))
     lower = callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9)
     history = train(model, images, *((restart, lower) if first else (lower, restart)))
     rates = history.history["learning_rate"]

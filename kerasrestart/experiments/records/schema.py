@@ -1,0 +1,169 @@
+"""What the files of a run must hold. They are validated here, when they are read.
+
+A file may have been edited, cut short or written by something else. What passes has all fields, of
+the right types and ranges, so that no reader has to check again.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Annotated, Any
+
+import msgspec
+
+from kerasrestart.restart.records import RestartEvent, Round
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
+
+
+class RecordError(ValueError):
+    """A file of a run that does not hold what it must."""
+
+
+class Row(msgspec.Struct):
+    """A row of a run's table, as `kerasrestart.experiments.records.table.table_rows` makes it."""
+
+    round: str
+    data: str
+    epochs: Count
+    best_epoch: Count
+    validation_accuracy: Share | None
+    test_accuracy: Share | None
+    test_accuracy_last: Share | None
+    train_accuracy_last: Share | None
+    restarted: dict[str, Count]
+
+
+class Rollback(msgspec.Struct):
+    """Where the loss diverged before a run was rolled back, both counted from 0."""
+
+    epoch: Count
+    batch: Count
+
+
+class Timing(msgspec.Struct):
+    """All in which two equal runs differ."""
+
+    started: str
+    seconds: Seconds
+    folder: str
+
+
+class RunRecord(msgspec.Struct):
+    """`run.json`."""
+
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    weights: dict[str, Any] | None
+    events: list[RestartEvent]
+    rounds: list[Round]
+    rollbacks: list[Rollback]
+    finished: str | None
+    table: list[Row]
+    timing: Timing
+
+
+class ClosedRecord(msgspec.Struct):
+    """A line of `rounds.jsonl`: a round or a restart that will not change any more."""
+
+    event: RestartEvent | None = None
+    round: Round | None = None
+
+
+class ScoreLine(msgspec.Struct):
+    """A line of `scores.jsonl`."""
+
+    epoch: Count
+    scores: dict[str, list[float]]
+
+
+class Identity(msgspec.Struct):
+    """What a run and the process that resumes it must have in common."""
+
+    settings: dict[str, Any]
+    data: Any
+    weights: str | None
+    replicas: Count
+    environment: dict[str, Any]
+
+
+class FileMark(msgspec.Struct):
+    """The beginning of a file that a state belongs to."""
+
+    bytes: Count
+    sha256: str
+
+
+class StateContent(msgspec.Struct):
+    """What a state holds besides arrays."""
+
+    next_epoch: Count
+    done: bool
+    identity: Identity
+    variables: list[str]
+    restart: dict[str, Any]
+    scores: dict[str, list[float]]
+    evaluator: dict[str, Any]
+    files: dict[str, FileMark]
+    rollbacks: list[Rollback]
+    seconds: Seconds
+
+
+def validate(value: Any, schema: type, source: str) -> Any:
+    """Returns plain data when a schema describes them.
+
+    Args:
+        value: As `json.loads` returned it.
+        schema: A class of this module.
+        source: Where the data come from, for the error.
+
+    Raises:
+        RecordError: The data are not what the schema describes.
+    """
+    try:
+        msgspec.convert(value, schema)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{source} is not a valid {_name(schema)}: {_line(error)}.") from error
+    return value
+
+
+def parse(text: str | bytes, schema: type, source: str) -> Any:
+    """Returns what a JSON text holds when a schema describes it.
+
+    Raises:
+        RecordError: It is not JSON, or not what the schema describes.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{source} is not a valid {_name(schema)}: {_line(error)}.") from error
+    return validate(value, schema, source)
+
+
+def read(path: pathlib.Path, schema: type) -> Any:
+    """Returns what a JSON file holds when a schema describes it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RecordError: It cannot be read, or is not what the schema describes.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # such as a folder of that name
+        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse(content, schema, str(path))
+
+
+def _name(schema: type) -> str:
+    return {RunRecord: "run record", StateContent: "state of a run"}.get(schema, "record")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
