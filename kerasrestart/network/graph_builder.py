@@ -256,9 +256,7 @@ class GraphBuilder:
             if id(traced) in made_by:
                 found[number] = own[number]
             elif all(self._begins(reader) >= traced.end for reader in readers[number]):
-                found[number] = Call(
-                    traced.layer, traced.occurrence, own[number].inputs, (number,)
-                )
+                found[number] = Call(traced.layer, traced.occurrence, own[number].inputs, (number,))
         return found
 
     def _begins(self, made_by: TracedCall | tf.Operation) -> int:

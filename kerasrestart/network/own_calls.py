@@ -79,9 +79,7 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
 def _depends(tensor: tf.Tensor, given: set[int]) -> bool:
     if id(tensor) in given:
         return True
-    return any(
-        id(source) in given for op in _before(tensor) for source in op.inputs
-    )
+    return any(id(source) in given for op in _before(tensor) for source in op.inputs)
 
 
 def _before(tensor: tf.Tensor) -> Iterator[tf.Operation]:

@@ -150,9 +150,9 @@ def _axes(op: tf.Operation, rank: int) -> Sequence[int] | None:
     kind = op.type
     if kind in REDUCTIONS or kind in ("ReverseV2", "Cumsum"):
         axes = _static(op.inputs[1])
-    elif kind == "Roll":
-        axes = _static(op.inputs[2])
-    elif kind == "GatherV2" and op.inputs[1].shape.rank == 1 and not op.get_attr("batch_dims"):
+    elif kind == "Roll" or (
+        kind == "GatherV2" and op.inputs[1].shape.rank == 1 and not op.get_attr("batch_dims")
+    ):
         axes = _static(op.inputs[2])
     elif kind == "Unpack":
         axes = op.get_attr("axis")
@@ -251,7 +251,9 @@ def nature_of(op: tf.Operation, natures: Sequence[str]) -> str:
     if kind in HOMOGENEOUS:
         return natures[0] if natures[0] in (LINEAR, SCALE_FREE) or kind == "Neg" else CURVED
     if kind in COMPARISONS:
-        other_is_zero = [n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)]
+        other_is_zero = [
+            n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)
+        ]
         return SCALE_FREE if all(other_is_zero) else CURVED
     if kind in CHOICES:
         if natures[0] not in (CONSTANT, SCALE_FREE):
