@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from tests.zoo.kinds import Example, classifier, kind, noise
+from tests.zoo.kinds import Example, classifier, kind
 
 
 class PatchEmbedding(layers.Layer):
@@ -192,9 +192,7 @@ def wavenet() -> Example:
     x = layers.Conv1D(4, 1)(audio)
     for rate in (1, 2):
         settings = {"padding": "causal", "dilation_rate": rate}
-        both = [
-            layers.Conv1D(4, 2, activation=name, **settings)(x) for name in ("tanh", "sigmoid")
-        ]
+        both = [layers.Conv1D(4, 2, activation=name, **settings)(x) for name in ("tanh", "sigmoid")]
         x = layers.Add()([x, layers.Conv1D(4, 1)(layers.Multiply()(both))])
     model = keras.Model(audio, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
     return classifier(model, 28, shape=(24, 2))

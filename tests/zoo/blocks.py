@@ -266,7 +266,10 @@ class RetinaNet(keras.Model):
     def call(self, x, training=False):
         low = self.c1(x)
         levels = self.pyramid([low, self.c2(low)], training=training)
-        flat = [ops.reshape(self.out(self.tower(x)), (-1, h * h, 3)) for x, h in zip(levels, (8, 4, 2))]
+        flat = [
+            ops.reshape(self.out(self.tower(x)), (-1, h * h, 3))
+            for x, h in zip(levels, (8, 4, 2), strict=True)
+        ]
         return ops.concatenate(flat, axis=1)
 
 
@@ -275,3 +278,41 @@ def retinanet() -> Example:
     model = RetinaNet()
     model.compile("adam", "mse")
     return Example(model, noise(16, 16, 3), noise(84, 3), watched=34, filters=37)
+
+
+class InMap(layers.Layer):
+    """Calls its convolution for one example at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu")
+
+    def call(self, x):
+        return tf.map_fn(lambda one: self.conv(one[None])[0], x)
+
+
+class Traced(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu")
+
+    @tf.function
+    def call(self, x):
+        return self.conv(x)
+
+
+def _behind_a_stem(block):
+    model = keras.Sequential([keras.Input((12, 12, 3)), layers.Conv2D(6, 3), block])
+    for layer in (layers.GlobalAveragePooling2D(), layers.Dense(3)):
+        model.add(layer)
+    return model
+
+
+@kind("Convolution inside tf.map_fn")
+def in_map() -> Example:
+    return classifier(_behind_a_stem(InMap()), 6, 10)
+
+
+@kind("Layer whose call is a tf.function")
+def traced() -> Example:
+    return classifier(_behind_a_stem(Traced()), 6, 10)

@@ -77,12 +77,12 @@ class DCGAN(keras.Model):
         with tf.GradientTape() as tape:
             d_loss = self.entropy(labels, self.discriminator(tf.concat([fake, real], 0)))
         weights = self.discriminator.trainable_weights
-        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights))
+        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights, strict=True))
         with tf.GradientTape() as tape:
             judged = self.discriminator(self.generator(tf.random.normal((size, 4))))
             g_loss = self.entropy(tf.zeros((size, 1)), judged)
         weights = self.generator.trainable_weights
-        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights))
+        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights, strict=True))
         return {"loss": d_loss + g_loss}
 
 
@@ -117,8 +117,8 @@ class Diffusion(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.loss(noises, self.network([noisy, rates], training=True))
         weights = self.network.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
-        for weight, average in zip(self.network.weights, self.ema_network.weights):
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        for weight, average in zip(self.network.weights, self.ema_network.weights, strict=True):
             average.assign(0.9 * average + 0.1 * weight)
         return {"loss": loss}
 
@@ -155,7 +155,7 @@ class ZeroDCE(keras.Model):
             smooth = tf.reduce_mean(tf.square(enhanced[:, 1:] - enhanced[:, :-1]))
             loss = 10 * exposure + smooth
         weights = self.network.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return {"loss": loss}
 
 
@@ -175,7 +175,9 @@ def pixel_cnn() -> Example:
 
         def build(self, shape):
             self.conv.build(shape)
-            self.mask = ops.convert_to_tensor([[[[1.0]]] * 3, [[[1.0]], [[0.0]], [[0.0]]], [[[0.0]]] * 3])
+            self.mask = ops.convert_to_tensor(
+                [[[[1.0]]] * 3, [[[1.0]], [[0.0]], [[0.0]]], [[[0.0]]] * 3]
+            )
 
         def call(self, x):
             self.conv.kernel.assign(self.conv.kernel * self.mask)

@@ -19,10 +19,11 @@ from tests.zoo.kinds import KINDS, Example
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
 
-What `PartialRestart` watches in kinds of model that people train, as they stand. Each row is a test
-in `tests/zoo`: a tiny model is trained for two epochs with a restart between them. Filters are
-those of all convolutions; units of dense layers are watched with `layers=".*"`. Filters that make an
-output of the model, and filters that do not train, are never restarted.
+What `PartialRestart` watches in kinds of model that people train, without a change to the model.
+Each row is a test in `tests/zoo`: a tiny model is trained for two epochs with a restart between
+them. Filters are those of all convolutions; units of dense layers are watched with `layers=".*"`.
+Filters that make an output of the model and filters that do not train are never restarted.
+`python -m tests.zoo.models_page` writes this page.
 
 | kind | filters | watched | not watched, and why |
 |---|---:|---:|---|

@@ -209,20 +209,3 @@ def nested_backbone() -> Example:
     middle = wrapped(lambda x: layers.MaxPooling2D()(inner(conv(4)(x))), 12, 3)
     outer = wrapped(lambda x: conv(6)(middle(x)), 12, 3)
     return classifier(on_image(lambda x: head(outer(x))), 14)
-
-
-@kind("keras.applications (MobileNetV2, no weights)")
-def application() -> Example:
-    model = keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=3)
-    model.compile("adam", "sparse_categorical_crossentropy")
-    filters = sum(
-        layer.depthwise_filters if hasattr(layer, "depthwise_filters") else _filters(layer)
-        for layer in model.layers
-    )
-    return Example(model, noise(32, 32, 3), classes(), filters, filters)
-
-
-def _filters(layer):
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return layer.kernel.shape[-2]
-    return layer.filters if isinstance(layer, layers.Conv2D) else 0

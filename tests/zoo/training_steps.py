@@ -51,7 +51,7 @@ def simclr() -> Example:
 class Triplet(keras.Model):
     def __init__(self):
         super().__init__()
-        self.network = encoder()
+        self.network = keras.Sequential([encoder(), layers.Dense(4)])
 
     def call(self, inputs):
         anchor, positive, negative = (self.network(x) for x in inputs)
@@ -155,21 +155,25 @@ class Accumulating(keras.Model):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.sums = [tf.Variable(tf.zeros(v.shape), trainable=False) for v in self.trainable_weights]
+        self.sums = [
+            tf.Variable(tf.zeros(v.shape), trainable=False) for v in self.trainable_weights
+        ]
         self.steps = tf.Variable(0, trainable=False)
 
     def train_step(self, data):
         x, y = data
         with tf.GradientTape() as tape:
             loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-        for total, gradient in zip(self.sums, tape.gradient(loss, self.trainable_variables)):
+        for total, gradient in zip(
+            self.sums, tape.gradient(loss, self.trainable_variables), strict=True
+        ):
             total.assign_add(gradient)
         self.steps.assign_add(1)
         tf.cond(self.steps % 2 == 0, self.apply, lambda: None)
         return {"loss": loss}
 
     def apply(self):
-        self.optimizer.apply_gradients(zip(self.sums, self.trainable_variables))
+        self.optimizer.apply_gradients(zip(self.sums, self.trainable_variables, strict=True))
         for total in self.sums:
             total.assign(tf.zeros_like(total))
 
