@@ -1,6 +1,7 @@
 """The report of a folder of runs."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -69,3 +70,14 @@ def test_a_damaged_record_among_them_is_named(tmp_path, capsys, monkeypatch, tab
     write_run(tmp_path / "bad", "uniform", (0.5,), (0.45,), table=table)
     assert report(monkeypatch, tmp_path) == 1
     assert f"{tmp_path / 'bad' / 'run.json'} is not a valid" in capsys.readouterr().err
+
+
+def test_reports_are_written_without_tensorflow():
+    code = (
+        "import sys, kerasrestart.experiments.report.log_report, "
+        "kerasrestart.experiments.study.collect\n"
+        "print({'tensorflow', 'keras', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert done.stderr == ""
