@@ -14,11 +14,7 @@ import pytest
 
 from kerasrestart.experiments.records.score_log import ScoreLog, read_scores
 from kerasrestart.experiments.report import run_figures
-<<<<<<< HEAD
 from kerasrestart.experiments.report.command import PROGRAM, main
-=======
-from kerasrestart.experiments.report.command import entry_point
->>>>>>> main
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.run_report import write_run_report
 from kerasrestart.experiments.report.run_summary import run_summary
@@ -150,13 +146,7 @@ def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
     assert "kerasrestart.main" not in text
 
 
-<<<<<<< HEAD
 HOSTILE = "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](//c.invalid) | *z* &lt; \n# h"
-=======
-HOSTILE = (
-    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
-)
->>>>>>> main
 
 
 def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
@@ -277,15 +267,9 @@ def test_an_epoch_that_was_not_scored_has_no_line_and_a_cut_line_is_left_out(tmp
 def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, monkeypatch, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)
-<<<<<<< HEAD
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         PROGRAM.start(main)
-=======
-    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        entry_point()
->>>>>>> main
     assert ended.value.code == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ")
