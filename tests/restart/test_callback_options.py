@@ -260,7 +260,7 @@ def test_reversed_criterion_restarts_the_most_useful_filters(images):
         assert not set(useful[name]) & set(useless[name])
 
 
-def test_random_draws_anew_at_each_restart_by_the_seed_alone(images):
+def test_random_draws_other_scores_at_each_restart_by_the_seed_alone(images):
     def draws(seed, x):
         restart, watch = train((x, images[1]), criterion="random", fraction=0.25, seed=seed)
         return [chosen_of(event) for event in restart.events], watch.scores
@@ -432,7 +432,7 @@ def test_clone_is_near_one_survivor_and_no_copy(images):
         assert share.argmin(axis=1)[0] != share.argmin(axis=1)[1]
 
 
-def test_instance_of_a_keras_initializer_draws_anew_at_each_restart(images):
+def test_instance_of_a_keras_initializer_draws_other_weights_at_each_restart(images):
     instance = keras.initializers.RandomUniform(0.5, 0.6, seed=3)
     drawn = collections.defaultdict(list)
     for name, _, new, _ in restarted(images, instance):
