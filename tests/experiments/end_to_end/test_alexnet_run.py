@@ -11,7 +11,7 @@ import safetensors.numpy
 from kerasrestart import models
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data import pipeline
-from kerasrestart.experiments.models.alexnet_weights import IMAGENET_STD, IMAGENET_MEAN
+from kerasrestart.experiments.models.alexnet_weights import IMAGENET_MEAN, IMAGENET_STD
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run.train import run
 from kerasrestart.experiments.settings import parse_settings
