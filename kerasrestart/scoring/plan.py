@@ -62,10 +62,7 @@ class ReadingPlan:
                 self.counted[_key(own)] = axis
                 for call in (own, read):
                     self.operations[id(call.operation)] = call.operation
-        self.calls = dict.fromkeys(self.operations, 0)
-        for call in graph.calls:
-            if id(call.operation) in self.calls:
-                self.calls[id(call.operation)] += 1
+        self.calls = {key: graph.uses_of(of) for key, of in self.operations.items()}
 
 
 def _uses(layer: FilterLayer, criterion: Criterion) -> Sequence[tuple[Call, Call]]:
