@@ -196,14 +196,8 @@ class ChannelMap:
         elif isinstance(operation, RawOperation):
             written, axis = self._pass_raw(call, inputs, axis)
         elif isinstance(operation, WITH_FILTERS):
-            written, axis = (
-                [self._read_and_write(call, inputs[0], axis)],
-                (
-                    1
-                    if channels_first(operation) and len(tensors.shape(call.inputs[0])) > 2
-                    else LAST
-                ),
-            )
+            written = [self._read_and_write(call, inputs[0], axis)]
+            axis = self._own_axis(call)
         else:
             one, axis = self._pass_layer(call, inputs, axis)
             written = None if one is None else [one]
@@ -216,6 +210,11 @@ class ChannelMap:
         if self._graph.reaches_output(call):
             name = self._graph.name_of(call.operation)
             self._escapes += [(name, ids) for ids in inputs if ids.size]
+
+    def _own_axis(self, call: Call) -> int:
+        """The channel axis of a layer with filters, of what it reads and of what it writes."""
+        positions = len(self._tensors.shape(call.inputs[0])) > 2
+        return 1 if channels_first(call.operation) and positions else LAST
 
     def _read_and_write(self, call: Call, ids: np.ndarray, axis: int) -> np.ndarray:
         layer = call.operation

@@ -250,7 +250,7 @@ class GraphBuilder:
         for step in self._steps:
             for number in step.inputs:
                 readers[number].append(step.made_by)
-        own = {call.outputs[0]: call for call in calls if len(call.outputs) == 1}
+        own = {tensor: call for call in calls for tensor in call.outputs}
         found = {}
         for number, traced in places.items():
             if id(traced) in made_by:

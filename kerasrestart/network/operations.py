@@ -82,8 +82,9 @@ def is_known_by_shape(layer: layers.Layer) -> bool:
 
 
 def _gives_its_input(layer: layers.Layer) -> bool:
-    kinds = (layers.Identity, layers.ActivityRegularization, layers.Dropout)
-    return isinstance(layer, kinds) or (isinstance(layer, layers.Activation))
+    """Whether the call of a layer may return the very tensor that it gets."""
+    kinds = (layers.Identity, layers.ActivityRegularization, layers.Dropout, layers.Activation)
+    return isinstance(layer, kinds)
 
 
 def computes_as_keras(layer: layers.Layer) -> bool:

@@ -1,4 +1,4 @@
-"""Whether each channel that a layer gives comes from one filter of its kernel, and from no other."""
+"""Whether each channel that a layer gives comes from one filter of its kernel alone."""
 
 from __future__ import annotations
 

@@ -124,9 +124,12 @@ def _traced(
         trace = Trace(tf.__internal__.FuncGraph("kerasrestart_trace"))
         layers = keras_internals.layers_inside(model) if heard else []
         try:
-            with model.distribute_strategy.scope(), trace.graph.as_default():
-                with _heard(layers, trace, opaque, shape_only):
-                    run(trace)
+            with (
+                model.distribute_strategy.scope(),
+                trace.graph.as_default(),
+                _heard(layers, trace, opaque, shape_only),
+            ):
+                run(trace)
         finally:
             keras_internals.forget_losses(model)
         return trace
@@ -150,7 +153,7 @@ def _heard(
         own_call, takes_whole = layer.call, opaque(layer)
         compute = own_call
         if takes_whole and shape_only(layer):
-            compute = functools.partial(_placeholder_of, layer)
+            compute = functools.partial(_placeholder_of, layer, own_call)
 
         @functools.wraps(own_call)
         def call(*args, **kwargs):
@@ -201,8 +204,12 @@ def _heard(
                 object.__setattr__(layer, "call", own)
 
 
-def _placeholder_of(layer: keras.Layer, x: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+def _placeholder_of(
+    layer: keras.Layer, own_call: Callable[..., Any], x: tf.Tensor, *args: Any, **kwargs: Any
+) -> tf.Tensor:
     """What the call of a layer gives, without a value."""
+    if "loop_body" in (tf.get_current_name_scope() or "") or x.shape.rank is None:
+        return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
     shape = layer.compute_output_shape(tuple(x.shape))
     return tf.compat.v1.placeholder(layer.compute_dtype, shape)
 

@@ -25,7 +25,9 @@ def traced_graph(model: keras.Model, x: Any = None, data: Any = None) -> Graph:
     """Traces a model and makes a graph of what it computes.
 
     Args:
-        model, x, data: As `find_filter_layers` takes them.
+        model: As `find_filter_layers` takes it.
+        x: As `find_filter_layers` takes it.
+        data: As `find_filter_layers` takes it.
 
     Raises:
         TypeError, ValueError: As `find_filter_layers` does.
