@@ -126,6 +126,7 @@ class ScoringFunction:
             self._may_be_new_fit = False
         scoring = AttachedScorer(self, scorer, every)
         self.keep(scoring)
+        scoring.was_rebuilt()  # attaching is not a compilation
         return scoring
 
     def keep(self, scoring: AttachedScorer) -> None:
