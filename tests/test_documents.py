@@ -132,3 +132,18 @@ def test_the_api_page_has_all_names_that_docs_and_examples_import():
             name == listed or name.startswith(f"{listed}.") or listed.startswith(f"{name}.")
             for listed in api_names()
         ), name
+
+
+def test_the_code_page_names_files_and_functions_that_exist():
+    text = (ROOT / "docs/code.md").read_text()
+    paths = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("kerasrestart/**/*.py")}
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert any(path.endswith(f"/{name}") for path in [*paths, f"{ROOT}/{name}"]), name
+    rows = re.findall(r"^\| W[^|]*\| ([^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+    assert len(rows) > 10
+    for files, names in rows:
+        code = "".join(
+            paths[f"kerasrestart/{file}"].read_text() for file in re.findall(r"`(.+?\.py)`", files)
+        )
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
+            assert re.search(rf"\b(def|class) {name}\b", code), name

@@ -1,4 +1,4 @@
-"""The examples run, at small sizes, and do what their first lines say."""
+"""The examples run at small sizes and do what their first lines say."""
 
 import importlib.util
 import pathlib
@@ -33,7 +33,7 @@ def test_every_example_is_tested():
 def test_plain_model(example):
     accuracies = example.main(["--examples=200", "--round_epochs=1"])
     assert [len(rounds) for rounds in accuracies.values()] == [3, 3]
-    # Up to the first restart the two are one run.
+    # Until the first restart, the two runs are equal.
     assert accuracies["uniform"][0] == accuracies["none"][0]
 
 

@@ -1,6 +1,6 @@
-"""The public names and their signatures are those that are written down.
+"""The public names and signatures equal the list in public_api.txt.
 
-python -m tests.test_public_api writes them down anew.
+python -m tests.test_public_api updates the list.
 """
 
 import inspect
@@ -8,11 +8,11 @@ import pathlib
 
 import kerasrestart
 
-WRITTEN = pathlib.Path(__file__).with_name("public_api.txt")
+LIST = pathlib.Path(__file__).with_name("public_api.txt")
 
 
 def public_api():
-    """A line for each public name, and for each public method of a class its own definition."""
+    """Returns a line for each public name and each public method that a class defines."""
     lines = []
     for name in sorted(kerasrestart.__all__):
         value = getattr(kerasrestart, name)
@@ -20,7 +20,7 @@ def public_api():
             lines.append(f"{name}: module")
             lines += [f"{name}.{n}{_signature(getattr(value, n))}" for n in sorted(value.__all__)]
         elif inspect.isclass(value):
-            # Keras makes a subclass of Model one of Functional when it is first built as such.
+            # Keras turns a subclass of Model into one of Functional when it is first built so.
             names = (base.__name__.replace("Functional", "Model") for base in value.__bases__)
             bases = ", ".join(names)
             lines.append(f"{name}{_signature(value)} of {bases}")
@@ -37,19 +37,19 @@ def public_api():
 
 
 def _signature(value):
-    # Hints are left out: they may get better without a change for callers.
+    # Without type hints, which may improve without a change for callers.
     signature = inspect.signature(value)
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
-def test_public_names_and_signatures_are_those_written_down():
-    written = WRITTEN.read_text()
-    assert public_api() == written, (
-        "The public API has changed. If that is meant: python -m tests.test_public_api, and an "
-        "entry in CHANGELOG.md."
+def test_public_names_and_signatures_equal_the_list():
+    listed = LIST.read_text()
+    assert public_api() == listed, (
+        "The public API has changed. If that is intended, run python -m tests.test_public_api and "
+        "add an entry to CHANGELOG.md."
     )
 
 
 if __name__ == "__main__":
-    WRITTEN.write_text(public_api())
+    LIST.write_text(public_api())

@@ -96,7 +96,7 @@ class Program:
                 there is an argument too many, with status 2.
         """
         if any(word in ("-h", "-help", "--help", "--helpshort", "--helpfull") for word in words):
-            print(self.help())
+            _show(self.help())
             sys.exit(0)
         if "--version" in words:
             print(f"kerasrestart {kerasrestart.__version__}")
@@ -191,6 +191,13 @@ class _MixedPrecision(flags.BooleanFlag):
         name = "mixed_float16" if self.value else "float32"
         print(f"warning: --mixed_precision is now --precision; using {name}.", file=sys.stderr)
         self._precision.parse(name)
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as of `--help | head`; without this, Python reports it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_up_tensorflow() -> None:

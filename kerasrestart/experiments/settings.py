@@ -5,11 +5,12 @@ To add a setting, add a field here, use it where it matters, and test that.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kerasrestart.experiments.combinations import (
@@ -270,15 +271,8 @@ class RunSettings:
         check_combination(values)
         from kerasrestart.restart.plan import RestartPlan  # brings NumPy: not for `--help`
 
-        try:
+        with errors_name_flags():
             RestartPlan(**restart_plan_arguments(values))
-        except SettingError:
-            raise
-        except ValueError as error:
-            names = {name: name for name in SETTINGS}
-            aliases = {s.argument: name for name, s in SETTINGS.items() if s.argument}
-            message = in_flags(str(error), {**names, **aliases, "control": "init"})
-            raise SettingError(message) from error
 
     @property
     def dtype_policy(self) -> str:
@@ -333,6 +327,24 @@ baseline."""
 
 IGNORED_ON_RESUME = frozenset(name for name, s in SETTINGS.items() if s.ignored_on_resume)
 """Settings in which a run may differ from the run that it resumes."""
+
+
+@contextlib.contextmanager
+def errors_name_flags() -> Iterator[None]:
+    """Turns an error about the library's arguments into one about the flags that set them.
+
+    Raises:
+        SettingError: The block raised a ValueError.
+    """
+    try:
+        yield
+    except SettingError:
+        raise
+    except ValueError as error:
+        names = {name: name for name in SETTINGS}
+        aliases = {s.argument: name for name, s in SETTINGS.items() if s.argument}
+        message = in_flags(str(error), {**names, **aliases, "control": "init"})
+        raise SettingError(message) from error
 
 
 def parse_settings(arguments: Iterable[str]) -> RunSettings:

@@ -12,16 +12,19 @@ with `data_format="channels_first"`; a layer that takes another axis for it mixe
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import layers
 
+from kerasrestart.network.channel_ids import NO_FILTER, Tensors, padded
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.kernels import (
     WITH_FILTERS,
     filters_of,
     filters_that_read,
+    is_dense,
     reads_alone,
 )
 from kerasrestart.network.operations import (
@@ -29,11 +32,30 @@ from kerasrestart.network.operations import (
     MERGING,
     channels_first,
     keeps_channels,
-    kind_of,
 )
 from kerasrestart.network.paths import Path, Reading, united
+from kerasrestart.network.raw_operations import RawOperation
 
-NO_FILTER = -1  # of a channel that comes from no filter, such as a colour of the image
+
+class _Entries:
+    """Arrays of ids, and in which of them each root occurs.
+
+    Attributes:
+        roots: The arrays, with the root in place of each id.
+    """
+
+    def __init__(self, roots: np.ndarray, all_ids: Sequence[np.ndarray]):
+        with_none = np.append(roots, NO_FILTER)  # NO_FILTER is index -1
+        self.roots = [with_none[ids] for ids in all_ids]
+        self._numbers: dict[int, list[int]] = defaultdict(list)
+        for number, own in enumerate(self.roots):
+            for root in np.unique(own).tolist():
+                self._numbers[root].append(number)
+
+    def of(self, roots: np.ndarray) -> list[int]:
+        """The numbers of the arrays in which some roots occur."""
+        found = (self._numbers.get(root, ()) for root in roots.tolist())
+        return sorted(set().union(*found))
 
 
 class ChannelMap:
@@ -44,21 +66,31 @@ class ChannelMap:
     """
 
     def __init__(self, graph: Graph):
+        self._graph = graph
         self._first: dict[int, int] = {}  # id of the first filter of each layer, by the layer's id
         self._owner: list[str] = []  # the layer of each id
-        self._parent: list[int] = []  # of each id: ids that were made one hang together as a tree
+        self._parent: list[int] = []  # ids that are one channel form a tree
         self._read: list[tuple[layers.Layer, np.ndarray]] = []
+        self._read_before: dict[int, np.ndarray] = {}
         self._normed: list[tuple[layers.Layer, np.ndarray]] = []
         self._escapes: list[tuple[str, np.ndarray]] = []
         self._mixed_with_input: list[np.ndarray] = []
-        self._ids: dict[int, np.ndarray] = {}
-        self._axis: dict[int, int] = {}  # where the ids lie: LAST, or 1
-        self._shapes = graph.shapes
+        self._tensors = Tensors(graph.shapes)
         for call in graph.calls:
             self._pass(call)
+        end = "an output" if graph.trained is None else "the loss"
         for tensor in graph.outputs:
-            self._escapes.append(("an output", self._of(tensor)))
+            self._escapes.append((end, self._tensors.ids(tensor)))
         self._roots = np.array([self._root(i) for i in range(len(self._parent))], int)
+        # For each root, how many ids each layer has of it.
+        self._owners: dict[int, Counter[str]] = defaultdict(Counter)
+        for owner, root in zip(self._owner, self._roots.tolist(), strict=True):
+            self._owners[root][owner] += 1
+        self._read_at = _Entries(self._roots, [ids for _, ids in self._read])
+        self._normed_at = _Entries(self._roots, [ids for _, ids in self._normed])
+        self._escapes_at = _Entries(self._roots, [ids for _, ids in self._escapes])
+        self._mixed_at = _Entries(self._roots, self._mixed_with_input)
+        self._paths: dict[bytes, Path] = {}  # by roots: those of a residual network are long
 
     def path(self, layer: layers.Layer, filters: Sequence[int] | np.ndarray | None = None) -> Path:
         """Follows the channels of some filters of a layer, all in one.
@@ -69,20 +101,33 @@ class ChannelMap:
         """
         own = self._own(layer)
         followed = own if filters is None else own[np.asarray(filters, int)]
-        # One place more, for NO_FILTER: index -1.
-        same = np.append(np.isin(self._roots, self._roots[followed]), False)
-        others = np.setdiff1d(np.flatnonzero(same), followed)
-        owners = {self._owner[i] for i in others if self._owner[i] != layer.name}
-        if np.isin(others, own).any():
-            owners.add(f"other filters of {layer.name}")
-        if any(same[ids].any() for ids in self._mixed_with_input):
-            owners.add("an input")
-        return Path(
-            readers=_readings(self._read, same),
-            norms=_readings(self._normed, same),
-            shared_with=tuple(sorted(owners)),
-            escapes=tuple(sorted({name for name, ids in self._escapes if same[ids].any()})),
+        roots = np.unique(self._roots[followed])
+        whole = self._path_of(roots)
+        name = self._graph.name_of(layer)
+        owners = set(whole.shared_with) - {name}
+        if sum(self._owners[root][name] for root in roots.tolist()) > len(set(followed.tolist())):
+            owners.add(f"other filters of {name}")
+        escapes = set(whole.escapes)
+        if id(layer) in self._graph.coupled:
+            escapes.add(self._graph.coupled[id(layer)])
+        return dataclasses.replace(
+            whole, shared_with=tuple(sorted(owners)), escapes=tuple(sorted(escapes))
         )
+
+    def _path_of(self, roots: np.ndarray) -> Path:
+        """All that has some roots; `shared_with` are all layers that have them."""
+        key = roots.tobytes()
+        if key not in self._paths:
+            owners = set().union(*(self._owners[root] for root in roots.tolist()))
+            if self._mixed_at.of(roots):
+                owners.add("an input")
+            self._paths[key] = Path(
+                readers=self._readings(self._read, self._read_at, roots),
+                norms=self._readings(self._normed, self._normed_at, roots),
+                shared_with=tuple(owners),
+                escapes=tuple({self._escapes[i][0] for i in self._escapes_at.of(roots)}),
+            )
+        return self._paths[key]
 
     def outgoing(
         self,
@@ -93,14 +138,15 @@ class ChannelMap:
         """Follows channels to the weights by which a filter counts: its outgoing ones.
 
         Each filter of a depthwise convolution reads one channel and nothing else. So that channel
-        is followed on, as the depthwise filter's own: were the depthwise weights themselves set to
-        zero, a constant would be left of both, and behind a ReLU neither might ever learn again.
+        is followed further, as the depthwise filter's own: if the depthwise weights themselves were
+        set to zero, a constant would be left of both, and behind a ReLU neither might ever learn
+        again.
 
         Args:
             layer: As in `path`.
             filters: As in `path`.
-            passes: From a depthwise convolution and some of its filters, those that are to be
-                followed. Defaults to None: all of them.
+            passes: From a depthwise convolution and some of its filters, those to follow. Defaults
+                to None: all of them.
 
         Returns:
             The path, its readers no depthwise convolutions but those that read these in turn; its
@@ -119,49 +165,120 @@ class ChannelMap:
                 followed = followed.joined(self.outgoing(reading.layer, behind, passes))
         return followed
 
+    def _readings(
+        self,
+        read: Sequence[tuple[layers.Layer, np.ndarray]],
+        entries: _Entries,
+        roots: np.ndarray,
+    ) -> tuple[Reading, ...]:
+        wanted, found = np.zeros(len(self._roots) + 1, bool), []
+        wanted[roots] = True  # the last one, of NO_FILTER, is not
+        for number in entries.of(roots):
+            layer, _ = read[number]
+            channels = tuple(np.flatnonzero(wanted[entries.roots[number]]).tolist())
+            found.append(Reading(layer, channels, self._graph.name_of(layer)))
+        return united(found)
+
     def _root(self, i: int) -> int:
         while self._parent[i] != i:
-            i = self._parent[i]
+            self._parent[i] = i = self._parent[self._parent[i]]
         return i
-
-    def _of(self, tensor: int) -> np.ndarray:
-        """Ids along the channel axis; empty where the tensor comes from no filter at all."""
-        return self._ids.get(tensor, np.zeros(0, int))
 
     def _pass(self, call: Call) -> None:
         """Writes the ids of what a call gives, from those of what it gets."""
-        operation, inputs = call.operation, [self._of(tensor) for tensor in call.inputs]
-        axes = {self._axis[t] for t, ids in zip(call.inputs, inputs, strict=True) if ids.size}
+        operation, tensors = call.operation, self._tensors
+        inputs = [tensors.ids(tensor) for tensor in call.inputs]
+        axes = {tensors.axis(t) for t, ids in zip(call.inputs, inputs, strict=True) if ids.size}
         axis = axes.pop() if axes else LAST
+        written: list[np.ndarray] | None = None
         if axes:
-            self._escapes += [(operation.name, ids) for ids in inputs]
-            return
-        kind, rank = kind_of(operation), len(self._shapes[call.inputs[0]])
-        written = None
-        if isinstance(operation, WITH_FILTERS):
-            own_axis = 1 if channels_first(operation) and rank > 2 else LAST
-            if inputs[0].size and own_axis != axis:
-                self._escapes.append((operation.name, inputs[0]))
-            else:
-                self._note(self._read, operation, inputs[0])
-            written, axis = self._own(operation), own_axis
-        elif isinstance(operation, layers.BatchNormalization):
-            if operation.axis % rank == axis % rank:
-                self._note(self._normed, operation, inputs[0])
-                written = inputs[0]
-        elif len(inputs) == 1 and keeps_channels(operation, axis):
-            written = inputs[0]
-        elif kind in MERGING:
-            written = self._merge(call, inputs, axis)
-        elif kind == "Concatenate":
-            written = self._concatenate(call, inputs, axis)
-        elif kind in ("Flatten", "Reshape"):
-            written, axis = self._reshape(call, inputs[0], axis)
-        if written is None:
-            self._escapes += [(operation.name, ids) for ids in inputs]
+            pass
+        elif isinstance(operation, RawOperation):
+            written, axis = self._pass_raw(call, inputs, axis)
+        elif isinstance(operation, WITH_FILTERS):
+            written = [self._read_and_write(call, inputs[0], axis)]
+            axis = self._own_axis(call)
         else:
-            self._ids[call.outputs[0]] = written
-            self._axis[call.outputs[0]] = LAST if len(self._shapes[call.outputs[0]]) == 2 else axis
+            one, axis = self._pass_layer(call, inputs, axis)
+            written = None if one is None else [one]
+        if written is None:
+            self._escape(call, inputs)
+        else:
+            tensors.write(call.outputs, written, axis)
+
+    def _escape(self, call: Call, inputs: Sequence[np.ndarray]) -> None:
+        if self._graph.reaches_output(call):
+            name = self._graph.name_of(call.operation)
+            self._escapes += [(name, ids) for ids in inputs if ids.size]
+
+    def _own_axis(self, call: Call) -> int:
+        """The channel axis of a layer with filters, of what it reads and of what it writes."""
+        positions = len(self._tensors.shape(call.inputs[0])) > 2
+        return 1 if channels_first(call.operation) and positions else LAST
+
+    def _read_and_write(self, call: Call, ids: np.ndarray, axis: int) -> np.ndarray:
+        layer = call.operation
+        own_axis = (
+            1 if channels_first(layer) and len(self._tensors.shape(call.inputs[0])) > 2 else LAST
+        )
+        plain = not isinstance(layer, layers.EinsumDense) or is_dense(layer)
+        if not plain or id(layer) in self._graph.altered or (ids.size and own_axis != axis):
+            self._escape(call, [ids])
+        else:
+            self._note(self._read, layer, ids)
+        return self._own(layer)
+
+    def _pass_layer(
+        self, call: Call, inputs: Sequence[np.ndarray], axis: int
+    ) -> tuple[np.ndarray | None, int]:
+        layer, rank = call.operation, len(self._tensors.shape(call.inputs[0]))
+        if isinstance(layer, layers.BatchNormalization):
+            if layer.axis % rank == axis % rank:
+                self._note(self._normed, layer, inputs[0])
+                return inputs[0], axis
+        elif len(inputs) == 1 and keeps_channels(layer, axis):
+            return inputs[0], axis
+        elif isinstance(layer, MERGING):
+            return self._merge(call, inputs, axis), axis
+        elif isinstance(layer, layers.Concatenate):
+            return self._tensors.concatenated(call, layer.axis, axis), axis
+        elif isinstance(layer, layers.Flatten | layers.Reshape):
+            flattens_first = isinstance(layer, layers.Flatten) and channels_first(layer)
+            return self._tensors.reshaped(call, axis, flattens_first)
+        return None, axis
+
+    def _pass_raw(
+        self, call: Call, inputs: Sequence[np.ndarray], axis: int
+    ) -> tuple[list[np.ndarray] | None, int]:
+        operation, tensors = call.operation, self._tensors
+        before, after = (tensors.shape(t) for t in (call.inputs[0], call.outputs[0]))
+        channel = axis % len(before) if before else 0
+        if not any(ids.size for ids in inputs) and operation.kind != "concatenate":
+            return [inputs[0]] * len(call.outputs), axis
+        if not before or not after:
+            return None, axis
+        if operation.kind == "merge":
+            one = self._merge(call, inputs, axis)
+        elif operation.kind == "concatenate":
+            one = tensors.concatenated(call, operation.axis, axis)
+        elif operation.kind == "reshape":
+            one, axis = tensors.reshaped(call, axis)
+        elif operation.kind == "slice":
+            if axis != LAST:
+                return None, axis
+            return [inputs[0][channels] for channels in operation.channels], axis
+        elif operation.kind == "transpose":
+            order = operation.permutation
+            kept = order[0] == 0 and order[channel] == channel
+            one = inputs[0] if kept else None
+        elif operation.keeps_channels(channel):
+            same_place = axis == LAST or len(before) == len(after) or len(after) == 2
+            if axis == LAST and before[-1] != after[-1]:
+                same_place = False
+            return ([inputs[0]] * len(call.outputs) if same_place else None), axis
+        else:
+            one = None
+        return (None if one is None else [one]), axis
 
     def _own(self, layer: layers.Layer) -> np.ndarray:
         """The ids of a layer's filters; the same at each use of the layer."""
@@ -169,85 +286,42 @@ class ChannelMap:
             first, count = len(self._parent), filters_of(layer)
             self._first[id(layer)] = first
             self._parent += range(first, first + count)
-            self._owner += [layer.name] * count
+            self._owner += [self._graph.name_of(layer)] * count
         first = self._first[id(layer)]
         return np.arange(first, first + filters_of(layer))
 
     def _note(
-        self,
-        seen: list[tuple[layers.Layer, np.ndarray]],
-        layer: layers.Layer,
-        ids: np.ndarray,
+        self, seen: list[tuple[layers.Layer, np.ndarray]], layer: layers.Layer, ids: np.ndarray
     ) -> None:
-        """Notes what a layer reads; what its uses read at one place is read by the same weight."""
-        for before in (other for used, other in seen if used is layer):
-            if before.size or ids.size:
-                size = max(before.size, ids.size)
-                self._unite(_padded(before, size), _padded(ids, size))
+        """Notes what a layer reads; what its uses read on one channel is read by one weight."""
+        before = self._read_before.get(id(layer))
+        if before is not None and (before.size or ids.size):
+            size = max(before.size, ids.size)
+            self._unite(padded(before, size), padded(ids, size))
+        if before is None or ids.size:
+            self._read_before[id(layer)] = ids
         seen.append((layer, ids))
 
     def _unite(self, ids: np.ndarray, others: np.ndarray) -> None:
-        """Makes ids at the same place one."""
+        """Makes ids on the same channel one."""
         both = (ids != NO_FILTER) & (others != NO_FILTER)
-        for one, other in zip(ids[both], others[both], strict=True):
+        for one, other in zip(ids[both].tolist(), others[both].tolist(), strict=True):
             self._parent[self._root(other)] = self._root(one)
         alone = (ids != NO_FILTER) ^ (others != NO_FILTER)
         self._mixed_with_input.append(np.maximum(ids, others)[alone])
 
     def _merge(self, call: Call, inputs: Sequence[np.ndarray], axis: int) -> np.ndarray | None:
-        shape = self._shapes[call.outputs[0]]
+        shape = self._tensors.shape(call.outputs[0])
         channels = shape[axis]
         merged = np.full(channels or 0, NO_FILTER)
         for number, (tensor, ids) in enumerate(zip(call.inputs, inputs, strict=True)):
-            of_tensor = self._shapes[tensor]
+            of_tensor = self._tensors.shape(tensor)
             if axis != LAST and len(of_tensor) != len(shape):
                 return None
-            if of_tensor[axis] != channels or channels is None:
+            if not of_tensor or of_tensor[axis] != channels or channels is None:
                 return None  # broadcast over the channels
-            ids = _padded(ids, channels)
+            ids = padded(ids, channels)
             if number:
                 self._unite(merged, ids)
             merged = np.where(merged != NO_FILTER, merged, ids)
         return merged
-
-    def _concatenate(
-        self, call: Call, inputs: Sequence[np.ndarray], axis: int
-    ) -> np.ndarray | None:
-        rank = len(self._shapes[call.outputs[0]])
-        if call.operation.axis % rank == axis % rank:
-            sizes = [self._shapes[tensor][axis] for tensor in call.inputs]
-            return np.concatenate(
-                [_padded(ids, size) for ids, size in zip(inputs, sizes, strict=True)]
-            )
-        return inputs[0] if all(np.array_equal(inputs[0], ids) for ids in inputs) else None
-
-    def _reshape(self, call: Call, ids: np.ndarray, axis: int) -> tuple[np.ndarray | None, int]:
-        """The ids behind a Flatten or Reshape, and the axis along which they lie."""
-        before, after = self._shapes[call.inputs[0]], self._shapes[call.outputs[0]]
-        if not ids.size:
-            return ids, LAST
-        if kind_of(call.operation) == "Flatten" and channels_first(call.operation):
-            if axis == LAST and len(before) > 2:
-                return None, LAST
-            axis = LAST  # it moves the channels to the end before it flattens
-        if len(after) > 2 and after[1] == ids.size and (axis == 1 or len(before) == 2):
-            return ids, 1 if after[-1] != ids.size else LAST
-        features = after[-1]
-        if features is None or features % ids.size or (axis == 1 and len(after) > 2):
-            return None, LAST
-        # Innermost, the channels repeat as long as none is split; outermost, each stands together.
-        repeated = np.tile if axis == LAST else np.repeat
-        return repeated(ids, features // ids.size), LAST
-
-
-def _padded(ids: np.ndarray, channels: int) -> np.ndarray:
-    """The ids of a tensor's channels, also of one that comes from no filter at all."""
-    return ids if ids.size else np.full(channels, NO_FILTER)
-
-
-def _readings(
-    read: Sequence[tuple[layers.Layer, np.ndarray]], same: np.ndarray
-) -> tuple[Reading, ...]:
-    """Who reads the marked ids, and where."""
-    found = [Reading(layer, tuple(np.flatnonzero(same[ids]).tolist())) for layer, ids in read]
-    return united([reading for reading in found if reading.channels])

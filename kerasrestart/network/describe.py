@@ -3,61 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
+from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.paths import Path, listed
+from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
 
 WIDTH = 120  # of a table whose remarks stand beside the rest
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
+# Activation functions before and behind which the score is the same.
+SCORED_ALIKE = ("Relu", "LeakyRelu")
 
 
-def describe(model: keras.Model, layers: str | Sequence[str] | None = None) -> str:
-    """Tells of each layer with filters whether and how it is restarted.
+def describe(
+    model: keras.Model,
+    x: Any = None,
+    *,
+    layers: str | Sequence[str] | None = None,
+    data: Any = None,
+) -> str:
+    """Shows for each layer with filters whether and how it is restarted.
+
+    ```python
+    print(kerasrestart.describe(keras.applications.ResNet50(weights=None)))
+    print(kerasrestart.describe(model, x[:1]))  # a subclass of keras.Model that is not built
+    ```
 
     Args:
-        model: A built Functional or Sequential model.
-        layers: Which layers are to be restarted: their names, or a regular expression that a whole
-            name matches. Defaults to None: all convolutions.
+        model: Any Keras model.
+        x: An example of what it takes, where it does not know that itself. Defaults to None.
+        layers: Which layers are to be restarted: their names (paths, where two layers have the same
+            name), or a regular expression that a whole name matches. Defaults to None: all
+            convolutions.
+        data: A batch as `train_step` takes it, for a model with a `train_step` of its own.
+            Defaults to None.
 
     Returns:
-        A table in text: a line for each layer with filters, or with convolutions inside that are
-        out of reach, in execution order: its name and kind, its number of filters, the layer after
-        which its score is read, the batch norm that belongs to it, the layers that read its
-        channels; and as a remark why it is left out, or why its filters' outgoing weights are not
-        their own. Where that would be wider than 120 characters, remarks have lines of their own,
-        indented, below those that they are about.
+        A table in text: a line for each layer with filters, in execution order: its name and kind,
+        its number of filters, the layer after which its score is read, the norm that belongs to it,
+        the layers that read its channels; and as a remark why it is left out, or why the outgoing
+        weights of its filters are not their own. A table wider than 120 characters has the remarks
+        on lines of their own, indented, below the layers that they are about.
 
     Raises:
         TypeError, ValueError: As `find_filter_layers` does.
-
-    Example:
-    ```python
-    print(kerasrestart.describe(keras.applications.ResNet50(weights=None)))
-    ```
     """
-    found = find_filter_layers(model, layers)
-    channels = ChannelMap(found.graph)
+    found = find_filter_layers(model, layers, x, data)
     lines: list[tuple[str, ...]] = [HEADER]
+    shown: set[str] = set()
     for call in found.graph.calls:
-        layer = call.operation
-        if call.occurrence:
+        layer, key = call.operation, found.graph.name_of(call.operation)
+        if key in shown or not isinstance(layer, keras.Layer):
             continue
-        if isinstance(layer, WITH_FILTERS):
-            path = channels.path(layer)
-            filter_layer, left_out = found.layers.get(layer.name), None
-            if (
-                filter_layer is None or filter_layer.layer is not layer
-            ):  # else another has the same name
-                filter_layer, left_out = None, found.left_out[layer.name]
-            remark = f"left out: {left_out}" if left_out else channels.outgoing(layer).obstacle()
-            lines.append(_line(layer, filter_layer, path, remark or ""))
-        elif layer.name in found.left_out:
-            remark = f"left out: {found.left_out[layer.name]}"
-            lines.append((layer.name, type(layer).__name__, *[""] * 4, remark))
+        if key in found.layers and found.layers[key].layer is layer:
+            path = found.channels.path(layer)
+            lines.append(_line(found.layers[key], path, _remark(found, key)))
+        elif key in found.left_out and is_listed(layer):
+            lines.append(_line_of_left_out(found, layer, key))
+        else:
+            continue
+        shown.add(key)
+    for layer in layers_out_of_sight(found.graph, model):
+        lines.append(_line_of_left_out(found, layer, found.graph.name_of(layer)))
     table = _aligned(lines)
     if max(map(len, table)) > WIDTH:
         remarks = ["", *(line[-1] for line in lines[1:])]
@@ -67,24 +77,43 @@ def describe(model: keras.Model, layers: str | Sequence[str] | None = None) -> s
     return "\n".join(table)
 
 
+def _remark(found: FilterLayers, key: str) -> str:
+    filter_layer = found.layers[key]
+    remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
+    if filter_layer.unread and filter_layer.unread not in SCORED_ALIKE:
+        remarks.append(f"read before its activation ({filter_layer.unread})")
+    return "; ".join(remark for remark in remarks if remark)
+
+
+def _line_of_left_out(found: FilterLayers, layer: keras.Layer, key: str) -> tuple[str, ...]:
+    filters, readers = "", ""
+    if isinstance(layer, WITH_FILTERS) and layer.built:
+        filters = str(filters_of(layer))
+        if found.graph.calls_of(layer):
+            readers = _names(found.channels.path(layer))
+    return key, type(layer).__name__, filters, "", "", readers, f"left out: {found.left_out[key]}"
+
+
+def _line(filter_layer: FilterLayer, path: Path, remark: str) -> tuple[str, ...]:
+    reads = {read.operation.name: None for _, read in filter_layer.reads}
+    return (
+        filter_layer.name,
+        type(filter_layer.layer).__name__,
+        str(filter_layer.filters),
+        listed(list(reads), width=30),
+        filter_layer.norm.name if filter_layer.norm else "",
+        _names(path),
+        remark,
+    )
+
+
+def _names(path: Path) -> str:
+    return listed([reading.name for reading in path.readers], width=30)
+
+
 def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-
-
-def _line(
-    layer: keras.Layer, filter_layer: FilterLayer | None, path: Path, remark: str
-) -> tuple[str, ...]:
-    reads = {read.operation.name: None for _, read in filter_layer.reads} if filter_layer else {}
-    return (
-        layer.name,
-        type(layer).__name__,
-        str(filters_of(layer)),
-        listed(list(reads), width=30),
-        filter_layer.norm.name if filter_layer and filter_layer.norm else "",
-        listed([reading.layer.name for reading in path.readers], width=30),
-        remark,
-    )

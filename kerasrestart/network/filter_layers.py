@@ -1,36 +1,26 @@
-"""Where the filters of a network are, and where the saliency of each is read.
-
-The feature map z of a filter is taken after the filter's norm and activation: before a batch
-norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
-the sum of z * dC/dz vanishes.
-
-From there the reading place moves on down the graph for as long as sum(z * dC/dz) over each channel
-stays what it is. It does through every map that acts on each channel alone and is positively
-homogeneous of degree one (Euler's theorem): pooling, dropout, padding, cropping, up-sampling, and a
-depthwise convolution that adds nothing. A score read after a 2x2 pooling costs a quarter of the
-one before it.
-"""
+"""Which layers of a model have filters that can be scored and restarted."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers
 
 from kerasrestart.network import kernels
+from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.operations import (
-    FEATURELESS_WEIGHTS,
-    HOMOGENEOUS,
-    NORMS,
-    SHRINKING,
-    activates,
-    has_activation,
-    is_linear_by_channel,
-    takes_as_channels,
+from kerasrestart.network.operations import ATTENTION, FEATURELESS_WEIGHTS, RECURRENT
+from kerasrestart.network.paths import listed
+from kerasrestart.network.reading_places import reading_place
+from kerasrestart.network.traced_graph import (
+    called_layers,
+    layers_out_of_sight,
+    traced_graph,
 )
 
 
@@ -39,24 +29,25 @@ class FilterLayer:
     """A layer of filters that can be scored and restarted.
 
     Attributes:
-        layer: The convolution.
+        layer: The convolution, or dense layer.
         norm: The batch norm, layer norm or group norm that belongs to it, or None.
-        reads: For each use of the layer, the pair (call of the layer itself, call whose output is
-            read). Most layers have one use.
+        reads: For each use of the layer in one pass, the pair (call of the layer itself, call of
+            the layer whose output is read). Most layers have one use.
         activations: For each use, the call that makes the filter's activation; without one, that of
             its norm or of the layer itself. Never moved on behind a pooling: for all that is not
             sum(z * dC/dz).
+        name: The layer's name where that is unique in the model, else its path; the key of this
+            layer in every dictionary.
+        unread: TensorFlow's name of an activation function behind the last place that can be read,
+            such as `"Relu"`, or None. No layer gives its result.
     """
 
     layer: layers.Layer
     norm: layers.Layer | None
     reads: tuple[tuple[Call, Call], ...]
     activations: tuple[Call, ...]
-
-    @property
-    def name(self) -> str:
-        """Name of the layer; the key of this filter_layer in every dictionary."""
-        return self.layer.name
+    name: str
+    unread: str | None = None
 
     @property
     def filters(self) -> int:
@@ -80,163 +71,186 @@ class FilterLayers:
 
     Attributes:
         graph: The model's graph.
-        layers: Those that can be restarted and are to be, by name, in execution order.
-        left_out: The others, by name: why they are left out, of several of one name the first; and
-            layers of other kinds that hold convolutions inside.
+        layers: Those that can be restarted and are chosen, by key, in execution order.
+        left_out: The others, by key: why they are left out.
+        out_of_reach: Those of `left_out` that cannot be followed, by key: their numbers of filters.
+        excluded: Those of `left_out` that are chosen but must not be restarted, such as frozen ones
+            or those that make an output, by key: their numbers of filters.
     """
 
     graph: Graph
     layers: dict[str, FilterLayer]
     left_out: dict[str, str]
+    out_of_reach: dict[str, int]
+    excluded: dict[str, int]
+
+    @functools.cached_property
+    def channels(self) -> ChannelMap:
+        """Where the channels of all filters go."""
+        return ChannelMap(self.graph)
+
+    @property
+    def total(self) -> int:
+        """Number of filters of all layers of the chosen kind, also of those left out."""
+        left_out = (*self.out_of_reach.values(), *self.excluded.values())
+        return self.watched + sum(left_out)
+
+    @property
+    def watched(self) -> int:
+        """Number of filters in `layers`."""
+        return sum(layer.filters for layer in self.layers.values())
+
+    def coverage(self) -> str:
+        """One line: how many filters are watched, and how many are out of reach, and why.
+
+        Example: `Watching 96 of 104 filters in 12 layers; 8 out of reach: res_block_3 (called in a
+        while_loop)`.
+        """
+        layers = f"{len(self.layers)} layer{'s' if len(self.layers) > 1 else ''}"
+        line = f"Watching {self.watched} of {self.total} filters in {layers}"
+        for words, counts in (("out of reach", self.out_of_reach), ("left out", self.excluded)):
+            if counts:
+                reasons = [f"{key} ({self.left_out[key]})" for key in counts]
+                line += f"; {sum(counts.values())} {words}: {listed(reasons, 160)}"
+        return line
 
 
 def find_filter_layers(
-    model: keras.Model, layers: str | Sequence[str] | None = None
+    model: keras.Model,
+    layers: str | Sequence[str] | None = None,
+    x: Any = None,
+    data: Any = None,
 ) -> FilterLayers:
-    """Looks for all layers with filters in a model.
+    """Finds all layers with filters in a model, by one traced forward pass.
+
+    Nothing is computed, and no variable of a built model changes.
 
     Args:
-        model: A built Functional or Sequential model.
-        layers: Which layers are to be restarted: their names, or a regular expression that a whole
-            name matches. Defaults to None: all convolutions, of any kind, and no dense layers.
+        model: Any Keras model.
+        layers: Which layers are to be restarted: their keys, or a regular expression that a whole
+            key matches. A key is the name of a layer where that is unique in the model, else its
+            path, such as `"rgb/conv2d"`. Defaults to None: all convolutions, of any kind, and no
+            dense layers.
+        x: An example of what the model takes, where it does not know that itself: a batch, or
+            `tf.TensorSpec`s. A model that is not built is built by it. Defaults to None.
+        data: An example of what `train_step` takes, or its specs: for a model with a `train_step`
+            of its own. Then this step is traced and not the model's call. Defaults to None.
 
     Raises:
-        TypeError: The model has no graph.
-        ValueError: Two layers that are to be restarted bear the same name; `layers` names no layer
-            with filters, or one that cannot be restarted; or there is none at all.
+        TypeError: `model` is not a Keras model, or it does not know what it takes.
+        ValueError: `layers` names no layer with filters, or one that cannot be restarted; or there
+            is none at all; or the model cannot be traced.
     """
-    graph = Graph(model)
-    filter_layers: dict[str, FilterLayer] = {}
+    graph = traced_graph(model, x, data)
+    found: dict[str, FilterLayer] = {}
     left_out: dict[str, str] = {}
-    for call in graph.calls:
-        layer = call.operation
-        if call.occurrence == 0 and _hides_filters(layer):
-            left_out[layer.name] = "has convolutions inside, out of reach"
-        if call.occurrence or not isinstance(layer, kernels.WITH_FILTERS):
-            continue
-        reason = _cannot(graph, layer) or _not_chosen(layer, layers)
-        if reason is not None:
-            left_out.setdefault(layer.name, reason)
-        elif layer.name in filter_layers:
-            raise ValueError(
-                f"Two layers of model '{model.name}' are named '{layer.name}'. Filters are found "
-                "by the name of their layer: give each layer its own name."
-            )
+    out_of_reach: dict[str, int] = {}
+    excluded: dict[str, int] = {}
+    outputs = _calls_behind_which_no_weights_are(graph)
+    for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
+        key = graph.name_of(layer)
+        count, not_chosen = _filters_in(layer), _not_chosen(layer, key, layers)
+        far = _out_of_reach(graph, layer)
+        reason = far or _cannot(graph, layer, outputs) or not_chosen
+        if reason and count and not_chosen is None:
+            (out_of_reach if far else excluded)[key] = count
+        if reason is None:
+            found[key] = _filter_layer(graph, layer, key)
         else:
-            filter_layers[layer.name] = _filter_layer(graph, layer)
-    named = [] if layers is None or isinstance(layers, str) else layers
-    for name in named:
-        if name not in filter_layers:
-            why = left_out.get(name, f"expected some of {[*filter_layers, *left_out]}")
+            left_out[key] = reason
+    for name in [] if layers is None or isinstance(layers, str) else layers:
+        if name not in found:
+            why = left_out.get(name, f"expected some of {[*found, *left_out]}")
             raise ValueError(f"No filters can be restarted in a layer '{name}': {why}.")
-    if not filter_layers:
+    if not found:
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
-    return FilterLayers(graph, filter_layers, left_out)
+    return FilterLayers(graph, found, left_out, out_of_reach, excluded)
 
 
-def _hides_filters(operation: keras.Operation) -> bool:
-    """Whether an operation is a layer that holds convolutions, out of sight of the graph."""
-    return isinstance(operation, layers.Layer) and any(
-        isinstance(inner, kernels.CONVOLUTIONAL)
-        for inner in operation._flatten_layers(include_self=False)
-    )
+def _is_convolutional(layer: keras.Layer) -> bool:
+    return isinstance(layer, kernels.CONVOLUTIONAL) or type(layer).__name__.startswith("ConvLSTM")
 
 
-def _cannot(graph: Graph, layer: layers.Layer) -> str | None:
-    """Why a layer cannot be restarted."""
-    # The classes that an output layer tells apart are not to be forgotten.
-    if any(_is_output(graph, use) for use in graph.calls_of(layer)):
-        return "makes an output of the model"
-    if not (layer.trainable and layer.trainable_variables):
-        return "is not trainable"
-    if getattr(layer, "lora_enabled", False):
-        return "has its kernel in LoRA's parts"
+def _filters_in(layer: keras.Layer) -> int:
+    if isinstance(layer, kernels.UNITS):
+        return kernels.filters_of(layer) if layer.built else 0
+    if isinstance(layer, kernels.DEPTHWISE):
+        return kernels.filters_of(layer) if layer.built else 0
+    return getattr(layer, "filters", 0) if _is_convolutional(layer) else 0
+
+
+def _out_of_reach(graph: Graph, layer: keras.Layer) -> str | None:
+    """Why what a layer computes cannot be followed."""
+    if isinstance(layer, RECURRENT):
+        return "has recurrent units, which feed each other"
+    if isinstance(layer, ATTENTION):
+        return "has attention heads, not filters"
+    if id(layer) in graph.elsewhere:
+        return graph.elsewhere[id(layer)]
+    if not graph.calls_of(layer):
+        return "not called in the traced pass, or inside a function that was traced before"
+    if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
+        return "has a kernel that is not [inputs, units]"
+    if id(layer) in graph.misplaced:
+        return f"the call of its class {type(layer).__name__} may mix filters"
+    if not any(graph.reaches_loss(call) for call in graph.calls_of(layer)):
+        return "does not reach an output"
     return None
 
 
-def _not_chosen(layer: layers.Layer, chosen: str | Sequence[str] | None) -> str | None:
+def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
+    """Why a layer must not be restarted."""
+    # The network must not forget the classes that an output layer distinguishes.
+    if any(id(use) in outputs for use in graph.calls_of(layer)):
+        return "makes an output of the model"
+    if getattr(layer, "lora_enabled", False):
+        return "has its kernel in LoRA's parts"
+    kernel = kernels.incoming_kernel(layer)
+    if not (layer.trainable and layer.trainable_variables):
+        return "is not trainable"
+    if not kernel.trainable:
+        return "has a kernel that is not trainable"
+    if graph.trained is not None and not {id(kernel), id(kernel.value)} & graph.trained:
+        return "is not trained by train_step"
+    return None
+
+
+def _not_chosen(layer: keras.Layer, key: str, chosen: str | Sequence[str] | None) -> str | None:
     if chosen is None:
-        dense = isinstance(layer, layers.Dense)
+        dense = not _is_convolutional(layer)
         return "is a dense layer (layers='.*' takes these too)" if dense else None
-    takes = re.fullmatch(chosen, layer.name) if isinstance(chosen, str) else layer.name in chosen
+    takes = re.fullmatch(chosen, key) if isinstance(chosen, str) else key in chosen
     return None if takes else "is not among the chosen layers"
 
 
-def _filter_layer(graph: Graph, layer: layers.Layer) -> FilterLayer:
+def _filter_layer(graph: Graph, layer: keras.Layer, key: str) -> FilterLayer:
     uses = graph.calls_of(layer)
-    followed = [_follow(graph, use) for use in uses]
-    norm = followed[0][1]
+    places = [reading_place(graph, use, len(uses)) for use in uses]
+    norm = places[0].norm
     # A norm belongs to a layer if it follows all of its uses, and follows nothing else.
-    if any(n is not norm for _, n, _ in followed) or len(graph.calls_of(norm)) != len(uses):
+    if any(place.norm is not norm for place in places) or len(graph.calls_of(norm)) != len(uses):
         norm = None
-    reads = tuple((use, read) for use, (read, _, _) in zip(uses, followed, strict=True))
-    return FilterLayer(layer, norm, reads, tuple(activation for _, _, activation in followed))
+    return FilterLayer(
+        layer,
+        norm,
+        tuple((use, place.read) for use, place in zip(uses, places, strict=True)),
+        tuple(place.activation for place in places),
+        key,
+        next((place.unread for place in places if place.unread), None),
+    )
 
 
-def _follow(graph: Graph, start: Call) -> tuple[Call, layers.Layer | None, Call]:
-    """Walks from a convolution to where its score is read, to its norm and to its activation."""
-    activated = has_activation(start.operation)
-    read, norm, current = start, None, start
-    axis = kernels.channel_axis_of(start.operation)
-    activation = start if activated else None
-    while (following := graph.only_consumer(current)) is not None:
-        operation = following.operation
-        if norm is None and normalizes(graph, following, start.operation):
-            read, norm = following, operation
-        elif activates(operation) and not activated:
-            read, activation, activated = following, following, True
-        elif not _passes_scores(following, axis):
-            break
-        current = following
-    return _cheapest(graph, read, axis), norm, activation or read
-
-
-def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
-    """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
-    norm = call.operation
-    if not isinstance(norm, NORMS):
-        return False
-    rank = len(graph.shapes[call.inputs[0]])
-    axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
-    return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
-
-
-def _passes_scores(call: Call, axis: int, linear: bool = False) -> bool:
-    """Whether sum(z * dC/dz) over each channel is the same before and behind a call.
-
-    Args:
-        call: The call.
-        axis: The channel axis of what it takes.
-        linear: Whether layers with filters of their own count too. Defaults to False.
-    """
-    operation = call.operation
-    passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))
-    return passes and takes_as_channels(operation, axis)
-
-
-def _cheapest(graph: Graph, read: Call, axis: int) -> Call:
-    """The last place after `read` that holds fewer elements and the same sum(z * dC/dz)."""
-    following = graph.only_consumer(read)
-    while following is not None and _passes_scores(following, axis, linear=True):
-        operation = following.operation
-        if isinstance(operation, SHRINKING) or max(getattr(operation, "strides", (1,))) > 1:
-            read = following
-        following = graph.only_consumer(following)
-    return read
-
-
-def _is_output(graph: Graph, start: Call) -> bool:
-    """Whether the result of `start` reaches a model output with no weights in between."""
-    seen, ahead = set(), list(start.outputs)
+def _calls_behind_which_no_weights_are(graph: Graph) -> set[int]:
+    """Ids of the calls whose result reaches an output of the model with no weights in between."""
+    makers = {tensor: call for call in graph.calls for tensor in call.outputs}
+    found: set[int] = set()
+    ahead = [makers[tensor] for tensor in graph.outputs if tensor in makers]
     while ahead:
-        tensor = ahead.pop()
-        if tensor in graph.outputs:
-            return True
-        for reader in graph.consumers[tensor]:
-            weights = getattr(reader.operation, "weights", ())
-            passes = not weights or isinstance(reader.operation, FEATURELESS_WEIGHTS)
-            if passes and id(reader) not in seen:
-                seen.add(id(reader))
-                ahead.extend(reader.outputs)
-    return False
+        call = ahead.pop()
+        if id(call) not in found:
+            found.add(id(call))
+            weights = getattr(call.operation, "weights", ())
+            if not weights or isinstance(call.operation, FEATURELESS_WEIGHTS):
+                ahead += [makers[tensor] for tensor in call.inputs if tensor in makers]
+    return found

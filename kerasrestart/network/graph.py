@@ -1,28 +1,30 @@
-"""One flat view of a Keras model's graph, with nested models opened up."""
+"""One flat view of what a model computes: calls of layers, and the raw operations between them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 import keras
 
+from kerasrestart.network.raw_operations import RawOperation
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one operation in the order in which the model makes them.
+    """One call of one operation in the order in which a forward pass makes them.
 
-    A layer that is used twice has two calls, told apart by `occurrence`.
+    A layer that is used twice has two calls with different `occurrence`.
 
     Attributes:
-        operation: The Keras layer or operation that is called.
+        operation: The Keras layer, or the raw operation.
         occurrence: How many calls of the same operation come before this one in a forward pass.
         inputs: Numbers of the tensors that go in.
         outputs: Numbers of the tensors that come out.
     """
 
-    operation: keras.Operation
+    operation: keras.Layer | RawOperation
     occurrence: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -31,88 +33,94 @@ class Call:
 class Graph:
     """All calls that a forward pass of a model makes, and who reads what.
 
-    Calls stand in execution order, so that the `n`-th entry of one operation here is the `n`-th
-    call that a running forward pass makes of it.
+    The calls of one layer here are in the order in which a running forward pass makes them.
+    `find_filter_layers` makes it.
 
     Attributes:
         calls: All calls, in execution order.
         consumers: For each tensor, the calls that read it.
         shapes: The shape of each tensor, batch first; None for what is not known.
-        outputs: The tensors that the model gives.
-
-    Args:
-        model: A built Functional or Sequential model; models nested inside it are opened, however
-            deep, once for each place where they are used.
-
-    Raises:
-        TypeError: The model has no graph (a subclassed model) or is not built yet.
-        ValueError: Keras runs on another backend than TensorFlow.
+        outputs: The tensors that the model gives, or the losses of a training step.
+        losses: Tensors that layers add to the loss on their own.
+        places: For each tensor that the call of a layer gives as its only output, that call. Beside
+            those of `calls` these are layers that are opened, such as a block of layers.
+        names: By id of a layer, its key: the name where that is unique, else the path.
+        elsewhere: By id of a layer, why its calls are not among `calls`.
+        trained: Ids of the variables that train; None if that is not known.
+        uses: By id of a layer, how often it is called.
+        altered: Ids of layers with filters that have a `call` of their own.
+        misplaced: Ids of those of which a channel may be something else than its filter's.
+        coupled: By id of a layer with filters, by what a channel depends on other filters too.
     """
 
-    def __init__(self, model: keras.Model):
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "Filters are scored and restarted in Keras on TensorFlow: expected "
-                "KERAS_BACKEND=tensorflow, set before Keras is imported. Received: "
-                f"{keras.backend.backend()!r}"
-            )
-        self.calls: list[Call] = []
+    def __init__(
+        self,
+        calls: Iterable[Call],
+        shapes: Mapping[int, tuple[int | None, ...]],
+        outputs: Iterable[int],
+        losses: Iterable[int] = (),
+        places: Mapping[int, Call] | None = None,
+        names: Mapping[int, str] | None = None,
+        elsewhere: Mapping[int, str] | None = None,
+        trained: set[int] | None = None,
+        uses: Mapping[int, int] | None = None,
+    ):
+        self.calls = list(calls)
+        self.shapes = dict(shapes)
+        self.outputs = frozenset(outputs)
+        self.losses = frozenset(losses)
+        self.places = dict(places or {})
+        self.names = dict(names or {})
+        self.elsewhere = dict(elsewhere or {})
+        self.trained = trained
+        self.uses = dict(uses or {})
+        self.altered: set[int] = set()
+        self.misplaced: set[int] = set()
+        self.coupled: dict[int, str] = {}
         self.consumers: dict[int, list[Call]] = defaultdict(list)
-        self.shapes: dict[int, tuple[int | None, ...]] = {}
-        self._occurrences: dict[int, int] = defaultdict(int)
-        functional = functional_of(model)
-        if functional is None:
-            raise TypeError(
-                f"Model '{model.name}' has no graph to search for filters: expected a built "
-                f"Functional or Sequential model, received {type(model).__name__}"
-                f"{'' if model.built else ' (not built: pass it an input shape)'}."
-            )
-        inputs = [self._number(tensor) for tensor in functional.inputs]
-        self.outputs = frozenset(self._open(functional, inputs))
+        self._of: dict[int, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            self._of[id(call.operation)].append(call)
+            for tensor in set(call.inputs):
+                self.consumers[tensor].append(call)
+        self._ends = self.outputs | self.losses
+        self._reaching = self._tensors_before(self.outputs)
+        self._training = self._tensors_before(self._ends)
 
-    def calls_of(self, operation: keras.Operation) -> list[Call]:
+    def calls_of(self, operation: keras.Layer | RawOperation | None) -> list[Call]:
         """All calls of one operation, in execution order."""
-        return [call for call in self.calls if call.operation is operation]
+        return self._of.get(id(operation), [])
+
+    def uses_of(self, layer: keras.Layer) -> int:
+        """How often a layer is called, also where its calls are looked into."""
+        return self.uses.get(id(layer), len(self.calls_of(layer)))
+
+    def name_of(self, operation: keras.Layer | RawOperation) -> str:
+        """The key of a layer, or the name of a raw operation."""
+        return self.names.get(id(operation), operation.name)
 
     def only_consumer(self, call: Call) -> Call | None:
         """The call that reads the result of `call`, if it is the only reader of the only result."""
-        if len(call.outputs) != 1 or call.outputs[0] in self.outputs:
+        if len(call.outputs) != 1 or call.outputs[0] in self._ends:
             return None
-        readers = self.consumers[call.outputs[0]]
+        readers = self.consumers.get(call.outputs[0], ())
         return readers[0] if len(readers) == 1 else None
 
-    def _number(self, tensor: keras.KerasTensor) -> int:
-        self.shapes[len(self.shapes)] = tuple(tensor.shape)
-        return len(self.shapes) - 1
+    def reaches_output(self, call: Call) -> bool:
+        """Whether an output of the model depends on a call."""
+        return any(tensor in self._reaching for tensor in call.outputs)
 
-    def _open(self, functional: keras.Model, inputs: Sequence[int]) -> list[int]:
-        """Adds the calls of `functional` on the given tensors; returns its output tensors."""
-        numbers = {id(t): n for t, n in zip(functional.inputs, inputs, strict=True)}
-        depths = functional._nodes_by_depth
-        # The order of keras.Function._run_through_graph: deepest first.
-        for node in (n for depth in sorted(depths, reverse=True) for n in depths[depth]):
-            if node.is_input:
-                continue
-            read = tuple(numbers[id(t)] for t in node.input_tensors)
-            nested = functional_of(node.operation)
-            if nested is not None and len(nested.inputs) == len(read):
-                written = self._open(nested, read)
-            else:
-                written = [self._number(tensor) for tensor in node.outputs]
-                self._add(node.operation, read, tuple(written))
-            numbers.update({id(t): n for t, n in zip(node.outputs, written, strict=True)})
-        return [numbers[id(t)] for t in functional.outputs]
+    def reaches_loss(self, call: Call) -> bool:
+        """Whether an output, or a loss that a layer adds, depends on a call."""
+        return any(tensor in self._training for tensor in call.outputs)
 
-    def _add(self, operation: keras.Operation, inputs: tuple[int, ...], outputs: tuple[int, ...]):
-        call = Call(operation, self._occurrences[id(operation)], inputs, outputs)
-        self._occurrences[id(operation)] += 1
-        self.calls.append(call)
-        for tensor in set(inputs):
-            self.consumers[tensor].append(call)
-
-
-def functional_of(operation: keras.Operation) -> keras.Model | None:
-    """The graph behind a Functional or built Sequential model; None for anything else."""
-    if isinstance(operation, keras.Sequential):
-        return getattr(operation, "_functional", None)
-    return operation if hasattr(operation, "_nodes_by_depth") else None
+    def _tensors_before(self, ends: frozenset[int]) -> set[int]:
+        makers = {tensor: call for call in self.calls for tensor in call.outputs}
+        seen, ahead = set(ends), list(ends)
+        while ahead:
+            call = makers.get(ahead.pop())
+            if call is not None:
+                new = set(call.inputs) - seen
+                seen |= new
+                ahead += new
+        return seen

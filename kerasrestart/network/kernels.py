@@ -19,27 +19,42 @@ DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 # Layers with filters that slide over positions; dense layers have units.
 CONVOLUTIONAL = CONVOLUTIONS + TRANSPOSED + DEPTHWISE + SEPARABLE
-WITH_FILTERS = (*CONVOLUTIONAL, layers.Dense)
+UNITS = (layers.Dense, layers.EinsumDense)
+WITH_FILTERS = (*CONVOLUTIONAL, *UNITS)
 
 
 def filters_of(layer: layers.Layer) -> int:
     """Number of filters, or of units, of a built layer."""
     if isinstance(layer, DEPTHWISE):
         return layer.kernel.shape[-2] * layer.kernel.shape[-1]
-    return layer.units if isinstance(layer, layers.Dense) else layer.filters
+    return layer.kernel.shape[-1] if isinstance(layer, UNITS) else layer.filters
+
+
+def is_dense(layer: layers.Layer) -> bool:
+    """Whether a layer has a kernel of `[inputs, units]` that maps the last axis of its input."""
+    if isinstance(layer, layers.EinsumDense):
+        operands, _, result = layer.equation.replace(" ", "").partition("->")
+        given, _, kernel = operands.partition(",")
+        bias = layer.bias_axes or kernel[-1:]
+        return (
+            len(kernel) == 2
+            and (given[-1:], result[-1:], bias) == (kernel[0], kernel[1], kernel[1])
+            and given[:-1] == result[:-1]
+        )
+    return isinstance(layer, layers.Dense)
 
 
 def reads_alone(layer: layers.Layer) -> bool:
-    """Whether each filter of a built layer reads one channel: a depthwise convolution, by any name.
+    """Whether each filter of a built layer reads one channel, as in a depthwise convolution.
 
-    A convolution with as many groups as channels is one, too.
+    A convolution with as many groups as channels does so, too.
     """
     grouped = getattr(layer, "groups", 1) > 1 and layer.kernel.shape[-2] == 1
     return isinstance(layer, DEPTHWISE) or grouped
 
 
 def filters_that_read(layer: layers.Layer, channels: Sequence[int]) -> np.ndarray:
-    """The filters of a layer whose filters read one channel each, that read some channels."""
+    """The filters that read some channels, of a layer whose filters read one channel each."""
     of_each = filters_of(layer) // channels_of(layer)
     return (np.asarray(channels, int)[:, None] * of_each + np.arange(of_each)).ravel()
 
@@ -65,8 +80,8 @@ def incoming_kernel(layer: layers.Layer) -> keras.Variable:
 def by_filter(layer: layers.Layer, kernel: tf.Tensor) -> tf.Tensor:
     """The incoming kernel with an axis of filters, whose other axes are the weights of one filter.
 
-    It is the kernel itself but for depthwise convolutions: a filter of theirs reads one channel, so
-    `[..., channels, multiplier]` becomes `[..., 1, channels * multiplier]`.
+    It is the kernel itself, except that of a depthwise convolution: there a filter reads one
+    channel, so `[..., channels, multiplier]` becomes `[..., 1, channels * multiplier]`.
     """
     if not isinstance(layer, DEPTHWISE):
         return kernel
@@ -79,14 +94,14 @@ def reading_kernel(layer: layers.Layer) -> keras.Variable:
 
 
 def filter_mask(layer: layers.Layer, filters: np.ndarray) -> np.ndarray:
-    """Says which incoming weights are those of some filters.
+    """Marks the incoming weights of some filters.
 
     Args:
         layer: A built layer of `WITH_FILTERS`.
         filters: Indices of filters.
 
     Returns:
-        bool, to be broadcast against `incoming_kernel(layer)`.
+        bool, broadcasts against `incoming_kernel(layer)`.
     """
     chosen = np.zeros(filters_of(layer), bool)
     chosen[filters] = True
@@ -99,14 +114,14 @@ def filter_mask(layer: layers.Layer, filters: np.ndarray) -> np.ndarray:
 
 
 def reading_mask(layer: layers.Layer, channels: np.ndarray) -> np.ndarray:
-    """Says which weights read some channels of a layer's input.
+    """Marks the weights that read some channels of a layer's input.
 
     Args:
         layer: A built layer of `WITH_FILTERS`.
         channels: Indices of channels of its input (of features, for a dense layer).
 
     Returns:
-        bool, to be broadcast against `reading_kernel(layer)`.
+        bool, broadcasts against `reading_kernel(layer)`.
     """
     chosen = np.zeros(channels_of(layer), bool)
     chosen[channels] = True
@@ -120,14 +135,14 @@ def channels_of(layer: layers.Layer) -> int:
 
 
 def by_channel(layer: layers.Layer, values: np.ndarray) -> np.ndarray:
-    """Lays out one number for each channel of a layer's input as the weights that read it lie.
+    """Lays out one number for each channel of a layer's input like the weights that read it.
 
     Args:
         layer: A built layer of `WITH_FILTERS`.
         values: `[channels]`, of any dtype.
 
     Returns:
-        The numbers, to be broadcast against `reading_kernel(layer)`.
+        The numbers; they broadcast against `reading_kernel(layer)`.
     """
     kernel = reading_kernel(layer)
     groups = getattr(layer, "groups", 1)

@@ -1,4 +1,4 @@
-"""What becomes of the channels of filters: who reads them, and whether they are theirs alone."""
+"""Where the channels of filters go: which layers read them, and what else is added to them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from kerasrestart.network.kernels import reading_kernel
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A layer, and the places on its input at which it reads something."""
+    """A layer, and the channels of its input on which it reads something.
+
+    Attributes:
+        layer: The layer.
+        channels: Indices of channels of its input.
+        name: The key of the layer.
+    """
 
     layer: layers.Layer
     channels: tuple[int, ...]
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """What becomes of the channels of some filters of one layer.
+    """Where the channels of some filters of one layer go.
 
     Attributes:
-        readers: The layers that read them by a kernel, and where on their inputs.
-        norms: The batch norms that they pass, and where.
-        shared_with: What is added to them, or multiplied with them: names of layers, "an input".
+        readers: The layers that read them by a kernel, and which channels of their inputs.
+        norms: The batch norms that they pass, and which of their channels.
+        shared_with: What is added to them, or multiplied with them: keys of layers, "an input".
         escapes: Where they go that is not followed: layers that mix channels in other ways, and
             "an output" of the model.
     """
@@ -36,7 +43,7 @@ class Path:
     escapes: tuple[str, ...]
 
     def joined(self, other: Path) -> Path:
-        """This path, and another beside it."""
+        """The union of this path and another one."""
         return Path(
             readers=united(self.readers + other.readers),
             norms=united(self.norms + other.norms),
@@ -45,22 +52,22 @@ class Path:
         )
 
     def obstacle(self) -> str | None:
-        """Why these readers' weights cannot be set to zero; None if they can."""
+        """Why the readers' weights cannot be set to zero; None if they can."""
         if self.escapes:
             return f"its channels go into {listed(self.escapes)}"
         if self.shared_with:
             return f"its channels are shared with {listed(self.shared_with)}"
-        if fixed := [r.layer.name for r in self.readers if not _learns(r.layer)]:
+        if fixed := [r.name for r in self.readers if not _learns(r.layer)]:
             return f"its channels are read by {listed(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"
 
 
 def listed(names: Sequence[str], width: int = 60) -> str:
-    """Names in a row, or as many of them as there is room for: "relu3, conv7 and 5 more".
+    """Joins names, as many as there is room for: "relu3, conv7 and 5 more".
 
     Args:
-        names: One at least comes out.
-        width: How many characters there is room for, but for the last words. Defaults to 60.
+        names: The names; at least the first is shown.
+        width: Room in characters, without the last words. Defaults to 60.
     """
     shown = 1
     while shown < len(names) and len(", ".join(names[: shown + 1])) <= width:
@@ -71,12 +78,16 @@ def listed(names: Sequence[str], width: int = 60) -> str:
 
 def united(readings: Sequence[Reading]) -> tuple[Reading, ...]:
     """Readings with each layer once."""
-    found: dict[int, tuple[layers.Layer, set[int]]] = {}
+    found: dict[int, tuple[Reading, set[int]]] = {}
     for reading in readings:
-        found.setdefault(id(reading.layer), (reading.layer, set()))[1].update(reading.channels)
-    return tuple(Reading(layer, tuple(sorted(places))) for layer, places in found.values())
+        found.setdefault(id(reading.layer), (reading, set()))[1].update(reading.channels)
+    return tuple(
+        dataclasses.replace(reading, channels=tuple(sorted(places)))
+        for reading, places in found.values()
+    )
 
 
 def _learns(layer: layers.Layer) -> bool:
     """Whether the weights by which a layer reads can grow from zero."""
-    return not getattr(layer, "lora_enabled", False) and reading_kernel(layer).trainable
+    lora = getattr(layer, "lora_enabled", False)
+    return not lora and layer.trainable and reading_kernel(layer).trainable

@@ -9,11 +9,11 @@ import numpy as np
 from keras import layers
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
-from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, normalizes
+from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.operations import has_activation
 from kerasrestart.network.paths import Path
+from kerasrestart.network.reading_places import normalizes
 
 
 def check_compensation(found: FilterLayers) -> None:
@@ -25,8 +25,7 @@ def check_compensation(found: FilterLayers) -> None:
     Raises:
         ValueError: A reader has no trainable bias, and no trainable batch norm directly behind.
     """
-    channels = ChannelMap(found.graph)
-    paths = [channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
+    paths = [found.channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
     _check_readers(found.graph, [reading.layer for path in paths for reading in path.readers])
 
 
@@ -34,7 +33,6 @@ def compensations(
     graph: Graph,
     paths: Mapping[str, Path],
     chosen: Mapping[str, np.ndarray],
-    filter_layers: Mapping[str, FilterLayer],
     means: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[keras.Variable, np.ndarray]]:
     """Computes the changes of biases that keep the readers' mean outputs.
@@ -49,7 +47,6 @@ def compensations(
         paths: By layer, the path of its chosen filters, from `outgoing_paths`.
         chosen: By layer, indices of filters. Readers' units that are restarted themselves are not
             compensated.
-        filter_layers: The model's filter layers, by the same keys.
         means: By name of the reader, the mean of each channel of its input.
 
     Yields:
@@ -58,14 +55,13 @@ def compensations(
     Raises:
         ValueError: A reader has neither bias nor batch norm, or no means of the right shape.
     """
-    keys = {id(filter_layer.layer): key for key, filter_layer in filter_layers.items()}
     read: dict[int, tuple[layers.Layer, set[int]]] = {}
     for path in paths.values():
         for reading in path.readers:
             read.setdefault(id(reading.layer), (reading.layer, set()))[1].update(reading.channels)
     _check_readers(graph, [layer for layer, _ in read.values()])
     for layer, places in read.values():
-        name = keys.get(id(layer), layer.name)
+        name = graph.name_of(layer)
         of_layer = np.asarray(means.get(name, ()))
         if of_layer.shape != (kernels.channels_of(layer),):
             raise ValueError(
@@ -87,7 +83,11 @@ def _has_bias(layer: layers.Layer) -> bool:
 
 
 def _check_readers(graph: Graph, readers: Iterable[layers.Layer]) -> None:
-    bare = {r.name: None for r in readers if not _has_bias(r) and _norm_behind(graph, r) is None}
+    bare = {
+        graph.name_of(r): None
+        for r in readers
+        if not _has_bias(r) and _norm_behind(graph, r) is None
+    }
     if bare:
         raise ValueError(
             "compensate_bias needs a trainable bias, or a trainable batch norm directly behind, in "

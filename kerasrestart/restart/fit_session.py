@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
@@ -17,9 +16,9 @@ from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.slots import build_optimizer
-from kerasrestart.scoring.reduction import check_reductions
+from kerasrestart.scoring import train_function
+from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import ScoringFunction, attach, detach, trains_as_keras
 
 
 class FitSession:
@@ -40,11 +39,11 @@ class FitSession:
     def __init__(self, model: keras.Model, plan: RestartPlan):
         self.scorer, self.left_out = prepare(model, plan)
         self._model, self._plan = model, plan
-        self._function: ScoringFunction | None = None
+        self._scoring: train_function.AttachedScorer | None = None
         several = model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
         if self.scorer.needs_step or (several and trains_as_keras(model)):
-            self._function = attach(model, self.scorer, plan.scoring.every)
+            self._scoring = train_function.attach(model, self.scorer, plan.scoring.every)
 
     @property
     def learning_rate(self) -> float | None:
@@ -63,8 +62,20 @@ class FitSession:
             scored: Whether this epoch is scored.
         """
         self.scorer.reset()
-        if self._function is not None:
-            self._function.begin_epoch(scored)
+        if self._scoring is not None:
+            self._scoring.begin_epoch(scored)
+
+    def was_compiled_again(self) -> bool:
+        """Whether the model was compiled since the last call, perhaps with another optimizer.
+
+        Raises:
+            ValueError: The slots of its optimizer are not known.
+        """
+        if self._scoring is None or not self._scoring.was_rebuilt():
+            return False
+        build_optimizer(self._model)
+        check_optimizers(self._model)
+        return True
 
     def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
         """Reads the scores of an epoch.
@@ -77,17 +88,15 @@ class FitSession:
             `compensate_bias`); None where no example was scored.
 
         Raises:
-            ValueError: The model's own `train_step` scores no batch.
+            ValueError: No gradient of the loss reaches any of the filters.
         """
-        trained = self._function is not None and self._function.batches
-        if self.scorer.needs_step and trained and not self.scorer.seen:
-            raise ValueError(
-                f"No batch was scored: the train_step of {type(self._model).__name__} must make "
-                "its forward pass inside record_feature_maps and then call scored_gradients."
-            )
         if not self.scorer.ready:
             return None
-        return self.scorer.result(draw=draw), self.scorer.reader_input_means()
+        scores = self.scorer.result(draw=draw)
+        if not scores:
+            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
+            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
+        return scores, self.scorer.reader_input_means()
 
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
@@ -134,7 +143,8 @@ class FitSession:
 
     def detach(self) -> None:
         """Lets the model train with its own step again."""
-        detach(self._model)
+        if self._scoring is not None:
+            self._scoring.detach()
 
 
 def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
@@ -206,9 +216,8 @@ def _scorer(model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] |
 
 def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
     """The layers whose outgoing weights cannot be set to zero: by name, why."""
-    channels = ChannelMap(filter_layers.graph)
     obstacles = {
-        name: channels.outgoing(found.layer).obstacle()
+        name: filter_layers.channels.outgoing(found.layer).obstacle()
         for name, found in filter_layers.layers.items()
     }
     return {name: obstacle for name, obstacle in obstacles.items() if obstacle}

@@ -259,11 +259,11 @@ def _can_be_called(function: Any, *arguments: Any, **named: Any) -> bool:
 
 
 def derive_seed(seed: int, place: int) -> int:
-    """A seed that is a function of `seed` and `place`, statistically independent of its siblings.
+    """Returns a seed that depends on `seed` and `place`, independent of those of other places.
 
     Args:
         seed: 0 or more.
-        place: Which of the draws under this seed: 0 or more.
+        place: The number of the draw under this seed: 0 or more.
 
     Returns:
         From 0 to 2^31 - 1.

@@ -9,7 +9,6 @@ import numpy as np
 from keras import layers
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
 from kerasrestart.network.paths import Path, listed
 from kerasrestart.restart.norms import norm_channels, other_variables
@@ -31,8 +30,7 @@ def remarks(
         does not know (such as a gain in a subclass).
     """
     if paths is None:
-        channels = ChannelMap(found.graph)
-        paths = {key: channels.path(each.layer) for key, each in found.layers.items()}
+        paths = {key: found.channels.path(each.layer) for key, each in found.layers.items()}
     frozen: dict[str, None] = {}
     kept: dict[str, None] = {}
     for key, path in paths.items():

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.keras_internals import index_in, trained_by
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
@@ -91,7 +92,7 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
     """
     known = set()
     for leaf in leaves(optimizer):
-        for variable in leaf._trainable_variables if leaf.built else ():
+        for variable in trained_by(leaf) if leaf.built else ():
             for slot, rule, _ in _find(leaf, variable):
                 _check_shape(leaf, variable, slot, rule)
                 known.add(id(slot))
@@ -204,7 +205,7 @@ def survivors_mean(values: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
 
 def trains(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
     """Whether an optimizer is built and trains a variable."""
-    return any(leaf.built and _index(leaf, variable) is not None for leaf in leaves(optimizer))
+    return any(leaf.built and index_in(leaf, variable) is not None for leaf in leaves(optimizer))
 
 
 def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -234,7 +235,7 @@ def _slots(
 def _find(
     leaf: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
-    index = _index(leaf, variable)
+    index = index_in(leaf, variable)
     if index is None:
         return
     for class_name, rules in SLOTS.items():
@@ -250,11 +251,6 @@ def _find(
             placeholder = rule.averaged is not None and len(variable.shape) < 2
             if slot is not None and not placeholder:
                 yield slot, rule, leaf
-
-
-def _index(leaf: keras.optimizers.Optimizer, variable: keras.Variable) -> int | None:
-    # The optimizer's own key, by identity: it also finds the backend's variable inside a Keras one.
-    return leaf._trainable_variables_indices.get(leaf._var_key(variable))
 
 
 def _keras_class(name: str) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
@@ -100,21 +99,18 @@ def restart_filters(
     # Everything is drawn before anything is written, so that an error leaves the model unchanged.
     replacements: list[Replacement] = []
     shifts: list[tuple[keras.Variable, np.ndarray]] = []
-    channels = ChannelMap(found.graph)
     if outgoing == "zero":
         for one in found_optimizers:
             check_adafactor(one, second_moment)
         # First: where a filter's outgoing weights are another's incoming ones, the new weights
         # count. A filter with only zeros on both sides would never learn again.
-        paths = outgoing_paths(channels, found.layers, taken)
+        paths = outgoing_paths(found.channels, found.layers, taken)
         for kernel, mask in outgoing_masks(paths):
             replacements.append(Replacement(kernel, tf.zeros(kernel.shape), mask))
         if reader_input_means is not None:
-            shifts = list(
-                compensations(found.graph, paths, taken, found.layers, reader_input_means)
-            )
+            shifts = list(compensations(found.graph, paths, taken, reader_input_means))
     else:
-        paths = {key: channels.path(found.layers[key].layer, taken[key]) for key in taken}
+        paths = {key: found.channels.path(found.layers[key].layer, taken[key]) for key in taken}
     trained = {id(variable) for variable in model.trainable_variables}
     seeds = layer_seeds(found, seed)
     for key in taken:
@@ -169,10 +165,9 @@ def reset_optimizer_state(
     found = find_filter_layers(model, ".*") if found is None else found
     taken = _checked(model, found, chosen)
     found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
-    channels = ChannelMap(found.graph)
     for key, filters in taken.items():
         filter_layer = found.layers[key]
-        path = channels.path(filter_layer.layer, filters)
+        path = found.channels.path(filter_layer.layer, filters)
         replaced = [
             (kernels.incoming_kernel(filter_layer.layer), filter_mask(filter_layer, filters))
         ]
@@ -201,13 +196,12 @@ def obstacles(
         By key, the reason.
     """
     trained = {id(variable) for variable in model.trainable_variables}
-    channels = ChannelMap(found.graph) if outgoing == "zero" else None
     reasons = {}
     for key in keys:
         layer = found.layers[key].layer
         if id(kernels.incoming_kernel(layer)) not in trained:
             reasons[key] = "its kernel is not trainable"
-        elif channels is not None and (obstacle := channels.outgoing(layer).obstacle()):
+        elif outgoing == "zero" and (obstacle := found.channels.outgoing(layer).obstacle()):
             reasons[key] = obstacle
     return reasons
 
@@ -230,7 +224,7 @@ def _checked(
     chosen: Mapping[str, Sequence[int] | np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Returns the chosen filters of the layers that lose any, in execution order."""
-    checked = {key: _checked_filters(found.layers, key, chosen[key]) for key in chosen}
+    checked = {key: _checked_filters(found, key, chosen[key]) for key in chosen}
     taken = {key: checked[key] for key in found.layers if len(checked.get(key, ()))}
     for key, reason in obstacles(model, found, taken).items():
         raise ValueError(
@@ -241,13 +235,18 @@ def _checked(
 
 
 def _checked_filters(
-    filter_layers: Mapping[str, FilterLayer], key: str, indices: Sequence[int] | np.ndarray
+    found: FilterLayers, key: str, indices: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    if key not in filter_layers:
+    if key in found.left_out:
         raise ValueError(
-            f"Unknown layer in chosen. Received: {key!r}. Expected one of {list(filter_layers)}."
+            f"The filters of '{key}' cannot be restarted: it {found.left_out[key]}. Received: "
+            f"{indices!r}. Expected some of the layers {list(found.layers)}."
         )
-    filters, count = np.asarray(indices), filter_layers[key].filters
+    if key not in found.layers:
+        raise ValueError(
+            f"Unknown layer in chosen. Received: {key!r}. Expected some of {list(found.layers)}."
+        )
+    filters, count = np.asarray(indices), found.layers[key].filters
     if not filters.size:
         return np.zeros(0, int)
     if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):

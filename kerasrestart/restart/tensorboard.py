@@ -16,11 +16,10 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
 from kerasrestart.restart.filter_images import draw_filters
-from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.observer import RestartObserver, Restarts
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
-    from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.records import LayerRestart, RestartEvent, Round
 
 
@@ -93,7 +92,7 @@ class RestartTensorBoard(RestartObserver):
         self._writer: tf.summary.SummaryWriter | None = None
         self._broken = False
 
-    def on_train_begin(self, restart: PartialRestart) -> None:
+    def on_train_begin(self, restart: Restarts) -> None:
         """Opens the file, and writes the settings and the layout of the charts."""
         _drawn_layer(self.image_layer, restart.scorer.layers)
         self._broken = False
@@ -105,7 +104,7 @@ class RestartTensorBoard(RestartObserver):
             if self.settings:
                 tf.summary.text("settings", markdown_table(self.settings), step=0)
 
-    def on_epoch_end(self, epoch: int, restart: PartialRestart) -> None:
+    def on_epoch_end(self, epoch: int, restart: Restarts) -> None:
         """Writes the spread of each layer's scores, and the recovery of the metric."""
         with self._recording():
             if restart.state.scored_epoch == epoch:
@@ -116,28 +115,28 @@ class RestartTensorBoard(RestartObserver):
             if "restart/epochs_to_recover" in recovery:
                 self._write_image("3_recovered", restart.events[-1], restart, epoch)
 
-    def on_round_end(self, ended: Round, restart: PartialRestart) -> None:
+    def on_round_end(self, ended: Round, restart: Restarts) -> None:
         """Writes the distribution of each layer's scores."""
         last_epoch = ended.first_epoch + ended.epochs - 1
         if restart.state.scored_epoch != last_epoch:
-            return  # with a score_window: these scores are of an earlier epoch
+            return  # with Scoring(window=): these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
                 tf.summary.histogram(f"scores_relative/{name}", _relative(scores), last_epoch)
 
-    def on_restart_begin(self, event: RestartEvent, restart: PartialRestart) -> None:
+    def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
         with self._recording():
             tf.summary.text("restart/summary", event.summary(), event.epoch)
             _write_scalars(restart_scalars(event, restart.monitor), event.epoch)
             self._write_image("1_before", event, restart, event.epoch)
 
-    def on_restart_end(self, event: RestartEvent, restart: PartialRestart) -> None:
+    def on_restart_end(self, event: RestartEvent, restart: Restarts) -> None:
         """Draws the filters after the restart."""
         with self._recording():
             self._write_image("2_after", event, restart, event.epoch)
 
-    def on_train_end(self, restart: PartialRestart) -> None:
+    def on_train_end(self, restart: Restarts) -> None:
         """Closes the file; another `fit` opens another."""
         with contextlib.suppress(tf.errors.OpError):  # the warning has been given
             self._writer.close()
@@ -160,9 +159,7 @@ class RestartTensorBoard(RestartObserver):
                 f"No more records of restarts are written to {self.log_dir}: {reason}", stacklevel=2
             )
 
-    def _write_image(
-        self, when: str, event: RestartEvent, restart: PartialRestart, epoch: int
-    ) -> None:
+    def _write_image(self, when: str, event: RestartEvent, restart: Restarts, epoch: int) -> None:
         filter_layer = _drawn_layer(self.image_layer, restart.scorer.layers)
         if filter_layer is not None and filter_layer.name in _restarted(event):
             kernel = kernels.by_filter(

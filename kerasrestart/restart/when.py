@@ -145,12 +145,19 @@ class OnPlateau(When):
     ```
 
     Args:
-        monitor, mode, learning_rate_drops, learning_rate_factor, target, stop_when_done: See
-            `When`.
+        monitor: Metric to monitor, as it is named in the logs. Defaults to `"val_loss"`.
         patience: Epochs without improvement that make a plateau, 1 or more. Defaults to 5.
         min_delta: A change of the metric up to this is no improvement, 0 or more. Defaults to 0.
+        mode: `"min"`, `"max"` or `"auto"`: whether lower or higher is better. Defaults to `"auto"`:
+            from the metric's name.
+        learning_rate_drops: How many plateaus of a round lower the learning rate. Defaults to 0.
+        learning_rate_factor: Factor on the learning rate at each drop, between 0 and 1. Defaults to
+            0.1.
+        target: Value of the metric at which training ends. Defaults to None.
         recovery_epochs: A restart is left out where fewer epochs than this remain. Defaults to
             None: `patience`.
+        stop_when_done: Whether training ends with the round after the last restart. Defaults to
+            True.
 
     Raises:
         ValueError: An argument is out of range, or `mode` is `"auto"` and the metric's name does
@@ -220,11 +227,19 @@ class EveryEpochs(When):
 
     Args:
         epochs: Length of a round, more than `learning_rate_drops`.
-        monitor, mode, learning_rate_factor, target, stop_when_done: See `When`.
+        monitor: Metric by which the best epoch of a round is chosen, as it is named in the logs.
+            Defaults to `"val_loss"`.
+        mode: `"min"`, `"max"` or `"auto"`: whether lower or higher is better. Defaults to `"auto"`:
+            from the metric's name.
         learning_rate_drops: How many times a round lowers the learning rate, evenly spread over the
             round: with 1, half of the round trains at the initial rate. Defaults to 0.
+        learning_rate_factor: Factor on the learning rate at each drop, between 0 and 1. Defaults to
+            0.1.
+        target: Value of the metric at which training ends. Defaults to None.
         recovery_epochs: A restart is left out where fewer epochs than this remain. Defaults to
             None: `epochs`.
+        stop_when_done: Whether training ends with the round after the last restart. Defaults to
+            True.
 
     Raises:
         ValueError: As `OnPlateau`.

@@ -1,4 +1,4 @@
-"""The weights that scale a filter's feature map, and what a criterion makes of their gradients."""
+"""The weights that scale a filter's feature map, and their saliency."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.scoring.criteria import Criterion
 
+ValueAndGradient = tuple[tf.Tensor, tf.Tensor]
+
 
 def affine_weights(filter_layer: FilterLayer, criterion: Criterion) -> list[keras.Variable]:
-    """The weights that scale a filter's feature map as one: those of the last affine map."""
+    """The weights of the last affine map before a filter's activation.
+
+    These are the scale and shift of its norm where that is trained, else its kernel and bias.
+    """
     norm = filter_layer.norm
     if norm is not None and norm.trainable:
         gamma, beta = getattr(norm, "gamma", None), getattr(norm, "beta", None)
         if gamma is None:
             raise ValueError(
                 f"Criterion '{criterion.name}' needs the scale of norm '{norm.name}' behind "
-                f"layer '{filter_layer.name}', which has none: make it with scale=True, or score by "
-                "'taylor'."
+                f"layer '{filter_layer.name}', which has none: make it with scale=True, or score "
+                "by 'taylor'."
             )
         variables = [gamma, beta]
     else:
@@ -29,39 +34,42 @@ def affine_weights(filter_layer: FilterLayer, criterion: Criterion) -> list[kera
     return [variable for variable in variables if variable is not None]
 
 
-def saliencies_of_weights(
+def weight_saliencies(
     criterion: Criterion,
-    filter_layers: Sequence[FilterLayer],
-    gates: Sequence[Sequence[keras.Variable]],
-    by_weight: Mapping[int, tf.Tensor | None],
-    factor: tf.Tensor,
-) -> tf.Tensor:
-    """Saliencies of one batch, all filters of all layers end to end.
+    filter_layer: FilterLayer,
+    variables: Sequence[keras.Variable],
+    gradients: Mapping[int, Sequence[ValueAndGradient]],
+    scale: tf.Tensor,
+) -> list[tf.Tensor]:
+    """The saliency of a layer's filters for each time that its gradients were applied.
 
     Args:
         criterion: One that needs the gradients of weights.
-        filter_layers: The scored layers.
-        gates: For each, its `affine_weights`.
-        by_weight: By the `id` of a variable, the gradient of the loss by it.
-        factor: What turns that into the gradient of the mean cost.
+        filter_layer: The layer.
+        variables: Its `affine_weights`.
+        gradients: By the `id` of a variable, its values and the gradients of the loss by it.
+        scale: What turns these into gradients of the mean cost.
+
+    Returns:
+        float32 `[filters]` each; none where no gradient came.
     """
+    found = [list(gradients.get(id(variable), ())) for variable in variables]
     saliencies = []
-    for filter_layer, variables in zip(filter_layers, gates, strict=True):
+    for call in range(max(map(len, found))):
         rows = []
-        for variable in variables:
-            weight = tf.cast(variable.value, tf.float32)
-            gradient = by_weight[id(variable)]
-            gradient = tf.zeros_like(weight) if gradient is None else gradient
-            rows.append([filter_columns(tensor, filter_layer) for tensor in (weight, gradient)])
-        weights, gradients = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
-        saliency = criterion.saliency(weights, tf.cast(gradients, tf.float32) * factor)
-        criterion.check(saliency.shape, filter_layer.name, filter_layer.filters)
-        saliencies.append(saliency)
-    return tf.concat(saliencies, axis=0)
+        for variable, of_calls in zip(variables, found, strict=True):
+            zeros = tf.zeros(variable.shape)
+            value, gradient = of_calls[call] if call < len(of_calls) else (zeros, zeros)
+            rows.append(
+                [filter_columns(tf.cast(t, tf.float32), filter_layer) for t in (value, gradient)]
+            )
+        weights, of_weights = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
+        saliencies.append(criterion.saliency(weights, of_weights * scale))
+    return saliencies
 
 
 def filter_columns(values: tf.Tensor, filter_layer: FilterLayer) -> tf.Tensor:
-    """Brings a kernel, or one number a filter, into the form `[weights, filters]`."""
+    """Brings a kernel, or one number for each filter, into the form `[weights, filters]`."""
     if len(values.shape) > 1 and filter_layer.filter_axis == -2:
         values = tf.linalg.matrix_transpose(values)
     return tf.reshape(values, [-1, filter_layer.filters])

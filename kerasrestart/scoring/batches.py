@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,13 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
                 f"{type(leaf).__name__}"
             )
     return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
+
+
+def call_in_inference(model: keras.Model, x: Any) -> Any:
+    """Calls a model in inference mode, whether or not its `call` has a `training` argument."""
+    parameters = inspect.signature(model.call).parameters.values()
+    takes = any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return model(x, training=False) if takes else model(x)
 
 
 def has_targets(batches: tf.data.Dataset) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.scoring import REVERSED
 
 Saliency = Callable[..., Any]
@@ -112,7 +113,7 @@ def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf
         float32 `[batch, filters]`, in units of the loss.
     """
     product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
-    return tf.abs(_over_positions(product, channel_axis))
+    return tf.abs(over_positions(product, channel_axis))
 
 
 def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
@@ -152,7 +153,7 @@ def activation(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.T
         float32 `[batch, filters]`.
     """
     del gradient
-    return _over_positions(tf.abs(tf.cast(feature_map, tf.float32)), channel_axis)
+    return over_positions(tf.abs(tf.cast(feature_map, tf.float32)), channel_axis)
 
 
 def apoz(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
@@ -172,7 +173,7 @@ def apoz(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
         float32 `[batch, filters]`.
     """
     del gradient
-    return _over_positions(tf.cast(tf.not_equal(feature_map, 0), tf.float32), channel_axis)
+    return over_positions(tf.cast(tf.not_equal(feature_map, 0), tf.float32), channel_axis)
 
 
 def mean_gradient(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
@@ -190,7 +191,7 @@ def mean_gradient(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int
         float32 `[batch, filters]`, in units of the loss over those of z.
     """
     del feature_map
-    return _over_positions(tf.abs(tf.cast(gradient, tf.float32)), channel_axis)
+    return over_positions(tf.abs(tf.cast(gradient, tf.float32)), channel_axis)
 
 
 def magnitude(kernel: np.ndarray) -> np.ndarray:
@@ -272,9 +273,3 @@ def get(criterion: str | Criterion | Saliency) -> Criterion:
         f"Unknown criterion: {criterion!r}. Expected one of {sorted(CRITERIA)}, one of these after "
         f"{REVERSED!r}, or a function."
     )
-
-
-def _over_positions(values: tf.Tensor, channel_axis: int) -> tf.Tensor:
-    channel_axis %= values.shape.rank
-    positions = [axis for axis in range(1, values.shape.rank) if axis != channel_axis]
-    return tf.reduce_sum(values, axis=positions)

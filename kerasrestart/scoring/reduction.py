@@ -14,14 +14,20 @@ MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
 
 
+def trains_as_keras(model: keras.Model) -> bool:
+    """Whether a model has no training step of its own, but Keras's."""
+    return vars(model).get("train_step", type(model).train_step) is keras.Model.train_step
+
+
 def loss_to_example_scale(
     model: keras.Model, batch_size: tf.Tensor, sample_weight: Any
 ) -> tf.Tensor:
     """The factor between the gradient of a batch's loss and that of one example's cost.
 
     With the usual mean over the batch it is the batch size, with `reduction="sum"` it is one, with
-    `reduction="mean_with_sample_weight"` the sum of the weights. The loss scale of the optimizer is
-    divided out, and the division by the number of replicas that Keras makes is undone.
+    `reduction="mean_with_sample_weight"` the sum of the weights, of which an example with a weight
+    for each position has their mean. The division by the number of replicas that Keras makes is
+    undone; the loss scale of the optimizer is left to the caller.
 
     Args:
         model: A compiled model.
@@ -37,18 +43,19 @@ def loss_to_example_scale(
     """
     divisor = _divisor(model, batch_size, sample_weight)
     # Keras divides means by the number of replicas, and sums not.
-    factor = tf.ones(()) if divisor is None else replicas.over_replicas(divisor)
-    return factor / model.optimizer.scale_loss(1.0)
+    return tf.ones(()) if divisor is None else replicas.over_replicas(divisor)
 
 
 def check_reductions(model: keras.Model) -> None:
     """Checks that the losses of a compiled model have one reduction in common.
 
+    A training step of the model's own may do anything with its losses, and is not checked.
+
     Raises:
         ValueError: As `loss_to_example_scale` does.
     """
     reductions = _reductions(model)
-    if reductions <= set(MEANS) or reductions <= set(SUMS):
+    if not trains_as_keras(model) or reductions <= set(MEANS) or reductions <= set(SUMS):
         return
     if reductions != {"mean_with_sample_weight"}:
         raise ValueError(
@@ -95,7 +102,12 @@ def _divisor(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> t
             "Scores with 'mean_with_sample_weight' need one weight for each example. Received: "
             "weights of each output"
         )
-    return size if sample_weight is None else tf.reduce_sum(tf.cast(sample_weight, "float32"))
+    if sample_weight is None:
+        return size
+    weights = tf.cast(sample_weight, tf.float32)
+    # Such as one for each pixel: the cost of an example is a mean over its positions.
+    of_examples = tf.reduce_mean(weights, axis=list(range(1, weights.shape.rank)))
+    return tf.reduce_sum(of_examples)
 
 
 def _reductions(model: keras.Model) -> set[str | None]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.scoring import criteria
-from kerasrestart.scoring.batches import as_batches, has_targets
+from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
 from kerasrestart.scoring.criteria import Criterion, Saliency
 from kerasrestart.scoring.reduction import loss_to_example_scale
 from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.scoring.scorer import Scorer
+from kerasrestart.scoring.train_step import batch_size_of
 
 
 def score_filters(
@@ -58,43 +61,71 @@ def score_filters(
         TypeError: The model has no graph; or `x` is neither arrays nor a data set.
     """
     criterion = criteria.get(criterion)
-    uncompiled = not model.compiled or model.loss is None or model.optimizer is None
-    if criterion.needs_gradient and uncompiled:
+    if criterion.needs_gradient and (not model.compiled or model.optimizer is None):
         raise ValueError(
             f"Model '{model.name}' has no loss or no optimizer: call compile with both before."
         )
     if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size!r}")
     if not criterion.needs_step:
         return Scorer(model, criterion, seed=seed, layers=layers).result()
     if x is None:
         raise ValueError(f"Criterion '{criterion.name}' needs examples to score by: x is None.")
     batches = as_batches(x, y, sample_weight, size=batch_size)
-    if criterion.needs_gradient and not has_targets(batches):
+    if criterion.needs_gradient and model.loss is not None and not has_targets(batches):
         raise ValueError(
             f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
             "y, or a data set of batches (x, y). Received: y=None"
         )
-    scorer = Scorer(model, criterion, seed=seed, layers=layers)
+    example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
+    found = find_filter_layers(model, layers, None if model.built else example)
+    scorer = Scorer(model, criterion, seed=seed, found=found)
 
-    @tf.function(reduce_retracing=True)
     def score_batch(x: Any, y: Any, sample_weight: Any) -> None:
-        size = tf.shape(keras.tree.flatten(x)[0])[0]
+        size = batch_size_of(x)
         if not criterion.needs_gradient:
-            with scorer.record() as maps:
-                model(x, training=False)
-            scorer.add(maps, batch_size=size)
+            with scorer.record() as record:
+                call_in_inference(model, x)
+            scorer.add(record, batch_size=size)
             return
-        with tf.GradientTape() as tape, scorer.record() as maps:
-            y_pred = model(x, training=False)
+        with tf.GradientTape() as tape, scorer.record() as record:
+            y_pred = call_in_inference(model, x)
+            if model.loss is None and not model.losses and not _has_own_loss(model):
+                raise ValueError(
+                    f"Model '{model.name}' has no loss: pass one to compile, or call add_loss in "
+                    "its layers."
+                )
             loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
             loss = model.optimizer.scale_loss(loss)
         factor = loss_to_example_scale(model, size, sample_weight)
-        scorer.gradients(tape, loss, (), maps, batch_size=size, loss_to_example_scale=factor)
+        factor /= model.optimizer.scale_loss(1.0)
+        scorer.gradients(tape, loss, (), record, batch_size=size, loss_to_example_scale=factor)
 
     strategy = model.distribute_strategy
-    for batch in split_batches(batches, strategy):
+    parts = split_batches(batches, strategy)
+    if not model.run_eagerly:
+        # As fit does it. One trace serves batches of all lengths.
+        score_batch = tf.function(score_batch, reduce_retracing=True, autograph=False)
+        if strategy.num_replicas_in_sync == 1:
+            spec = keras.utils.unpack_x_y_sample_weight(parts.element_spec)
+            score_batch = score_batch.get_concrete_function(*spec)
+    for batch in parts:
         strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
+    if left_out := scorer.left_out:
+        if len(left_out) == len(scorer.layers):
+            raise ValueError(f"No layer of model '{model.name}' can be scored: {_listed(left_out)}")
+        warnings.warn(f"Layers without a score: {_listed(left_out)}", stacklevel=2)
     return scorer.result()
+
+
+def _has_own_loss(model: keras.Model) -> bool:
+    return type(model).compute_loss is not keras.Model.compute_loss
+
+
+def _listed(left_out: Mapping[str, str], most: int = 3) -> str:
+    """The layers with their reasons, in one line."""
+    listed = [f"{name} ({why})" for name, why in left_out.items()]
+    more = [f"and {len(listed) - most} more"] if len(listed) > most else []
+    return ", ".join(listed[:most] + more) + "."

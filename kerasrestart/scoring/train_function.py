@@ -2,136 +2,261 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from kerasrestart.scoring.reduction import trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_step import RestartModel, scored_train_step
+from kerasrestart.scoring.train_step import replicated_step, scored_step
+
+ScorerMaker = Callable[[Any], Scorer]
 
 
-class ScoringFunction:
-    """A model's `train_function` that scores every n-th batch of an epoch, from the first.
-
-    It chooses between two functions of Keras's own making, one of the scored step and one of the
-    plain. Each is traced when it first runs. The choice is made outside of the graph, so that a
-    batch that is not scored costs what it costs without a scorer. With `steps_per_execution` the
-    batches that Keras runs as one are scored as one: every n-th group.
+class AttachedScorer:
+    """What `attach` gives: one scorer's part in the training of a model.
 
     Args:
-        model: A compiled model, as `attach` takes it.
-        scorer: A scorer of this model.
-        plain: Trains on a batch that an iterator gives, without scores.
-        scored: Does the same, with scores.
-        every: n. Defaults to 1: every batch is scored.
+        function: The function that trains the model.
+        scorer: The scorer, or what makes it.
+        every: How many batches come for each one that is scored.
 
     Attributes:
+        scorer: The scorer; None before the first batch where that is to make it.
         batches: How many batches of this epoch were trained on, or groups that run as one.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        scorer: Scorer,
-        plain: Callable[[Any], Any],
-        scored: Callable[[Any], Any],
-        every: int = 1,
-    ):
-        self._model = model
-        self._scorer = scorer
-        self._plain = plain
-        self._scored = scored
+    def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
+        self.scorer = scorer if isinstance(scorer, Scorer) else None
+        self._make = scorer
+        self.batches = 0
+        self._function = function
         self._every = every
         self._scores = True
-        self.batches = 0
+        self._version = function.version
+
+    @property
+    def scores_next(self) -> bool:
+        """Whether the next batch is scored."""
+        return self._scores and self.batches % self._every == 0
+
+    def prepare(self, data: Any) -> None:
+        """Makes the scorer by the specs of a batch, where there is none yet."""
+        if self.scorer is None:
+            self.scorer = self._make(data)
 
     def begin_epoch(self, scores: bool = True) -> None:
-        """Counts batches from the first again.
+        """Counts batches from the first again; attaches again where scoring was taken off.
 
         Args:
             scores: Whether any batch of this epoch is scored. Defaults to True.
         """
         self.batches, self._scores = 0, scores
+        self._function.keep(self)
+
+    def was_rebuilt(self) -> bool:
+        """Whether the model was compiled, or its train function made, since the last such call.
+
+        The model may then have another optimizer, and other layers that train.
+        """
+        self._function.check()
+        rebuilt, self._version = self._version != self._function.version, self._function.version
+        return rebuilt
+
+    def detach(self) -> None:
+        """Ends the scoring by this scorer; does nothing where that has ended."""
+        self._function.remove(self)
+
+
+class ScoringFunction:
+    """A model's `train_function` that scores every n-th batch of an epoch, from the first.
+
+    It chooses between functions of Keras's own making: one of the plain step, and one for each set
+    of scorers whose turn it is. Each is traced when it first runs. The choice is made outside of
+    the graph, so that a batch that is not scored costs what it costs without a scorer. With
+    `steps_per_execution` the batches that Keras runs as one are scored as one: every n-th group.
+
+    While it is attached the instance also has a `make_train_function`, by which it learns of a
+    model that is compiled again, and of a `fit` that follows one that was broken off.
+
+    Args:
+        model: A compiled model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.version = 0
+        self._model = model
+        self._scorings: list[AttachedScorer] = []
+        self._functions: dict[tuple[int, ...], Callable[[Any], Any]] = {}
+        self._may_be_new_fit = False
 
     def __call__(self, iterator: Any) -> Any:
         """Trains on the next batch; returns its logs."""
-        score = self._scores and self.batches % self._every == 0
-        if isinstance(self._model, RestartModel):
-            # Its step looks for the scorer when it is traced, or runs eagerly.
-            self._model.scorer = self._scorer if score else None
+        begins = self._may_be_new_fit and _is_of_fit(iterator)
+        self._may_be_new_fit = False
+        if begins:
+            # Keras calls no on_train_end when a fit is broken off, and this is another one.
+            self.remove_all()
+            self._model.make_train_function()
+            return self._model.train_function(iterator)
         try:
-            logs = (self._scored if score else self._plain)(iterator)
+            if any(scoring.scorer is None for scoring in self._scorings):
+                iterator, data = _first_batch(iterator)
+                for scoring in self._scorings:
+                    scoring.prepare(data)
+            logs = self._choose()(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
         except BaseException:
-            detach(self._model)  # Keras calls no on_train_end after an error, or Ctrl-C
+            self.remove_all()
             raise
-        finally:
-            if isinstance(self._model, RestartModel):
-                self._model.scorer = None
-        self.batches += 1
+        for scoring in self._scorings:
+            scoring.batches += 1
         return logs
 
+    def add(self, scorer: Scorer | ScorerMaker, every: int) -> AttachedScorer:
+        """Adds a scorer; it scores from the next batch on."""
+        if self._may_be_new_fit:
+            self.remove_all()
+            self._may_be_new_fit = False
+        scoring = AttachedScorer(self, scorer, every)
+        self.keep(scoring)
+        return scoring
 
-def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> ScoringFunction:
-    """Makes `fit` train with the scored step, from the next batch on, until `detach`.
+    def keep(self, scoring: AttachedScorer) -> None:
+        """Sees to it that a scoring is attached."""
+        if scoring not in self._scorings:
+            self._scorings.append(scoring)
+        self.check()
+        self._may_be_new_fit = False
+        object.__setattr__(self._model, "make_train_function", self._make)
+        self._model.train_function = self
+
+    def check(self) -> None:
+        """Looks whether the model was compiled since it was attached."""
+        if self._scorings and self._model.train_function is not self:
+            self._forget()
+            self._model.train_function = self
+
+    def remove(self, scoring: AttachedScorer) -> None:
+        """Removes one scoring; with the last one the model trains by its own function again."""
+        if scoring in self._scorings:
+            self._scorings.remove(scoring)
+            self._functions.clear()
+        if not self._scorings:
+            self.remove_all()
+
+    def remove_all(self) -> None:
+        """Lets the model train by its own function again."""
+        self._scorings.clear()
+        self._functions.clear()
+        if vars(self._model).get("make_train_function") == self._make:
+            object.__delattr__(self._model, "make_train_function")
+        if self._model.train_function is self:
+            self._model.train_function = None
+
+    def _forget(self) -> None:
+        self._functions.clear()
+        self.version += 1
+
+    def _make(self, force: bool = False) -> Any:
+        """Stands for `make_train_function` of the model."""
+        if force or self._model.train_function is not self:
+            self._forget()
+            self._model.train_function = self
+        if not force:
+            self._may_be_new_fit = True
+        return self
+
+    def _choose(self) -> Callable[[Any], Any]:
+        active = [scoring for scoring in self._scorings if scoring.scores_next]
+        key = tuple(map(id, active))
+        if key not in self._functions:
+            self._functions[key] = self._function([scoring.scorer for scoring in active])
+        return self._functions[key]
+
+    def _function(self, scorers: list[Scorer]) -> Callable[[Any], Any]:
+        """What Keras makes of the model's training step, with these scorers around it."""
+        model = self._model
+        step = model.train_step
+        if model.distribute_strategy.num_replicas_in_sync > 1 and trains_as_keras(model):
+            # Weights come out the same whether or not a batch is scored.
+            step = functools.partial(replicated_step, model)
+        for scorer in scorers:
+            step = functools.partial(scored_step, model, scorer, step)
+        with _instance_attributes(model, without="make_train_function", train_step=step):
+            model.make_train_function(force=True)
+            made, model.train_function = model.train_function, self
+        return made
+
+
+def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> AttachedScorer:
+    """Makes `fit` train with the scored step, from the next batch on, until it is detached.
+
+    Call it inside `fit`, from `on_train_begin`. Several scorers can be attached at once.
 
     Args:
-        model: A compiled model whose training step is `keras.Model`'s own or a `RestartModel`'s.
-        scorer: A scorer of this model.
-        every: See `ScoringFunction`. Defaults to 1.
+        model: A compiled model, with Keras's training step or one of its own.
+        scorer: A scorer of this model. Where that takes a batch to be made, as for a model that is
+            not built, a function from the specs of a batch, as `train_step` takes it, to the
+            scorer: it is called before the first batch.
+        every: One of so many batches of an epoch is scored, from the first. Defaults to 1.
 
     Returns:
-        What is now the model's `train_function`.
-
-    Raises:
-        TypeError: The model's class has a training step of its own, or the instance has.
+        The handle of this scorer.
     """
-    detach(model)
-    is_own = isinstance(model, RestartModel)
-    if not is_own and not trains_as_keras(model):
-        raise TypeError(
-            f"{type(model).__name__} has a train_step of its own, which scores no filters. "
-            "Derive the class from kerasrestart.RestartModel instead of keras.Model, and take "
-            "the gradients by its scored_gradients method."
-        )
-    # fit makes its function before it calls on_train_begin, and a function keeps the step that it
-    # was made of: so the model need not keep it.
-    if is_own:
-        plain, scored = _train_function(model), _train_function(model)
-    else:
-        several = model.distribute_strategy.num_replicas_in_sync > 1
-        # Weights are to come out the same whether or not a batch is scored.
-        unscored = functools.partial(scored_train_step, model, None) if several else None
-        plain = _train_function(model, unscored)
-        scored = _train_function(model, functools.partial(scored_train_step, model, scorer))
-    model.train_function = ScoringFunction(model, scorer, plain, scored, every)
-    return model.train_function
-
-
-def trains_as_keras(model: keras.Model) -> bool:
-    """Whether a model has no training step of its own, but Keras's."""
-    return vars(model).get("train_step", type(model).train_step) is keras.Model.train_step
+    function = model.train_function
+    if not isinstance(function, ScoringFunction):
+        function = ScoringFunction(model)
+    return function.add(scorer, every)
 
 
 def detach(model: keras.Model) -> None:
-    """Lets the model train by its own step again; does nothing where none was attached."""
-    if isinstance(model.train_function, ScoringFunction):
-        model.train_function = None
+    """Lets the model train by its own step again; does nothing where no scorer is attached."""
+    made_by = getattr(vars(model).get("make_train_function"), "__self__", None)
+    for function in (model.train_function, made_by):
+        if isinstance(function, ScoringFunction):
+            function.remove_all()
 
 
-def _train_function(
-    model: keras.Model, step: Callable[[Any], Any] | None = None
-) -> Callable[[Any], Any]:
-    """What Keras makes of a training step; None: of the model's own."""
-    if step is not None:
-        model.train_step = step
+def _first_batch(iterator: Any) -> tuple[Any, Any]:
+    """An iterator with the same batches, and the specs or arrays of its first."""
+    if not _is_of_fit(iterator):
+        first = next(iterator)
+        return itertools.chain([first], iterator), first
+
+    def spec_of(leaf: Any) -> Any:
+        if isinstance(leaf, tf.OptionalSpec):  # as Keras marks what there is not
+            return None
+        of_replicas = getattr(leaf, "_value_specs", None)
+        return of_replicas[0] if of_replicas else leaf
+
+    return iterator, keras.tree.map_structure(spec_of, iterator.element_spec)
+
+
+def _is_of_fit(iterator: Any) -> bool:
+    """Whether an iterator comes of `fit`; `train_on_batch` brings a generator."""
+    return isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
+
+
+@contextlib.contextmanager
+def _instance_attributes(model: keras.Model, without: str, **values: Any):
+    """Sets attributes of an instance, and hides one, for the length of a context."""
+    before = {name: vars(model)[name] for name in (without, *values) if name in vars(model)}
+    for name in before:
+        object.__delattr__(model, name)
+    for name, value in values.items():
+        object.__setattr__(model, name, value)
     try:
-        model.make_train_function(force=True)
+        yield
     finally:
-        if step is not None:
-            del model.train_step
-    return model.train_function
+        for name in (without, *values):
+            if name in vars(model):
+                object.__delattr__(model, name)
+        for name, value in before.items():
+            object.__setattr__(model, name, value)

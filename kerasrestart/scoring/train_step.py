@@ -1,72 +1,92 @@
-"""The training step that scores filters in the backward pass that training makes anyway."""
+"""Scores filters in the backward passes that a training step makes anyway."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasrestart.scoring.feature_maps import FeatureMaps
-from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
-from kerasrestart.scoring.replicas import over_replicas
+from kerasrestart.scoring import replicas
+from kerasrestart.scoring.reduction import (
+    loss_to_example_scale,
+    replica_loss_weight,
+    trains_as_keras,
+)
 from kerasrestart.scoring.scorer import Scorer
 
+Step = Callable[[Any], Any]
 
-def scored_train_step(model: keras.Model, scorer: Scorer | None, data: Any) -> dict[str, Any]:
-    """One step of training that does all that `keras.Model.train_step` does, and scores.
 
-    The weights come out as they do without scoring: the gradients by feature maps are taken by the
-    same tape in the same pass, and nothing else is changed. But where a strategy has several
-    replicas, the loss is that of the whole batch, see `replica_loss_weight`, so that weights and scores
-    come out as on one device, also where the replicas' parts of a batch are not equal.
+def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> Any:
+    """Runs a training step as it stands, and scores the batch.
+
+    The step may make any number of forward and backward passes. Where it is Keras's own, scores are
+    in the units of the cost of one example, whatever the reduction of the losses; so they are where
+    a step takes its gradients by `RestartModel.scored_gradients`. For any other step the loss is
+    taken as a mean over the batch: if it is not, all scores are off by one common factor.
 
     Args:
         model: A compiled model.
-        scorer: A scorer of this model; the batch is added to it. None: it is not scored.
-        data: A batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+        scorer: A scorer of this model; the batch is added to it.
+        step: The training step, or one that already scores for another scorer.
+        data: A batch.
+
+    Returns:
+        What the step returns.
+    """
+    units = _Units(model, scorer, data)
+    record = scorer.new_record()
+    with _active(units), record.listening(optimizers_of(model)):
+        logs = step(data)
+    scorer.add_record(
+        record,
+        batch_size=units.batch_size,
+        loss_to_example_scale=units.factor,
+        skip_if_not_finite=any(map(_scales_loss, optimizers_of(model))),
+    )
+    return logs
+
+
+def replicated_step(model: keras.Model, data: Any) -> dict[str, Any]:
+    """Keras's own training step, for several replicas with parts of a batch that may differ.
+
+    Keras takes the mean over replicas of their means. Here the loss is that of the whole batch, see
+    `replica_loss_weight`, so that weights come out as on one device.
+
+    Args:
+        model: A compiled model.
+        data: A replica's part of a batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Returns:
         The logs of the step: metric names to scalar tensors.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-    recording = contextlib.nullcontext() if scorer is None else scorer.record()
-    with tf.GradientTape() as tape, recording as maps:
+    batch_size = batch_size_of(x)
+    with tf.GradientTape() as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
-        model._loss_tracker.update_state(over_replicas(loss), sample_weight=batch_size)
-        share = replica_loss_weight(model, batch_size, sample_weight)
-        loss = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
+        model._loss_tracker.update_state(replicas.over_replicas(loss), sample_weight=batch_size)
+        weight = replica_loss_weight(model, batch_size, sample_weight)
+        loss = model.optimizer.scale_loss(loss * tf.cast(weight, loss.dtype))
     weights = model.trainable_weights
-    if scorer is None:
-        gradients = tape.gradient(loss, weights)
-    else:
-        factor = _costs_per_loss(model, scorer, batch_size, sample_weight)
-        gradients = scorer.gradients(
-            tape,
-            loss,
-            weights,
-            maps,
-            batch_size=batch_size,
-            loss_to_example_scale=None if factor is None else tf.math.divide_no_nan(factor, share),
-            skip_if_not_finite=_scales_loss(model.optimizer),
-        )
+    gradients = tape.gradient(loss, weights)
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
 class RestartModel(keras.Model):
-    """A `keras.Model` whose training step scores filters while a scorer is attached.
+    """A `keras.Model` for those who write their own training step and want exact units.
 
-    `PartialRestart` attaches one for the length of `fit`; without one this trains as `keras.Model`
-    does. Plain Functional and Sequential models need no such class, the callback brings the step to
-    them. It is for those who write their own training step, and is built from inputs and outputs
-    as a Functional model is:
+    `PartialRestart` scores any training step, up to one factor for the whole model where it does
+    not know how the loss depends on the batch. A step that takes its gradients by
+    `scored_gradients` says so, and its scores are in the units of the cost of one example. The
+    model is built from inputs and outputs as a Functional model is, or has a `call`:
 
     ```python
     class MyModel(kerasrestart.RestartModel):
@@ -86,70 +106,110 @@ class RestartModel(keras.Model):
 
     model = MyModel(inputs, outputs)
     ```
-
-    Attributes:
-        scorer: The attached `Scorer`, or None.
     """
 
-    scorer: Scorer | None = None
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of training; scores where a scorer is attached."""
-        if self.scorer is None:
-            return super().train_step(data)
-        return scored_train_step(self, self.scorer, data)
-
     @contextlib.contextmanager
-    def record_feature_maps(self) -> Iterator[FeatureMaps]:
-        """Records the feature maps of the one forward pass made inside, if a scorer is attached."""
-        if self.scorer is None:
-            yield FeatureMaps()
-        else:
-            with self.scorer.record() as maps:
-                yield maps
+    def record_feature_maps(self) -> Iterator[None]:
+        """Marks the forward pass that the gradients are of; may be left out."""
+        yield
 
     def scored_gradients(
         self,
         tape: tf.GradientTape,
         loss: tf.Tensor,
-        maps: FeatureMaps,
+        maps: None = None,
         *,
         batch_size: int | tf.Tensor,
         sample_weight: tf.Tensor | None = None,
     ) -> list[tf.Tensor | None]:
-        """Gradients of the loss by the trainable weights; scores if a scorer is attached.
+        """Gradients of the loss by the trainable weights; says in what units its scores are.
 
         Args:
             tape: The tape that watched the forward pass.
             loss: Scalar loss after `self.optimizer.scale_loss`: with the reduction of the compiled
                 loss, or a mean over the batch where none is compiled.
-            maps: What `record_feature_maps` yielded around the forward pass, after that has ended.
+            maps: What `record_feature_maps` yielded. Defaults to None.
             batch_size: Number of examples in the batch.
             sample_weight: Their weights, if the loss has them. Defaults to None.
 
         Returns:
             The gradients, in the order of `self.trainable_weights`.
         """
-        if self.scorer is None:
-            return tape.gradient(loss, self.trainable_weights)
-        return self.scorer.gradients(
-            tape,
-            loss,
-            self.trainable_weights,
-            maps,
-            batch_size=batch_size,
-            loss_to_example_scale=_costs_per_loss(self, self.scorer, batch_size, sample_weight),
-            skip_if_not_finite=_scales_loss(self.optimizer),
-        )
+        del maps
+        for units in _active_units():
+            units.set(batch_size, sample_weight)
+        return tape.gradient(loss, self.trainable_weights)
 
 
-def _costs_per_loss(
-    model: keras.Model, scorer: Scorer, batch_size: int | tf.Tensor, sample_weight: Any
-) -> tf.Tensor | None:
-    """As `loss_to_example_scale`; None for a criterion to which the loss is nothing, whatever it is."""
-    if not scorer.criterion.needs_gradient:
-        return None
-    return loss_to_example_scale(model, batch_size, sample_weight)
+def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that a model holds: the compiled one, and those of its own attributes."""
+    held = list(vars(model).values())
+    for value in tuple(held):
+        if isinstance(value, dict):
+            held.extend(value.values())
+        elif isinstance(value, list | tuple):
+            held.extend(value)
+    optimizers = {id(o): o for o in held if isinstance(o, keras.optimizers.Optimizer)}
+    return list(optimizers.values())
+
+
+def batch_size_of(x: Any) -> tf.Tensor:
+    """The number of examples of a batch, int32: the length of its first array, or 1."""
+    leaves = (leaf for leaf in keras.tree.flatten(x) if leaf is not None)
+    arrays = (leaf for leaf in leaves if tf.TensorShape(leaf.shape).rank != 0)
+    first = next(arrays, None)
+    return tf.ones((), tf.int32) if first is None else tf.shape(first)[0]
+
+
+class _Units:
+    """What turns gradients of the loss that a step differentiates into those of one example."""
+
+    def __init__(self, model: keras.Model, scorer: Scorer, data: Any):
+        self._model = model
+        self._by_gradient = scorer.criterion.needs_gradient
+        # Read before the step, which may change it.
+        self._loss_scale = 1.0
+        if self._by_gradient and isinstance(model.optimizer, keras.optimizers.Optimizer):
+            self._loss_scale = model.optimizer.scale_loss(1.0)
+        self.factor: tf.Tensor | None = None
+        if trains_as_keras(model):
+            x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            self.set(batch_size_of(x), sample_weight)
+            if (
+                self.factor is not None and replicas.count() > 1
+            ):  # as `replicated_step` weighs the loss
+                weight = replica_loss_weight(model, self.batch_size, sample_weight)
+                self.factor = tf.math.divide_no_nan(self.factor, weight)
+        else:
+            self.batch_size = batch_size_of(data)
+            if self._by_gradient:
+                size = tf.cast(self.batch_size, tf.float32)
+                self.factor = replicas.over_replicas(size) / self._loss_scale
+
+    def set(self, batch_size: int | tf.Tensor, sample_weight: Any) -> None:
+        """Takes the losses of the step to be those that the model was compiled with."""
+        self.batch_size = batch_size
+        if self._by_gradient:
+            scale = loss_to_example_scale(self._model, batch_size, sample_weight)
+            self.factor = scale / self._loss_scale
+
+
+_running = threading.local()
+
+
+def _active_units() -> tuple[_Units, ...]:
+    """Those of the step that runs in this thread, one for each scorer."""
+    return getattr(_running, "units", ())
+
+
+@contextlib.contextmanager
+def _active(units: _Units) -> Iterator[None]:
+    before = _active_units()
+    _running.units = (*before, units)
+    try:
+        yield
+    finally:
+        _running.units = before
 
 
 def _scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -178,6 +178,16 @@ def test_help_lists_every_flag_once_in_groups_and_wraps_between_words(typed, tmp
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_help_into_a_pipe_that_is_closed_says_nothing(tmp_path):
+    code = f"{sys.executable} -m kerasrestart.study --help | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
 def test_the_help_of_a_study_leaves_out_the_flags_that_it_refuses(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = study_command.PROGRAM.help()

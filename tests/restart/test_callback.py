@@ -267,6 +267,44 @@ def test_learning_rate_is_reset_under_a_loss_scale(images):
     )
 
 
+def test_a_model_compiled_again_during_fit_has_its_new_learning_rate_reset(images):
+    class Compiles(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.model.compile(keras.optimizers.Adam(0.5), loss=self.model.loss)
+
+    restart = restart_of(kr.EveryEpochs(3, "loss", learning_rate_drops=1), max_restarts=1)
+    model = fit(images, restart, epochs=6, after=[Compiles()])
+    np.testing.assert_allclose(
+        model.history.history["learning_rate"], [0.01, 0.5, 0.05, 0.5, 0.5, 0.05], rtol=1e-6
+    )
+    assert len(restart.events) == 1
+    assert restart.events[0].learning_rate == 0.5
+
+
+def two_heads(*trained):
+    """A network whose heads `a` and `b` read a convolution each; some of them have a loss."""
+    image = keras.Input((8, 8, 2))
+    heads = {
+        name: layers.Dense(3, name=name)(
+            layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name=f"conv_{name}")(image))
+        )
+        for name in "ab"
+    }
+    model = keras.Model(image, heads)
+    model.compile("sgd", loss=dict.fromkeys(trained, "sparse_categorical_crossentropy"))
+    return model
+
+
+def test_a_layer_that_no_loss_depends_on_is_named_and_left_out(images, capsys):
+    x, y = images
+    restart = restart_of(kr.EveryEpochs(1, "loss"), max_restarts=1)
+    two_heads("a").fit(x, {"a": y}, epochs=2, verbose=2, callbacks=[restart])
+    assert list(restart.scores) == list(restart.events[0].layers) == ["conv_a"]
+    out = capsys.readouterr().out
+    assert out.count("Layer 'conv_b' is not scored: no gradient of the loss reaches it.") == 1
+
+
 def test_schedule_is_left_alone(images):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
     model = net(keras.optimizers.SGD(schedule))

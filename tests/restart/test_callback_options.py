@@ -274,15 +274,12 @@ def test_random_draws_anew_at_each_restart_by_the_seed_alone(images):
     assert draws(2, x)[0] != chosen
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "random"])
-def test_own_training_step_stays_where_no_batch_needs_scoring(criterion, images):
+@pytest.mark.parametrize("criterion", ["taylor", "magnitude"])
+def test_an_own_training_step_trains_and_its_filters_are_restarted(criterion, images):
     COUNTED.clear()
-    model = net(kind=OwnStep)
-    restart, watch = train(images, model, criterion=criterion, fraction=0.25)
+    restart, watch = train(images, net(kind=OwnStep), criterion=criterion, fraction=0.25)
     assert COUNTED
     assert chosen_of(restart.events[0]) == quarter("first", "second")(watch.scores[0])
-    with pytest.raises(TypeError, match="OwnStep has a train_step of its own"):
-        train(images, net(kind=OwnStep), criterion="taylor", fraction=0.25)
 
 
 def test_outgoing_weights_are_zero_right_after_a_restart(images):

@@ -165,7 +165,7 @@ def bare(x):
 def test_reader_with_neither_bias_nor_norm_is_refused_by_name_at_the_start():
     model = model_of(bare)
     restart = kr.PartialRestart(fraction=0.3, reset=kr.Reset(outgoing="zero", compensate_bias=True))
-    with pytest.raises(ValueError, match=r"compensate_bias needs a bias.*: reader has neither"):
+    with pytest.raises(ValueError, match=r"needs a trainable bias.*: reader has neither"):
         restart.check(model)
 
 

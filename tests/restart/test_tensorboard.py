@@ -201,7 +201,7 @@ def test_each_chart_of_the_story_has_one_unit_and_shows_tags_that_are_written(ru
 
 
 def test_the_control_says_nothing_of_restarted_filters(tmp_path):
-    restart = restarts(RestartTensorBoard(tmp_path), initializer="none")
+    restart = restarts(RestartTensorBoard(tmp_path), control="none")
     fit(small_model(), restart)
     records = read(tmp_path)
     assert len(restart.events) == 2

@@ -152,7 +152,16 @@ def cross_entropy(y, logits):
 
 
 def brute_force_scores(
-    forward, z_of, x, y, *, weights=None, batch_size=1, training=False, masks=None
+    forward,
+    z_of,
+    x,
+    y,
+    *,
+    weights=None,
+    batch_size=1,
+    training=False,
+    masks=None,
+    cost_of=cross_entropy,
 ):
     """Scores by the formula.
 
@@ -166,6 +175,7 @@ def brute_force_scores(
             then dC/dz is B * dL/dz, L the mean over the batch, which is the gradient of the sum.
         training: Whether batch norm uses the batch's own statistics, and dropout drops.
         masks: By name of a dropout layer, by what it multiplies all of `x`'s rows.
+        cost_of: `(y, what forward returns) -> [batch]`.
 
     Returns:
         By name of the convolution, float64 `[filters]`.
@@ -178,7 +188,7 @@ def brute_force_scores(
         with tf.GradientTape() as tape:
             batch = tf.constant(x[rows].astype("float64"))
             tape.watch(batch)
-            cost = tf.reduce_sum(weights[rows] * cross_entropy(y[rows], forward(run, batch)))
+            cost = tf.reduce_sum(weights[rows] * cost_of(y[rows], forward(run, batch)))
         z = {name: run.outputs[place] for name, place in z_of.items()}
         for name, gradients in tape.gradient(cost, z).items():
             for own, used, gradient in zip(run.outputs[name], z[name], gradients, strict=True):

@@ -49,12 +49,23 @@ def compile_for_scores(model, optimizer=None, reduction="sum_over_batch_size", *
     model.compile(optimizer or keras.optimizers.SGD(0.0), loss=loss, **options)
 
 
+class Scored(keras.callbacks.Callback):
+    def __init__(self, scorer):
+        super().__init__()
+        self.scorer = scorer
+
+    def on_train_begin(self, logs=None):
+        attach(self.model, self.scorer)
+
+    def on_train_end(self, logs=None):
+        detach(self.model)
+
+
 def fitted(model, criterion, x, y=None, *, batch_size=8, **options):
     """A scorer of an epoch in which the weights stand still."""
     scorer = Scorer(model, criterion)
-    attach(model, scorer)
-    model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0, **options)
-    detach(model)
+    options = {"batch_size": batch_size, "shuffle": False, "verbose": 0} | options
+    model.fit(x, y, callbacks=[Scored(scorer)], **options)
     return scorer
 
 

@@ -9,7 +9,7 @@ from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import attach, detach
+from kerasrestart.scoring.train_function import attach
 
 Z_OF = {"conv": "conv", "second": "second"}
 BATCHES = [slice(start, start + 4) for start in range(0, 20, 4)]
@@ -123,15 +123,128 @@ def test_each_of_the_two_steps_is_traced_once_whatever_is_restarted(model_class,
     assert losses_traced(scoring()) == plain
 
 
+class Attached(keras.callbacks.Callback):
+    """Scores the epochs that are named, and notes how many examples each of them gave."""
+
+    def __init__(self, scorer, epochs):
+        super().__init__()
+        self.scorer, self.epochs, self.examples = scorer, epochs, []
+
+    def on_train_begin(self, logs=None):
+        self.scoring = attach(self.model, self.scorer)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.scorer.reset()
+        self.scoring.begin_epoch(epoch in self.epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.examples.append(self.scorer.examples)
+
+    def on_train_end(self, logs=None):
+        self.scoring.detach()
+
+
 def test_an_epoch_that_is_not_scored_leaves_the_scorer_as_it_is(images, randomized):
     model = randomized(net())
     model.compile(keras.optimizers.SGD(0.0), loss=loss)
-    scorer = Scorer(model)
-    step = attach(model, scorer)
-    for scores, examples in ((False, 0), (True, 20), (False, 20)):
-        step.begin_epoch(scores)
-        model.fit(*images, batch_size=4, verbose=0)
-        assert scorer.examples == examples
-    detach(model)
+    attached = Attached(Scorer(model), epochs=[1])
+    model.fit(*images, batch_size=4, epochs=3, verbose=0, callbacks=[attached])
+    assert attached.examples == [0, 20, 0]
+    assert not {"train_step", "make_train_function"} & set(vars(model))
     assert model.train_function is None
-    assert "train_step" not in vars(model)
+
+
+def test_two_scorers_score_each_their_own_batches(images, randomized):
+    model = randomized(net())
+    whole, part = scoring(layers=["conv"]), scoring(layers=["second"], criterion=every(2))
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    options = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(*images, callbacks=[whole, part], **options)
+    reference = reference_of(model, images, range(5))
+    assert_scores_match(whole.scores, {"conv": reference["conv"]})
+    reference = reference_of(model, images, [0, 2, 4])
+    assert_scores_match(part.scores, {"second": reference["second"]})
+    assert model.train_function is None
+
+
+class Compile(keras.callbacks.Callback):
+    """Compiles the model anew when the second epoch begins."""
+
+    def __init__(self, options, force):
+        super().__init__()
+        self.options, self.force = options, force
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.compile(**self.options)
+            self.model.make_train_function(force=self.force)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("force", [True, False])
+def test_a_model_that_is_compiled_in_the_middle_of_fit_is_scored_on(
+    first, force, images, randomized
+):
+    model = randomized(net())
+    model.compile(keras.optimizers.SGD(0.5), loss=loss)
+    anew = Compile({"optimizer": keras.optimizers.SGD(0.0), "loss": loss}, force)
+    attached = Attached(Scorer(model), epochs=range(4))
+    callbacks = [anew, attached] if first else [attached, anew]
+    options = {"batch_size": 4, "epochs": 4, "shuffle": False, "verbose": 0}
+    model.fit(*images, callbacks=callbacks, **options)
+    assert attached.examples[-2:] == [20, 20]
+    assert attached.scoring.was_rebuilt()
+    assert not attached.scoring.was_rebuilt()
+    scores = attached.scorer.result()
+    assert_scores_match(scores, reference_of(model, images, range(5)))
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_a_fit_that_was_broken_off_leaves_no_scoring_to_the_next(images, randomized):
+    model = randomized(net())
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    scorer = Scorer(model)
+    attached = Attached(scorer, epochs=[0])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*images, batch_size=4, verbose=0, callbacks=[attached, Stop()])
+    assert not any("call" in vars(layer) for layer in model.layers)
+    model.fit(*images, batch_size=4, verbose=0)
+    assert scorer.seen == 4
+    assert "make_train_function" not in vars(model)
+
+
+def test_batches_of_a_loop_of_ones_own_are_scored(images, randomized):
+    model = randomized(net())
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    attached = Attached(Scorer(model), epochs=[0])
+    callbacks = keras.callbacks.CallbackList([attached], model=model)
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    for rows in BATCHES:
+        model.train_on_batch(images[0][rows], images[1][rows])
+    callbacks.on_epoch_end(0)
+    callbacks.on_train_end()
+    assert_scores_match(attached.scorer.result(), reference_of(model, images, range(5)))
+
+
+def test_a_model_is_saved_in_the_middle_of_fit_without_scoring(images, tmp_path):
+    class Save(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            assert not any("call" in vars(layer) for layer in self.model.layers)
+            if not batch:
+                self.model.save(tmp_path / "model.keras")
+                self.model.export(tmp_path / "exported", verbose=False)
+
+    model = net()
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    attached = Attached(Scorer(model), epochs=[0])
+    model.fit(*images, batch_size=4, verbose=0, callbacks=[attached, Save()])
+    expected = model.predict(images[0], verbose=0)
+    saved = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(saved.predict(images[0], verbose=0), expected)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(images[0]), expected, rtol=1e-5)

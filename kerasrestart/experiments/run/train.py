@@ -33,7 +33,7 @@ from kerasrestart.experiments.run.recorder import Recorder
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
-from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.scoring.replicas import split_batches
@@ -76,7 +76,8 @@ def run(
             with strategy.scope():
                 model, weights = build_model(settings, images)
             restart = restart_callback(settings)
-            restart.check(model)  # before there is a folder
+            with errors_name_flags():
+                restart.check(model)  # before there is a folder
         identity = identity_of(
             settings,
             images,

@@ -285,7 +285,7 @@ def test_a_log_folder_that_cannot_be_created_is_refused_in_one_line(tmp_path, ty
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fraction=0.001"], "expected 0.008 or more"),
+        (["--fraction=0.001"], "Received: --fraction=0.001; expected 0.008 or more"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
 )
@@ -293,7 +293,7 @@ def test_settings_that_do_not_fit_the_network_are_refused_before_there_is_a_fold
     tmp_path, typed, arguments, says
 ):
     done = typed("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert says in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 

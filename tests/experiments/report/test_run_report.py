@@ -9,7 +9,7 @@ import pytest
 
 from kerasrestart.experiments.records.score_log import ScoreLog, read_scores
 from kerasrestart.experiments.report import run_figures
-from kerasrestart.experiments.report.command import main
+from kerasrestart.experiments.report.command import entry_point
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.run_report import write_run_report
 from kerasrestart.experiments.report.run_summary import run_summary
@@ -139,8 +139,6 @@ def test_the_report_of_a_control_says_so_and_names_no_other_command(folder):
 HOSTILE = (
     "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
 )
-    "![x](http://a.invalid/x.png) <img src=//b.invalid> [y](http://c.invalid) | *z* &lt; \n# h"
-)
 
 
 def test_markup_in_a_foreign_record_is_text_and_loads_nothing(folder):
@@ -262,11 +260,12 @@ WITHOUT_LAYERS = {**EMPTY, "events": [{"restart": 1}]}
     [None, "{", "[]", "{}", "[" * 10**5, json.dumps(EMPTY), json.dumps(WITHOUT_LAYERS)],
     ids=["missing", "cut", "list", "empty", "deep", "no settings", "no layers"],
 )
-def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, text):
+def test_a_folder_without_a_record_is_refused_in_one_line(tmp_path, capsys, monkeypatch, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        main(["report", str(tmp_path)])
+        entry_point()
     assert ended.value.code == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ")

@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import pytest
 
 from kerasrestart.experiments import data
@@ -110,24 +111,26 @@ def test_every_setting_of_a_restart_changes_the_callback():
         assert restart_callback(changed).plan != restart_callback(settings).plan, name
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_lower_precision_trains_and_scores_like_float32(precision, images):
-    """Scores agree with float32 within what bfloat16's 8 bits of mantissa allow."""
-    scores = {}
-    for name in ("float32", precision):
-        keras.utils.set_random_seed(0)
-        keras.config.set_dtype_policy(RunSettings(precision=name).dtype_policy)
-        settings = RunSettings(
-            precision=name, trigger="epochs", round_epochs=1, max_restarts=1, stop_on_repeat=False
-        )
-        model, _ = build_model(settings, images)
-        assert model.get_layer("conv1").compute_dtype == name.removeprefix("mixed_")
-        assert model.get_layer("conv1").kernel.dtype == "float32"
-        restart = restart_callback(settings)
-        x = images.train.images.astype("float32") / 255
-        model.fit(x, images.train.labels, validation_split=0.5, epochs=2, verbose=0, shuffle=False,
-                  callbacks=[restart])  # fmt: skip
-        assert len(restart.events) == 1
-        scores[name] = restart.events[0].layers["conv3"].scores
-    ratio = [a / b for a, b in zip(scores[precision], scores["float32"], strict=True) if b > 1e-7]
-    assert sorted(ratio)[len(ratio) // 2] == pytest.approx(1, abs=0.1)
+def scores_of_a_restart(precision, images):
+    """Trains MiniNet for two epochs, with one restart between them."""
+    settings = RunSettings(precision=precision, trigger="epochs", round_epochs=1, max_restarts=1)
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(settings.dtype_policy)
+    model, _ = build_model(settings, images)
+    assert model.get_layer("conv1").compute_dtype == precision.removeprefix("mixed_")
+    assert model.get_layer("conv1").kernel.dtype == "float32"
+    restart = restart_callback(settings)
+    x, y = images.train.images.astype("float32") / 255, images.train.labels
+    options = {"validation_split": 0.5, "epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(x, y, callbacks=[restart], **options)
+    assert len(restart.events) == 1
+    return np.array(restart.events[0].layers["conv3"].scores)
+
+
+def test_lower_precisions_train_and_score_like_float32(images):
+    exact = scores_of_a_restart("float32", images)
+    scored = exact > 1e-7
+    for precision in ("mixed_bfloat16", "mixed_float16"):
+        ratio = scores_of_a_restart(precision, images)[scored] / exact[scored]
+        # bfloat16 has 8 bits of mantissa, and a score is a difference of larger terms.
+        assert np.median(ratio) == pytest.approx(1, abs=0.1)

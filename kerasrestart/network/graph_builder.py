@@ -1,0 +1,277 @@
+"""Joins the traced calls of layers by the raw operations between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+
+import tensorflow as tf
+
+from kerasrestart.network import raw_operations as raw
+from kerasrestart.network.graph import Call, Graph
+from kerasrestart.network.keras_internals import direct_sublayers
+from kerasrestart.network.trace import Trace, TracedCall
+
+
+@dataclasses.dataclass(eq=False)
+class _Step:
+    """A call, or a TensorFlow operation, with the numbers of its tensors.
+
+    `of` is, for an operation that maps each number of one tensor, that tensor.
+    """
+
+    made_by: TracedCall | tf.Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    of: int | None = None
+
+
+class GraphBuilder:
+    """Makes a `Graph` of a trace.
+
+    Only what depends on the data is followed, backwards from the inputs of each call. Operations
+    that map each number by itself, from one tensor to another, become one: `x * sigmoid(x)` is an
+    activation function, not a product of two tensors.
+    """
+
+    def __init__(self, trace: Trace, names: dict[int, str]):
+        self._trace, self._names = trace, names
+        self._numbers: dict[int, int | None] = {}  # by id of a tensor; None: no data in it
+        self._tensors: list[tf.Tensor] = []
+        self._steps: list[_Step] = []
+        # Tensors that are functions of each other, number by number, form trees: the one that a
+        # tensor can be computed from alone is its parent.
+        self._parent: dict[int, int] = {}
+        self._depth: dict[int, int] = {}
+        self._ordinals = {op.name: n for n, op in enumerate(trace.graph.get_operations(), 1)}
+
+    def build(self) -> Graph:
+        """Returns the graph."""
+        trace = self._trace
+        for tensor in trace.inputs:
+            self._number(tensor)
+        places: dict[int, TracedCall] = {}
+        for call in trace.calls:
+            given = [self._reach(tensor) for tensor in call.inputs]
+            if call.opaque:
+                self._add_layer(call, given)
+            results = [self._reach(tensor) for tensor in call.outputs]
+            if len(results) == 1 and results[0] is not None and results[0] not in given:
+                places.setdefault(results[0], call)
+        outputs = [self._reach(tensor) for tensor in trace.outputs]
+        losses = [self._reach(tensor) for tensor in trace.losses]
+        ends = {number for number in (*outputs, *losses) if number is not None}
+        calls = self._calls(self._kept(ends | set(places)))
+        used = {number for call in calls for number in (*call.inputs, *call.outputs)} | ends
+        return Graph(
+            calls,
+            {number: _shape(self._tensors[number]) for number in sorted(used)},
+            {number for number in outputs if number is not None},
+            {number for number in losses if number is not None},
+            self._places(places, calls),
+            self._names,
+            trace.elsewhere,
+            trace.trained,
+            Counter(id(call.layer) for call in trace.calls),
+        )
+
+    def _number(self, tensor: tf.Tensor) -> int:
+        number = self._numbers.get(id(tensor))
+        if number is None:
+            number = self._numbers[id(tensor)] = len(self._tensors)
+            self._tensors.append(tensor)
+        return number
+
+    def _add_layer(self, call: TracedCall, given: list[int | None]) -> None:
+        inputs = tuple(number for number in given if number is not None)
+        known = {number for number in given if number is not None}
+        # A layer may give back what it gets, such as a dropout of nothing: then it is not there.
+        new = [t for t in call.outputs if self._numbers.get(id(t)) not in known or not known]
+        if inputs and new:
+            outputs = tuple(self._number(tensor) for tensor in new)
+            self._steps.append(_Step(call, inputs, outputs))
+
+    def _reach(self, tensor: tf.Tensor) -> int | None:
+        """Adds all operations that lead to a tensor; returns its number, None without data."""
+        if tensor.graph is not self._trace.graph:
+            return None
+        ahead = [tensor]
+        while ahead:
+            op = ahead[-1].op
+            if id(ahead[-1]) in self._numbers:
+                ahead.pop()
+                continue
+            cut = op.type in raw.SHAPES_ONLY
+            waiting = [] if cut else [t for t in op.inputs if id(t) not in self._numbers]
+            if waiting:
+                ahead += waiting
+                continue
+            ahead.pop()
+            if cut or all(self._numbers[id(t)] is None for t in op.inputs):
+                for result in op.outputs:
+                    self._numbers[id(result)] = None
+            else:
+                self._add_operation(op)
+        return self._numbers[id(tensor)]
+
+    def _add_operation(self, op: tf.Operation) -> None:
+        of_each = [self._numbers[id(t)] for t in op.inputs]
+        if op.type in raw.IDENTITIES and not raw.has_own_gradient(op) and not _to_integers(op):
+            for result, number in zip(op.outputs, of_each, strict=True):
+                self._numbers[id(result)] = number
+            return
+        if op.type == "IdentityN":
+            for result, number in zip(op.outputs, of_each, strict=True):
+                if number is None:
+                    self._numbers[id(result)] = None
+                else:
+                    self._add_step(op, (number,), [result])
+            return
+        if op.type in ("ConcatV2", "Pack"):
+            # A part without data has a place among the channels, too.
+            parts = list(op.inputs) if op.type == "Pack" else list(op.inputs)[:-1]
+            of_each = [self._placed(t) for t in parts]
+        self._add_step(op, tuple(n for n in of_each if n is not None), op.outputs)
+
+    def _placed(self, tensor: tf.Tensor) -> int:
+        number = self._numbers[id(tensor)]
+        if number is None:
+            number = len(self._tensors)
+            self._tensors.append(tensor)
+        return number
+
+    def _add_step(self, op: tf.Operation, inputs: tuple[int, ...], results) -> None:
+        outputs = tuple(self._number(tensor) for tensor in results)
+        step = _Step(op, inputs, outputs)
+        if op.type in raw.ELEMENTWISE and len(outputs) == 1:
+            step.of = self._common(inputs)
+            if step.of is not None and _same_shape(self._tensors[step.of], results[0]):
+                self._parent[outputs[0]] = step.of
+                self._depth[outputs[0]] = self._depth.get(step.of, 0) + 1
+            else:
+                step.of = None
+        self._steps.append(step)
+
+    def _common(self, numbers: tuple[int, ...]) -> int | None:
+        """The nearest tensor that all of the given ones are functions of, number by number."""
+        first, *others = numbers
+        for other in others:
+            while first != other:
+                deeper = first if self._depth.get(first, 0) >= self._depth.get(other, 0) else other
+                if deeper not in self._parent:
+                    return None
+                if deeper == first:
+                    first = self._parent[first]
+                else:
+                    other = self._parent[other]
+        return first
+
+    def _kept(self, ends: set[int]) -> set[int]:
+        """The tensors that are more than a stage within an elementwise function."""
+        kept = set(ends)
+        for step in self._steps:
+            if step.of is None:
+                kept.update(step.inputs)
+                kept.update(step.outputs)
+        return kept
+
+    def _calls(self, kept: set[int]) -> list[Call]:
+        calls, makers = [], {}
+        for step in self._steps:
+            makers[step.outputs[0]] = step
+            if isinstance(step.made_by, TracedCall):
+                call = Call(step.made_by.layer, step.made_by.occurrence, step.inputs, step.outputs)
+            elif step.of is None:
+                op = step.made_by
+                call = Call(raw.raw_operation(op, self._owner(op)), 0, step.inputs, step.outputs)
+            elif step.outputs[0] in kept:
+                source = step.of
+                while source not in kept and source in self._parent:
+                    source = self._parent[source]
+                function = self._function(step, source, makers)
+                call = Call(function, 0, (source,), step.outputs)
+            else:
+                continue
+            calls.append(call)
+        return calls
+
+    def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
+        """All operations from one tensor to another as one."""
+        natures, types, ahead = {source: raw.LINEAR}, [], [last.outputs[0]]
+        while ahead:
+            step = makers[ahead[-1]]
+            waiting = [number for number in step.inputs if number not in natures]
+            if waiting:
+                ahead += waiting
+                continue
+            number, op = ahead.pop(), step.made_by
+            if number in natures:
+                continue
+            if op.type == "IdentityN":
+                natures[number] = raw.CURVED
+            else:
+                of_each = [self._numbers[id(t)] for t in op.inputs]
+                natures[number] = raw.nature_of(
+                    op, [raw.CONSTANT if n is None else natures[n] for n in of_each]
+                )
+            types.append(op.type)
+        nature = natures[last.outputs[0]]
+        return raw.RawOperation(
+            self._owner(last.made_by),
+            "+".join(dict.fromkeys(types)),
+            "elementwise",
+            homogeneous=nature == raw.LINEAR,
+            activates=nature == raw.CURVED or bool(raw.HOMOGENEOUS & set(types)),
+        )
+
+    def _owner(self, op: tf.Operation) -> str:
+        """The layer that an operation belongs to, or its type within a block of layers."""
+        inside = self._innermost.get(self._ordinals[op.name])
+        if inside is None:
+            return op.type
+        name = self._names.get(id(inside), inside.name)
+        return f"{op.type} in {name}" if direct_sublayers(inside) else name
+
+    @property
+    def _innermost(self) -> dict[int, object]:
+        """For the number of each operation, the innermost layer in whose call it is made."""
+        if not hasattr(self, "_layers_of"):
+            self._layers_of = {}
+            for call in self._trace.calls:  # inner calls end first
+                if not call.opaque:
+                    for ordinal in range(call.begin + 1, call.end + 1):
+                        self._layers_of.setdefault(ordinal, call.layer)
+        return self._layers_of
+
+    def _places(self, places: dict[int, TracedCall], calls: list[Call]) -> dict[int, Call]:
+        """The calls whose outputs can be read: all that is made of these comes after the call."""
+        made_by = {id(step.made_by): step for step in self._steps}
+        readers = defaultdict(list)
+        for step in self._steps:
+            for number in step.inputs:
+                readers[number].append(step.made_by)
+        own = {tensor: call for call in calls for tensor in call.outputs}
+        found = {}
+        for number, traced in places.items():
+            if id(traced) in made_by:
+                found[number] = own[number]
+            elif all(self._begins(reader) >= traced.end for reader in readers[number]):
+                found[number] = Call(traced.layer, traced.occurrence, own[number].inputs, (number,))
+        return found
+
+    def _begins(self, made_by: TracedCall | tf.Operation) -> int:
+        if isinstance(made_by, TracedCall):
+            return made_by.begin
+        return self._ordinals[made_by.name] - 1
+
+
+def _to_integers(op: tf.Operation) -> bool:
+    return op.type == "Cast" and not op.outputs[0].dtype.is_floating
+
+
+def _shape(tensor: tf.Tensor) -> tuple[int | None, ...]:
+    return () if tensor.shape.rank is None else tuple(tensor.shape)
+
+
+def _same_shape(one: tf.Tensor, other: tf.Tensor) -> bool:
+    return one.shape.rank is not None and _shape(one) == _shape(other)

@@ -1,0 +1,49 @@
+"""All uses of private Keras attributes, in one place: what to check when Keras changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
+    """All layers that a layer holds, at any depth, without itself."""
+    return layer._flatten_layers(include_self=False)
+
+
+def direct_sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers that a layer holds on its own attributes."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether the `call` of a layer has an argument `training`."""
+    return bool(layer._call_has_training_arg)
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The symbolic inputs of a Functional or built Sequential model, else None."""
+    functional = getattr(model, "_functional", None) or model
+    return getattr(functional, "_inputs_struct", None)
+
+
+def added_losses(layer: keras.Layer) -> list[Any]:
+    """The losses that calls have added to a layer and to all layers that it holds."""
+    return [loss for inner in layer._flatten_layers() for loss in inner._losses]
+
+
+def forget_losses(layer: keras.Layer) -> None:
+    """Drops the losses that calls have added to a layer and to all layers that it holds."""
+    layer._clear_losses()
+
+
+def trained_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that a built optimizer trains, without those of optimizers inside it."""
+    return list(optimizer._trainable_variables)
+
+
+def index_in(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int | None:
+    """The place of a variable among those that an optimizer trains; None if it is not one."""
+    # The optimizer's own key, by identity: it also finds the backend's variable inside a Keras one.
+    return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))

@@ -1,0 +1,45 @@
+"""The key of each layer: its name where that is unique, else its path in the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import keras
+
+from kerasrestart.network.keras_internals import direct_sublayers
+
+
+def layer_keys(model: keras.Model, counts: Callable[[keras.Layer], bool]) -> dict[int, str]:
+    """Names all layers of a model.
+
+    Args:
+        model: The model.
+        counts: Tells for a layer whether it needs a name of its own.
+
+    Returns:
+        By id of a layer, its key. Of those that need one, no two are equal: layers of one name get
+        their path, such as `"rgb/conv2d"`, and those of one path a number too, `"rgb/conv2d:2"`.
+    """
+    paths: dict[int, str] = {}
+    found: list[keras.Layer] = []
+    ahead = [(layer, layer.name) for layer in reversed(direct_sublayers(model))]
+    while ahead:
+        layer, path = ahead.pop()
+        if id(layer) in paths:
+            continue
+        paths[id(layer)] = path
+        found.append(layer)
+        inside = reversed(direct_sublayers(layer))
+        ahead += [(inner, f"{path}/{inner.name}") for inner in inside]
+    of_name = Counter(layer.name for layer in found if counts(layer))
+    keys: dict[int, str] = {}
+    used: Counter[str] = Counter()
+    for layer in found:
+        key = layer.name if of_name[layer.name] < 2 else paths[id(layer)]
+        if counts(layer):
+            used[key] += 1
+            if used[key] > 1:
+                key = f"{key}:{used[key]}"
+        keys[id(layer)] = key
+    return keys

@@ -1,0 +1,93 @@
+"""Whether each channel that a layer gives comes from one filter of its kernel alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from kerasrestart.network import raw_operations as raw
+from kerasrestart.network.graph import Graph
+from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.kernels import WITH_FILTERS
+from kerasrestart.network.operations import computes_as_keras, has_known_activation
+from kerasrestart.network.trace import Trace, TracedCall
+
+CONVOLUTIONS = frozenset(
+    {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2"}
+    | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
+)
+# Of a kernel: numbers stay in their places, or are averaged to scale others.
+_KERNEL_OPERATIONS = raw.ELEMENTWISE | raw.REDUCTIONS | {"ReadVariableOp", "Const", "Placeholder"}
+
+
+def mark_own_calls(graph: Graph, trace: Trace, model: keras.Model) -> None:
+    """Notes in a graph which layers with filters are more than what Keras's own class computes.
+
+    Args:
+        graph: The graph of the trace; its `misplaced`, `altered` and `coupled` are filled.
+        trace: A traced pass.
+        model: The model.
+    """
+    for call in trace.calls:
+        layer = call.layer
+        if not isinstance(layer, WITH_FILTERS):
+            continue
+        as_keras = computes_as_keras(layer)
+        if not as_keras:
+            graph.altered.add(id(layer))
+            graph.coupled[id(layer)] = f"the own call of {type(layer).__name__}"
+            if not _in_place(call, as_keras):
+                graph.misplaced.add(id(layer))
+        elif not has_known_activation(layer) and not _in_place(call, as_keras):
+            graph.coupled[id(layer)] = f"the activation function of {graph.name_of(layer)}"
+    for wrapper in layers_inside(model):
+        if isinstance(wrapper, layers.SpectralNormalization):
+            # It divides the kernel by a norm of all filters.
+            graph.coupled[id(wrapper.layer)] = f"the norm that {wrapper.name} takes of its kernel"
+
+
+def _in_place(call: TracedCall, as_keras: bool) -> bool:
+    """Whether operations on each number by itself lead from one convolution to the output."""
+    if len(call.outputs) != 1:
+        return False
+    given = {id(tensor) for tensor in call.inputs}
+    ends, seen, ahead = set(), set(), [call.outputs[0]]
+    while ahead:
+        tensor = ahead.pop()
+        op = tensor.op
+        if id(tensor) in given:
+            return False
+        if id(op) in seen:
+            continue
+        seen.add(id(op))
+        if op.type in CONVOLUTIONS or (as_keras and op.type == "Transpose"):
+            ends.add(op)
+        elif op.type in raw.ELEMENTWISE:
+            ahead += [t for t in op.inputs if _depends(t, given)]
+        elif op.type in raw.RESHAPING and op.inputs[0].shape[-1] == tensor.shape[-1]:
+            ahead.append(op.inputs[0])
+        else:
+            return False
+    if len(ends) != 1:
+        return False
+    return as_keras or all(op.type in _KERNEL_OPERATIONS for op in _before(ends.pop().inputs[1]))
+
+
+def _depends(tensor: tf.Tensor, given: set[int]) -> bool:
+    if id(tensor) in given:
+        return True
+    return any(id(source) in given for op in _before(tensor) for source in op.inputs)
+
+
+def _before(tensor: tf.Tensor) -> Iterator[tf.Operation]:
+    """All operations that lead to a tensor."""
+    seen, ahead = set(), [tensor.op]
+    while ahead:
+        op = ahead.pop()
+        if id(op) not in seen:
+            seen.add(id(op))
+            yield op
+            ahead += [source.op for source in op.inputs]

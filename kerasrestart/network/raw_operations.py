@@ -1,0 +1,293 @@
+"""What TensorFlow's operations between two layers do to the channels that pass through them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# Give their input as it is.
+IDENTITIES = frozenset(
+    {"Identity", "Snapshot", "PreventGradient", "CheckNumerics", "EnsureShape", "Cast"}
+    | {"PlaceholderWithDefault", "IdentityN"}
+)
+# Their results tell the shape of what they get, never its values.
+SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "OnesLike"})
+# f(ax) = a f(x) for a > 0, number by number.
+HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "Abs", "Neg"})
+SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd"})
+PRODUCTS = frozenset({"Mul", "MulNoNan"})
+QUOTIENTS = frozenset({"RealDiv", "Div", "DivNoNan"})
+EXTREMES = frozenset({"Maximum", "Minimum"})
+COMPARISONS = frozenset({"Greater", "GreaterEqual", "Less", "LessEqual", "Sign"})
+CHOICES = frozenset({"Select", "SelectV2"})
+# What they make of several tensors of filters is shared by these.
+MERGES = SUMS | PRODUCTS | QUOTIENTS | EXTREMES | {"SquaredDifference"}
+ELEMENTWISE = (
+    IDENTITIES
+    | HOMOGENEOUS
+    | MERGES
+    | COMPARISONS
+    | CHOICES
+    | {"Sigmoid", "Tanh", "Relu6", "Elu", "Selu", "Softplus", "Softsign", "Exp", "Expm1", "Log"}
+    | {"Log1p", "Erf", "Erfc", "Square", "Sqrt", "Rsqrt", "Pow", "Sin", "Cos", "Round", "Floor"}
+    | {"Ceil", "Rint", "Reciprocal", "Inv", "ClipByValue", "Atan", "Sinh", "Cosh", "StopGradient"}
+    | {"Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "FloorMod", "Xlogy"}
+    | {"Lgamma", "Digamma", "Asinh", "Acosh", "Atanh", "Erfinv", "IsNan", "IsFinite", "Xdivy"}
+)
+POOLING = frozenset({"MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"})
+REDUCTIONS = frozenset({"Mean", "Max", "Sum", "Min"})
+RESIZING = frozenset(
+    {"ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
+)
+RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+LINEAR, SCALE_FREE, CONSTANT, SHIFTED, CURVED = "linear", "scale free", "constant", "shifted", ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RawOperation:
+    """An operation of TensorFlow, or a group of them that maps each number by itself.
+
+    Attributes:
+        name: Where it is, for people: the layer that makes it, or its type and that of a block.
+        type: TensorFlow's name of the operation, of a group those of its operations.
+        kind: `"elementwise"`; `"positions"` (moves, drops or averages positions along some axes);
+            `"merge"`; `"concatenate"`; `"slice"` (some channels); `"reshape"`; `"transpose"`; or
+            `"unknown"`.
+        homogeneous: Whether f(ax) = a f(x) for a > 0.
+        activates: Whether it is an activation function, applied to each number.
+        axes: Of positions: the axes of the input along which numbers are mixed, moved or dropped.
+        axis: Of a concatenation: along which axis; None for a new one.
+        permutation: Of a transpose: the axes of the input in their new order.
+        channels: Of a slice: for each output, which channels of the input it is made of.
+        shrinks: Whether it leaves fewer positions.
+    """
+
+    name: str
+    type: str
+    kind: str = "unknown"
+    homogeneous: bool = False
+    activates: bool = False
+    axes: frozenset[int] = frozenset()
+    axis: int | None = None
+    permutation: tuple[int, ...] = ()
+    channels: tuple[np.ndarray, ...] = ()
+    shrinks: bool = False
+
+    def keeps_channels(self, channel: int) -> bool:
+        """Whether each channel stays by itself and in its place.
+
+        Args:
+            channel: The channel axis of what goes in, 0 or more.
+        """
+        if self.kind == "positions":
+            return channel not in self.axes
+        return self.kind == "elementwise"
+
+    def passes_scores(self, channel: int) -> bool:
+        """Whether sum(z * dC/dz) over a channel and an example is the same before and behind it."""
+        return self.homogeneous and 0 not in self.axes and self.keeps_channels(channel)
+
+
+def has_own_gradient(op: tf.Operation) -> bool:
+    """Whether an identity stands for a function with a gradient of its own."""
+    try:
+        return bool(op.get_attr("_gradient_op_type"))
+    except ValueError:
+        return False
+
+
+def raw_operation(op: tf.Operation, name: str) -> RawOperation:
+    """Reads what an operation does that does not map each number by itself."""
+    return RawOperation(name, op.type, **_effect(op))
+
+
+def _effect(op: tf.Operation) -> dict:
+    kind, shape = op.type, op.inputs[0].shape if len(op.inputs) else None
+    if kind in POOLING:
+        sizes = zip(op.get_attr("ksize"), op.get_attr("strides"), strict=True)
+        axes = frozenset(axis for axis, both in enumerate(sizes) if both != (1, 1))
+        return {"kind": "positions", "axes": axes, "homogeneous": True, "shrinks": True}
+    if kind in RESIZING:
+        return {"kind": "positions", "axes": frozenset({1, 2}), "homogeneous": True}
+    if kind in RESHAPING:
+        return {"kind": "reshape", "homogeneous": True}
+    if kind in MERGES:
+        return {"kind": "merge"}
+    if kind == "ConcatV2":
+        axis = _static(op.inputs[-1])
+        return {} if axis is None else {"kind": "concatenate", "axis": int(axis)}
+    if kind == "Pack":
+        last = op.outputs[0].shape.rank
+        axis = op.get_attr("axis")
+        return {} if last is None or axis % last == last - 1 else {"kind": "concatenate"}
+    if kind in ("Split", "SplitV"):
+        return _split(op)
+    if shape is None or shape.rank is None:
+        return {}
+    if kind == "Transpose":
+        order = _static(op.inputs[1])
+        if order is None:
+            return {}
+        return {"kind": "transpose", "permutation": tuple(int(axis) for axis in order)}
+    if kind == "StridedSlice":
+        return _strided_slice(op, shape)
+    axes = _axes(op)
+    if axes is None:
+        return {}
+    return {
+        "kind": "positions",
+        "axes": frozenset(int(axis) % shape.rank for axis in axes),
+        "homogeneous": True,
+        "shrinks": kind in REDUCTIONS,
+    }
+
+
+def _axes(op: tf.Operation) -> Sequence[int] | None:
+    """Along which axes an operation of one tensor works, with a linear map of each; else None."""
+    kind = op.type
+    if kind in REDUCTIONS or kind in ("ReverseV2", "Cumsum"):
+        axes = _static(op.inputs[1])
+    elif kind == "Roll":
+        axes = _static(op.inputs[2])
+    elif kind == "GatherV2":
+        # Several indices keep the axis; one would drop it.
+        alone = op.inputs[1].shape.rank == 1 and not op.get_attr("batch_dims")
+        axes = _static(op.inputs[2]) if alone else None
+    elif kind == "Unpack":
+        axes = op.get_attr("axis")
+    elif kind in ("Pad", "MirrorPad", "PadV2"):
+        if kind == "PadV2" and not _is_zero(op.inputs[2]):
+            return None
+        widths = _static(op.inputs[1])
+        axes = None if widths is None else np.flatnonzero(np.any(widths, axis=1))
+    elif kind == "Tile":
+        times = _static(op.inputs[1])
+        # What is not known when traced may be the batch's own size: not along the channels.
+        axes = None if times is None else np.flatnonzero(times != 1)
+    elif kind == "Slice":
+        begin, sizes = _static(op.inputs[1]), _static(op.inputs[2])
+        if begin is None or sizes is None:
+            return None
+        axes = np.flatnonzero((begin != 0) | (sizes != -1))
+    else:
+        return None
+    return None if axes is None else np.ravel(axes)
+
+
+def _split(op: tf.Operation) -> dict:
+    value, axis = (op.inputs[1], op.inputs[0]) if op.type == "Split" else op.inputs[::2]
+    axis, rank = _static(axis), value.shape.rank
+    if axis is None or rank is None:
+        return {}
+    axis = int(axis) % rank
+    if axis != rank - 1:
+        return {"kind": "positions", "axes": frozenset({axis}), "homogeneous": True}
+    sizes = [tensor.shape[-1] for tensor in op.outputs]
+    if None in sizes:
+        return {}
+    return {
+        "kind": "slice",
+        "channels": tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])),
+    }
+
+
+def _strided_slice(op: tf.Operation, shape: tf.TensorShape) -> dict:
+    """Cuts positions, inserts axes of length one, or takes some channels of the last axis."""
+    begin, end, strides = (_static(tensor) for tensor in op.inputs[1:4])
+    if begin is None or strides is None:
+        return {}
+    masks = {
+        name: op.get_attr(f"{name}_mask")
+        for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    given = sum(not (masks["new_axis"] | masks["ellipsis"]) >> i & 1 for i in range(len(begin)))
+    axes, channels, axis = set(), None, 0
+    for i in range(len(begin)):
+        bit = 1 << i
+        if masks["ellipsis"] & bit:
+            axis += shape.rank - given
+        elif masks["new_axis"] & bit:
+            if axis >= shape.rank:
+                return {}  # behind the channels
+        else:
+            whole = masks["begin"] & bit and masks["end"] & bit and strides[i] == 1
+            if masks["shrink_axis"] & bit:
+                axes.add(axis)
+            elif not whole:
+                if axis == shape.rank - 1:
+                    if end is None or shape[-1] is None:
+                        return {}
+                    first = None if masks["begin"] & bit else int(begin[i])
+                    last = None if masks["end"] & bit else int(end[i])
+                    channels = np.arange(shape[-1])[first : last : int(strides[i])]
+                else:
+                    axes.add(axis)
+            axis += 1
+    if shape.rank - 1 in axes:
+        return {}
+    if channels is not None:
+        alone = not axes and not masks["new_axis"]
+        return {"kind": "slice", "channels": (channels,)} if alone else {}
+    return {"kind": "positions", "axes": frozenset(axes), "homogeneous": True}
+
+
+def nature_of(op: tf.Operation, natures: Sequence[str]) -> str:
+    """How the result of an elementwise operation depends on one tensor, from how its inputs do.
+
+    Args:
+        op: An operation of `ELEMENTWISE`.
+        natures: For each input: `LINEAR` for all that is homogeneous of degree one, `SCALE_FREE`
+            of degree zero, `CONSTANT`, `SHIFTED` for a sum with a constant, else `CURVED`.
+
+    Returns:
+        One of these.
+    """
+    kind, found = op.type, set(natures)
+    if found == {CONSTANT}:
+        return CONSTANT
+    if kind in IDENTITIES:
+        return CURVED if has_own_gradient(op) else natures[0]
+    if kind in HOMOGENEOUS:
+        return natures[0] if natures[0] in (LINEAR, SCALE_FREE) or kind == "Neg" else CURVED
+    if kind in COMPARISONS:
+        other_is_zero = [
+            n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)
+        ]
+        return SCALE_FREE if all(other_is_zero) else CURVED
+    if kind in CHOICES:
+        if natures[0] not in (CONSTANT, SCALE_FREE):
+            return CURVED
+        values = zip(natures[1:], op.inputs[1:], strict=True)
+        return LINEAR if all(n == LINEAR or _is_zero(t) for n, t in values) else CURVED
+    if kind in EXTREMES:
+        both = zip(natures, op.inputs, strict=True)
+        return LINEAR if all(n == LINEAR or _is_zero(t) for n, t in both) else CURVED
+    if kind in SUMS:
+        if found == {LINEAR}:
+            return LINEAR
+        return SHIFTED if found <= {LINEAR, SHIFTED, CONSTANT} else CURVED
+    if kind in PRODUCTS or kind in QUOTIENTS:
+        first, *rest = sorted(natures, key=(LINEAR, SHIFTED).__contains__, reverse=True)
+        free = all(nature in (CONSTANT, SCALE_FREE) for nature in rest)
+        below = kind in QUOTIENTS and natures[1] not in (CONSTANT, SCALE_FREE)
+        if not free or below:
+            return CURVED
+        return first if SCALE_FREE not in rest or first == LINEAR else CURVED
+    return CURVED
+
+
+def _static(tensor: tf.Tensor) -> np.ndarray | None:
+    value = tf.get_static_value(tensor)
+    return None if value is None else np.asarray(value)
+
+
+def _is_zero(tensor: tf.Tensor) -> bool:
+    if tensor.op.type == "ZerosLike":
+        return True
+    if tensor.op.type in ("Cast", "Identity", "BroadcastTo", "Fill"):
+        return _is_zero(tensor.op.inputs[1 if tensor.op.type == "Fill" else 0])
+    value = _static(tensor)
+    return value is not None and not np.any(value)

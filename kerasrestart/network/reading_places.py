@@ -1,0 +1,168 @@
+"""Where the score of each filter is read.
+
+The feature map z of a filter is taken after the filter's norm and activation: before a batch
+norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
+the sum of z * dC/dz vanishes.
+
+From there the reading place moves on for as long as sum(z * dC/dz) over each channel stays the
+same. It does through every map that acts on each channel alone and is positively homogeneous of
+degree one (Euler's theorem): ReLU, pooling, dropout, padding, cropping, up-sampling, and a
+depthwise convolution that adds nothing. A score read after a 2x2 pooling costs a quarter of the
+one before it.
+
+Only the output of a layer can be read. Behind a raw operation, such as `tf.nn.relu`, the score is
+read at a later layer if the sum is still the same there, else before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from keras import layers
+
+from kerasrestart.network import kernels
+from kerasrestart.network.graph import Call, Graph
+from kerasrestart.network.operations import (
+    HOMOGENEOUS,
+    NORMS,
+    activates,
+    computes_as_keras,
+    has_activation,
+    is_homogeneous_activation,
+    is_linear_by_channel,
+    shrinks,
+    takes_as_channels,
+)
+from kerasrestart.network.raw_operations import RawOperation
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingPlace:
+    """Where one use of a layer with filters is read.
+
+    Attributes:
+        read: The call of a layer whose output is read.
+        norm: The norm behind the filters, or None.
+        activation: The call that makes the activation; where there is none or no layer gives it,
+            that of the norm or of the layer itself.
+        unread: The activation function behind all places that can be read, or None.
+    """
+
+    read: Call
+    norm: layers.Layer | None
+    activation: Call
+    unread: str | None
+
+
+def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
+    """Walks from a layer with filters to where its score is read, its norm and its activation.
+
+    Args:
+        graph: The graph of the model.
+        start: A call of the layer.
+        uses: How many calls of the layer there are.
+    """
+    activated = has_activation(start.operation)
+    axis = kernels.channel_axis_of(start.operation)
+    # All places from the last map that changes the sum; `best` is the one to begin with.
+    same, best, norm, current = [start], start, None, start
+    activation, unread, behind = start if activated else None, None, None
+    while (following := graph.only_consumer(current)) is not None:
+        operation, place = following.operation, _place(graph, following)
+        if norm is None and normalizes(graph, following, start.operation):
+            norm, same, best, behind = operation, [following], following, None
+        elif activates(operation) and not activated:
+            activated = True
+            if is_homogeneous_activation(operation):
+                if place is not None:
+                    same.append(place)
+                    best = activation = place
+                else:
+                    unread = operation.type
+            elif place is not None:
+                same, best, activation = [place], place, place
+            else:
+                behind, unread = current, operation.type
+        elif not passes_scores(graph, following, axis):
+            break
+        elif place is not None:
+            if behind is not None:
+                same, best, behind = [], place, None
+                activation, unread = place, None
+            same.append(place)
+        current = following
+    read = start if not same else best
+    if behind is None:
+        read, same = _cheapest(graph, best, axis, same)
+    return ReadingPlace(_unshared(graph, read, same, uses), norm, activation or best, unread)
+
+
+def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
+    """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
+    norm = call.operation
+    if not isinstance(norm, NORMS) or not computes_as_keras(norm):
+        return False
+    rank = len(graph.shapes[call.inputs[0]])
+    axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
+    return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
+
+
+def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> bool:
+    """Whether sum(z * dC/dz) over each channel is the same before and behind a call.
+
+    Args:
+        graph: The graph of the call.
+        call: The call.
+        axis: The channel axis of what it takes, -1 or 1.
+        linear: Whether layers with filters of their own count too. Defaults to False.
+    """
+    operation = call.operation
+    if isinstance(operation, RawOperation):
+        before, after = graph.shapes[call.inputs[0]], graph.shapes[call.outputs[0]]
+        if not before or not after or len(call.outputs) != 1:
+            return False
+        if operation.kind == "reshape":
+            # [batch, 1, 1, channels] to [batch, channels]; the batch stays whole, too.
+            same_batch = before[0] is None and after[0] is None
+            return axis == -1 and before[-1] is not None and before[-1] == after[-1] and same_batch
+        same_place = axis == -1 or len(before) == len(after) or len(after) == 2
+        return same_place and operation.passes_scores(axis % len(before))
+    passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))
+    return passes and takes_as_channels(operation, axis)
+
+
+def _place(graph: Graph, call: Call) -> Call | None:
+    """The call of a layer that gives the output of a call."""
+    return (
+        call if not isinstance(call.operation, RawOperation) else graph.places.get(call.outputs[0])
+    )
+
+
+def _cheapest(graph: Graph, read: Call, axis: int, same: list[Call]) -> tuple[Call, list[Call]]:
+    """The last place after `read` that holds fewer elements; and all of the same sum."""
+    same, fewer, current = list(same), False, read
+    while (following := graph.only_consumer(current)) is not None:
+        raw_relu = isinstance(following.operation, RawOperation)
+        if not passes_scores(graph, following, axis, linear=True):
+            break
+        fewer = fewer or shrinks(following.operation)
+        place = _place(graph, following)
+        if place is not None and place not in same:
+            same.append(place)
+        if place is not None and fewer and (shrinks(following.operation) or raw_relu):
+            read, fewer = place, False
+        current = following
+    return read, same
+
+
+def _unshared(graph: Graph, read: Call, same: list[Call], uses: int) -> Call:
+    """A place that only this layer's filters pass; `read` if it is one, or if there is none."""
+
+    def alone(place: Call) -> bool:
+        return graph.uses_of(place.operation) == uses
+
+    if alone(read):
+        return read
+    where = same.index(read)
+    nearest = sorted(range(len(same)), key=lambda i: (abs(i - where), -i))
+    return next((same[i] for i in nearest if alone(same[i])), read)

@@ -1,0 +1,278 @@
+"""One traced forward pass of a model: which layers it calls, and on which tensors.
+
+The pass is traced into a graph of its own, as `tf.function` does, and never runs: no variable
+changes, no random number is drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.network import keras_internals
+from kerasrestart.network.input_specs import placeholders, tensors_in
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TracedCall:
+    """One call of a layer.
+
+    Attributes:
+        layer: The layer.
+        occurrence: How many calls of this layer come before it.
+        inputs: The tensors that go in, masks apart.
+        outputs: The tensors that come out.
+        opaque: Whether the call is taken as a whole; else its operations are looked at one by one.
+        begin: Number of operations in the graph when it begins.
+        end: Number of operations in the graph when it ends.
+    """
+
+    layer: keras.Layer
+    occurrence: int
+    inputs: list[tf.Tensor]
+    outputs: list[tf.Tensor]
+    opaque: bool
+    begin: int
+    end: int
+
+
+@dataclasses.dataclass
+class Trace:
+    """A traced pass.
+
+    Attributes:
+        graph: TensorFlow's graph of it.
+        inputs: The tensors of data.
+        calls: The calls of layers, in the order in which they end.
+        outputs: What the pass gives: the outputs of the model, or the losses of a training step.
+        losses: What layers add to the loss on their own, where the outputs are the model's.
+        elsewhere: By id of a layer, why its call is out of sight.
+        trained: The ids of the variables that the step differentiates by; None if that is not
+            known.
+    """
+
+    graph: tf.Graph
+    inputs: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    calls: list[TracedCall] = dataclasses.field(default_factory=list)
+    outputs: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    losses: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
+    trained: set[int] | None = None
+
+
+def trace_call(
+    model: keras.Model,
+    args: tuple,
+    kwargs: dict[str, Any],
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
+) -> Trace:
+    """Traces `model(*args, **kwargs, training=True)`.
+
+    Args:
+        model: The model; it is built if it is not yet.
+        args: Specs of the positional arguments.
+        kwargs: Specs of the keyword arguments.
+        opaque: Tells for a layer whether its calls are taken as a whole.
+        shape_only: Tells for such a layer whether its `compute_output_shape` is all there is to
+            know, so that its own operations need not be traced, which takes most of the time.
+    """
+
+    def run(trace: Trace) -> None:
+        given = placeholders((args, kwargs))
+        trace.inputs = tensors_in(given)
+        training = {"training": True} if keras_internals.takes_training(model) else {}
+        trace.outputs = tensors_in(model(*given[0], **given[1], **training))
+        trace.losses = tensors_in(keras_internals.added_losses(model))
+
+    return _traced(model, run, opaque, shape_only)
+
+
+def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bool]) -> Trace:
+    """Traces `model.train_step(data)`; the optimizers' part of it is left out.
+
+    Args:
+        model: A compiled model; it is built if it is not yet.
+        data: Specs of a batch as `fit` gives it to `train_step`.
+        opaque: As in `trace_call`.
+    """
+
+    def run(trace: Trace) -> None:
+        given = placeholders(data)
+        trace.inputs, trace.outputs, trace.trained = tensors_in(given), [], set()
+        with _noting_gradients(trace), _without_updates():
+            model.train_step(given)
+
+    return _traced(model, run, opaque)
+
+
+def _traced(
+    model: keras.Model,
+    run: Callable[[Trace], None],
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
+) -> Trace:
+    def once(heard: bool) -> Trace:
+        trace = Trace(tf.__internal__.FuncGraph("kerasrestart_trace"))
+        layers = keras_internals.layers_inside(model) if heard else []
+        try:
+            with (
+                model.distribute_strategy.scope(),
+                trace.graph.as_default(),
+                _heard(layers, trace, opaque, shape_only),
+            ):
+                run(trace)
+        finally:
+            keras_internals.forget_losses(model)
+        return trace
+
+    if not all(layer.built for layer in [model, *keras_internals.layers_inside(model)]):
+        once(heard=False)  # builds them: only then all layers are known
+    return once(heard=True)
+
+
+@contextlib.contextmanager
+def _heard(
+    layers: list[keras.Layer],
+    trace: Trace,
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool],
+) -> Iterator[None]:
+    """Notes each call of some layers, by a `call` of their own on each instance."""
+    thread, occurrences, inside = threading.get_ident(), defaultdict(int), []
+
+    def hearing(layer: keras.Layer) -> Callable[..., Any]:
+        own_call, takes_whole = layer.call, opaque(layer)
+        compute = own_call
+        if takes_whole and shape_only(layer):
+            compute = functools.partial(_placeholder_of, layer, own_call)
+
+        @functools.wraps(own_call)
+        def call(*args, **kwargs):
+            if threading.get_ident() != thread:
+                return own_call(*args, **kwargs)
+            occurrence = occurrences[id(layer)]
+            occurrences[id(layer)] += 1
+            if inside:
+                return own_call(*args, **kwargs)
+            begin = trace.graph.version
+            if takes_whole:
+                inside.append(layer)
+            try:
+                outputs = compute(*args, **kwargs)
+            finally:
+                if takes_whole:
+                    inside.pop()
+            given = {name: value for name, value in kwargs.items() if not name.endswith("mask")}
+            traced = TracedCall(
+                layer,
+                occurrence,
+                tensors_in((args, given)),
+                tensors_in(outputs),
+                takes_whole,
+                begin,
+                trace.graph.version,
+            )
+            if reason := _elsewhere(traced, trace.graph):
+                trace.elsewhere.setdefault(id(layer), reason)
+            else:
+                trace.calls.append(traced)
+            return outputs
+
+        return call
+
+    before = []
+    try:
+        for layer in layers:
+            before.append((layer, vars(layer).get("call")))
+            # Past Keras's own __setattr__, which would look for state to track.
+            object.__setattr__(layer, "call", hearing(layer))
+        yield
+    finally:
+        for layer, own in reversed(before):
+            if own is None:
+                object.__delattr__(layer, "call")
+            else:
+                object.__setattr__(layer, "call", own)
+
+
+def _placeholder_of(
+    layer: keras.Layer, own_call: Callable[..., Any], x: tf.Tensor, *args: Any, **kwargs: Any
+) -> tf.Tensor:
+    """What the call of a layer gives, without a value."""
+    if "loop_body" in (tf.get_current_name_scope() or "") or x.shape.rank is None:
+        return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
+    shape = layer.compute_output_shape(tuple(x.shape))
+    return tf.compat.v1.placeholder(layer.compute_dtype, shape)
+
+
+def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
+    """Why a call is out of sight; None if it is not."""
+    for tensor in call.outputs:
+        if tensor.graph is not graph:
+            kind = type(tensor.graph).__name__
+            if kind.startswith("While"):
+                return "called in a while_loop"
+            if kind.startswith("Cond"):
+                return "called in a condition"
+            return "called in a tf.function of its own"
+        if "loop_body/" in tensor.op.name:
+            return "called in a vectorized_map"
+    return None
+
+
+@contextlib.contextmanager
+def _noting_gradients(trace: Trace) -> Iterator[None]:
+    """Notes what a step differentiates, and by what."""
+    thread, gradient = threading.get_ident(), tf.GradientTape.gradient
+
+    def noting(tape, target, sources, *args, **kwargs):
+        if threading.get_ident() == thread and trace.trained is not None:
+            trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
+            trace.trained.update(_ids(sources))
+        return gradient(tape, target, sources, *args, **kwargs)
+
+    tf.GradientTape.gradient = noting
+    try:
+        yield
+    finally:
+        tf.GradientTape.gradient = gradient
+
+
+def _ids(sources: Any) -> Iterator[int]:
+    for source in keras.tree.flatten(sources):
+        yield id(source)
+        if isinstance(source, keras.Variable):
+            yield id(source.value)
+
+
+@contextlib.contextmanager
+def _without_updates() -> Iterator[None]:
+    """Optimizers do nothing: an update would make their slots before `fit` does."""
+    thread, patched = threading.get_ident(), []
+    for kind in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
+        own, apply = vars(kind).get("apply"), kind.apply
+
+        def idle(optimizer, *args, apply=apply, **kwargs):
+            if threading.get_ident() != thread:
+                return apply(optimizer, *args, **kwargs)
+            return None
+
+        kind.apply = idle
+        patched.append((kind, own))
+    try:
+        yield
+    finally:
+        for kind, own in reversed(patched):
+            if own is None:
+                del kind.apply
+            else:
+                kind.apply = own

@@ -1,0 +1,150 @@
+"""The graph of a model, from one traced pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.network.graph import Graph
+from kerasrestart.network.graph_builder import GraphBuilder
+from kerasrestart.network.input_specs import known_inputs, specs_of
+from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.kernels import WITH_FILTERS
+from kerasrestart.network.names import layer_keys
+from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
+from kerasrestart.network.own_calls import mark_own_calls
+from kerasrestart.network.trace import Trace, trace_call, trace_step
+
+_LISTED = (*WITH_FILTERS, *UNFOLLOWED)
+
+
+def traced_graph(model: keras.Model, x: Any = None, data: Any = None) -> Graph:
+    """Traces a model and makes a graph of what it computes.
+
+    Args:
+        model: As `find_filter_layers` takes it.
+        x: As `find_filter_layers` takes it.
+        data: As `find_filter_layers` takes it.
+
+    Raises:
+        TypeError, ValueError: As `find_filter_layers` does.
+    """
+    _check_model(model)
+    trace = _trace(model, x, data)
+    graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
+    mark_own_calls(graph, trace, model)
+    return graph
+
+
+def called_layers(graph: Graph) -> list[keras.Layer]:
+    """The layers with filters, heads or recurrent units, in the order of their first calls."""
+    found = {id(call.operation): call.operation for call in graph.calls}
+    return [layer for layer in found.values() if isinstance(layer, _LISTED)]
+
+
+def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
+    """The same of a model that no call was seen of, without those that make up another one."""
+    inside = layers_inside(model)
+    parts = {
+        id(part)
+        for layer in inside
+        if isinstance(layer, UNFOLLOWED) and is_opaque(layer)
+        for part in layers_inside(layer)
+    }
+    return [
+        layer
+        for layer in inside
+        if is_listed(layer) and not graph.calls_of(layer) and id(layer) not in parts
+    ]
+
+
+def is_listed(layer: keras.Layer) -> bool:
+    """Whether a layer has filters, units, attention heads or recurrent units."""
+    return isinstance(layer, _LISTED)
+
+
+def _check_model(model: Any) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Filters are scored and restarted in Keras on TensorFlow: expected "
+            "KERAS_BACKEND=tensorflow, set before Keras is imported. Received: "
+            f"{keras.backend.backend()!r}"
+        )
+    if not isinstance(model, keras.Model):
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        raise TypeError(
+            "Expected a Keras 3 model (keras.Model, not tf_keras, not a layer). "
+            f"Received: {'None' if model is None else kind}"
+        )
+
+
+def _trace(model: keras.Model, x: Any, data: Any) -> Trace:
+    own_step = _module(model.train_step) not in ("keras", "kerasrestart")
+    if data is not None and not own_step:
+        x, data = keras.utils.unpack_x_y_sample_weight(_example(data))[0], None
+    if data is not None:
+        data = _example(data)
+        tries = [
+            lambda batch=batch: trace_step(model, specs_of(data, batch), is_opaque)
+            for batch in (True, False)
+        ]
+        return _first_that_works(model, tries)
+    if x is not None:
+        x = keras.utils.unpack_x_y_sample_weight(_example(x))[0] if _is_dataset(x) else x
+        inputs = [((specs_of(x, batch),), {}) for batch in (True, False)]
+    else:
+        known = known_inputs(model)
+        if known is None:
+            raise TypeError(_what_to_pass(model, own_step))
+        inputs = [known]
+    options = {"opaque": is_opaque}
+    tries = [lambda: trace_call(model, *inputs[0], **options, shape_only=is_known_by_shape)]
+    tries += [lambda given=given: trace_call(model, *given, **options) for given in inputs]
+    return _first_that_works(model, tries)
+
+
+def _what_to_pass(model: keras.Model, own_step: bool) -> str:
+    how = (
+        "describe(model, data=batch), a batch as train_step takes it"
+        if own_step and _module(model.call) == "keras"
+        else "describe(model, x), a batch of its inputs, or build the model first"
+    )
+    return (
+        f"Model '{model.name}' ({type(model).__name__}) is not built, so that what it takes is not "
+        f"known: pass an example, {how}."
+    )
+
+
+def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) -> Trace:
+    """Traces in one of several ways: some models need all operations, or a known batch size."""
+    errors = []
+    for trace in tries:
+        try:
+            return trace()
+        except Exception as error:
+            errors.append(error)
+    first = errors[0]
+    cause = "".join(str(first).strip().splitlines()[:1])
+    raise ValueError(
+        f"Model '{model.name}' cannot be traced, so that its filters are not found: "
+        f"{type(first).__name__}: {cause}"
+    ) from errors[-1]
+
+
+def _module(method: Any) -> str:
+    while hasattr(method, "__wrapped__"):
+        method = method.__wrapped__
+    return getattr(method, "__module__", "").partition(".")[0]
+
+
+def _is_dataset(x: Any) -> bool:
+    return isinstance(x, tf.data.Dataset | keras.utils.PyDataset)
+
+
+def _example(data: Any) -> Any:
+    if isinstance(data, tf.data.Dataset):
+        return data.element_spec
+    return data[0] if isinstance(data, keras.utils.PyDataset) else data

@@ -1,0 +1,183 @@
+"""What one training step leaves for the scores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.scoring.affine_weights import ValueAndGradient
+from kerasrestart.scoring.criteria import Criterion, Needs
+from kerasrestart.scoring.feature_maps import positions_of, unshared
+from kerasrestart.scoring.hooks import Hook, hooked
+from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
+from kerasrestart.scoring.probe import current_graph, probe, same_graph
+from kerasrestart.scoring.reader_inputs import ReaderInputs
+
+ACTIVATIONS = {
+    "Relu": tf.nn.relu,
+    "Relu6": tf.nn.relu6,
+    "Elu": tf.nn.elu,
+    "Selu": tf.nn.selu,
+    "Sigmoid": tf.sigmoid,
+    "Softplus": tf.nn.softplus,
+    "Tanh": tf.tanh,
+}
+NO_LAYER = "its activation function is no layer, so that its activation cannot be read"
+INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
+
+
+class StepRecord:
+    """Hears the forward and backward passes of one training step.
+
+    Everything is added to Python lists while the step is traced, or runs eagerly; nothing is
+    written to a variable. So a step may make any number of passes, with any number of tapes.
+
+    Attributes:
+        saliencies: By number of a filter layer, for each time its feature map was read: the sum
+            of its saliencies over positions and examples, float32 `[filters]`, and the number of
+            positions.
+        gradients: By `id` of a variable, its value and gradient each time these were applied.
+        inputs: By name of a reader, the means of what it read, one for each call.
+        maps: The feature maps that are probed, before the probe.
+        out_of_reach: Numbers of the layers of which a part cannot be read, and why.
+        complete: Whether the forward pass has ended.
+    """
+
+    def __init__(self, plan: ReadingPlan, criterion: Criterion, inputs: ReaderInputs | None = None):
+        self.saliencies: dict[int, list[tuple[tf.Tensor, int | tf.Tensor]]] = defaultdict(list)
+        self.gradients: dict[int, list[ValueAndGradient]] = defaultdict(list)
+        self.inputs: dict[str, list[tf.Tensor]] = defaultdict(list)
+        self.maps: list[tf.Tensor] = []
+        self.out_of_reach: dict[int, str] = {}
+        self.complete = False
+        self._plan = plan
+        self._criterion = criterion
+        self._reader_inputs = inputs
+        self._graph = current_graph()
+        self._calls: Counter[int] = Counter()
+        self._positions: dict[CallKey, int | tf.Tensor] = {}
+
+    @contextlib.contextmanager
+    def listening(self, optimizers: Iterable[Any] = ()) -> Iterator[None]:
+        """Hears the layers of the plan, and what `optimizers` apply, while the context is open."""
+        plan = self._plan
+        layers = [
+            (operation, _LayerHook(self, operation)) for operation in plan.operations.values()
+        ]
+        readers = {} if self._reader_inputs is None else self._reader_inputs.readers
+        inputs = [(layer, _ReaderHook(self, name, layer)) for name, layer in readers.items()]
+        weights = {id(v): id(v) for of_layer in plan.weights for v in of_layer}
+        weights |= {id(v.value): id(v) for of_layer in plan.weights for v in of_layer}
+        applied = [(optimizer, _OptimizerHook(self, weights)) for optimizer in optimizers]
+        with hooked(layers), hooked(inputs), hooked(applied if weights else (), "apply"):
+            yield
+        self.complete = True
+
+    def called(self, operation: keras.Operation) -> bool:
+        """Whether an operation of the plan was called."""
+        return self._calls[id(operation)] > 0
+
+    def check_complete(self) -> None:
+        """Raises ValueError where the forward pass has not ended yet."""
+        if not self.complete:
+            raise ValueError(
+                "There are no feature maps yet: make the forward pass inside the recording "
+                "context, and take the gradients when that has ended."
+            )
+
+    def add_gradient(self, variable: int, value: tf.Tensor, gradient: tf.Tensor | None) -> None:
+        """Keeps a value of the variable of this `id` and the gradient by it, if there is one."""
+        if gradient is not None and same_graph(gradient, self._graph):
+            self.gradients[variable].append((value, tf.convert_to_tensor(gradient)))
+
+    def _heard(self, operation: keras.Operation, output: Any) -> Any:
+        key = id(operation), self._calls[id(operation)] % self._plan.calls[id(operation)]
+        self._calls[id(operation)] += 1
+        if key in self._plan.counted and tf.is_tensor(output):
+            self._positions[key] = positions_of(output, self._plan.counted[key])
+        for reading in self._plan.readings.get(key, ()):
+            output = self._read(reading, output)
+        return output
+
+    def _read(self, reading: Reading, output: Any) -> Any:
+        if not tf.is_tensor(output) or not same_graph(output, self._graph):
+            self.out_of_reach[reading.number] = INNER
+            return output
+        positions = self._positions.get(reading.own)
+        if positions is None or (
+            tf.is_tensor(positions) and not same_graph(positions, self._graph)
+        ):
+            self.out_of_reach[reading.number] = INNER
+            return output
+        if not self._criterion.needs_gradient:
+            activation = ACTIVATIONS.get(reading.unread, tf.identity)
+            if reading.unread in ACTIVATIONS or reading.unread is None:
+                self._add(reading, activation(output), None, positions)
+            else:
+                self.out_of_reach[reading.number] = NO_LAYER
+            return output
+        if reading.unread is not None:
+            self.out_of_reach[reading.number] = NO_LAYER
+            return output
+        self.maps.append(output)
+        return probe(output, lambda gradient: self._add(reading, output, gradient, positions))
+
+    def _add(
+        self,
+        reading: Reading,
+        feature_map: tf.Tensor,
+        gradient: tf.Tensor | None,
+        positions: int | tf.Tensor,
+    ) -> None:
+        reachable = gradient is None or same_graph(gradient, self._graph)
+        if not reachable or current_graph() is not self._graph:
+            self.out_of_reach[reading.number] = INNER
+            return
+        axis = reading.channel_axis
+        of_examples = self._criterion.saliency(unshared(feature_map), gradient, axis)
+        if self._criterion.needs is Needs.ACTIVATION:
+            # A pass over two views of a batch at once has twice the rows.
+            rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
+            saliency = tf.math.divide_no_nan(tf.reduce_sum(of_examples, axis=0), rows)
+        else:
+            saliency = tf.reduce_sum(of_examples, axis=0)
+        self.saliencies[reading.number].append((saliency, positions))
+
+
+class _LayerHook(Hook):
+    def __init__(self, record: StepRecord, operation: keras.Operation):
+        self._record, self._operation = record, operation
+
+    def after(self, output: Any) -> Any:
+        return self._record._heard(self._operation, output)
+
+
+class _ReaderHook(Hook):
+    def __init__(self, record: StepRecord, name: str, layer: keras.layers.Layer):
+        self._record, self._name, self._layer = record, name, layer
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        read = keras.tree.flatten((args, kwargs))[0]
+        if same_graph(read, self._record._graph):
+            self._record.inputs[self._name].append(ReaderInputs.mean(self._layer, read))
+
+
+class _OptimizerHook(Hook):
+    """Takes the gradients as they are given, before the optimizer scales or clips them."""
+
+    def __init__(self, record: StepRecord, weights: dict[int, int]):
+        self._record, self._weights = record, weights
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        gradients = args[0] if args else kwargs["grads"]
+        variables = args[1] if len(args) > 1 else kwargs.get("trainable_variables")
+        for variable, gradient in zip(variables or (), gradients, strict=False):
+            if id(variable) in self._weights and gradient is not None:
+                # Read now: the optimizer is about to change it.
+                value = tf.convert_to_tensor(variable)
+                self._record.add_gradient(self._weights[id(variable)], value, gradient)

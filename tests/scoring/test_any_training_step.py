@@ -1,0 +1,345 @@
+"""Scores of what a training step computes, whatever its passes and tapes, against brute force."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from float64_reference import assert_scores_match, brute_force_scores, chain, cross_entropy
+from keras import layers
+
+import kerasrestart as kr
+
+Z_OF = {"conv": "conv", "second": "second"}
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def body():
+    return [
+        layers.Conv2D(4, 3, activation="relu", name="conv"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(3, 2, activation="tanh", name="second"),
+        layers.Flatten(),
+        layers.Dense(3, name="logits"),
+    ]
+
+
+def built(model_class, randomized, **compiled):
+    """A chain of layers as an instance of a model class, in which the weights stand still."""
+    stack = keras.Sequential([keras.Input((8, 8, 2)), *body()])
+    model = randomized(model_class(stack.inputs, stack.outputs))
+    model.compile(**({"optimizer": keras.optimizers.SGD(0.0), "loss": loss()} | compiled))
+    return model
+
+
+def forward_of(model):
+    stack = [layer for layer in model.layers if not isinstance(layer, layers.InputLayer)]
+    return chain(type("Stack", (), {"layers": stack}))
+
+
+def scored(model, x, y, criterion="taylor", **options):
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=criterion)
+    options = {"batch_size": 8, "shuffle": False, "verbose": 0} | options
+    model.fit(x, y, callbacks=[restart], **options)
+    return restart
+
+
+class OneTape(keras.Model):
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+class CallsTheParent(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class TwoTapes(keras.Model):
+    """Each half of the network has a tape and an optimizer of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.second_optimizer = keras.optimizers.SGD(0.0)
+
+    def train_step(self, data):
+        x, y = data
+        first, last = self.trainable_weights[:2], self.trainable_weights[2:]
+        with tf.GradientTape() as one, tf.GradientTape() as other:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        self.optimizer.apply(one.gradient(loss, first), first)
+        self.second_optimizer.apply(other.gradient(loss, last), last)
+        return {"loss": loss}
+
+
+class TapeInTheLoop(OneTape):
+    """Takes the gradient inside the context of a persistent tape."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+            gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+class ExactUnits(kr.RestartModel):
+    """A sum over the batch, of which only scored_gradients tells."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = self.scored_gradients(tape, loss, batch_size=tf.shape(x)[0])
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("model_class", [OneTape, CallsTheParent, TapeInTheLoop])
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_step_of_the_models_own_is_scored_as_it_stands(model_class, eager, images, randomized):
+    model = built(model_class, randomized, run_eagerly=eager)
+    reference = brute_force_scores(forward_of(model), Z_OF, *images)
+    assert_scores_match(scored(model, *images).scores, reference)
+    assert type(model) is model_class
+    assert not {"train_step", "make_train_function"} & set(vars(model))
+
+
+def test_scored_gradients_says_that_the_loss_is_a_sum(images, randomized):
+    total = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    model = built(ExactUnits, randomized, loss=total)
+    reference = brute_force_scores(forward_of(model), Z_OF, *images)
+    assert_scores_match(scored(model, *images).scores, reference)
+
+
+@pytest.mark.parametrize("criterion", ["taylor_weight", "activation", "gradient"])
+def test_other_criteria_of_a_step_of_the_models_own(criterion, images, randomized):
+    scores = scored(built(OneTape, randomized), *images, criterion).scores
+    expected = scored(built(keras.Model, randomized), *images, criterion).scores
+    for name, of_layer in expected.items():
+        assert of_layer.max() > 0
+        np.testing.assert_allclose(scores[name], of_layer, rtol=1e-5)
+
+
+def test_weights_are_scored_by_the_optimizer_that_holds_them(images, randomized):
+    scores = scored(built(TwoTapes, randomized), *images, "taylor_weight").scores
+    expected = scored(built(keras.Model, randomized), *images, "taylor_weight").scores
+    for name, of_layer in expected.items():
+        np.testing.assert_allclose(scores[name], of_layer, rtol=1e-5)
+
+
+class SecondView(keras.Model):
+    """Adds the cost of a second view, as R-Drop and consistency losses do."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        again = self(x[:, ::-1], training=training)
+        first = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return first + 0.5 * super().compute_loss(x, y, again, sample_weight, training)
+
+
+def test_scores_are_summed_over_all_passes_of_a_step(images, randomized):
+    model = built(SecondView, randomized)
+    forward = forward_of(model)
+
+    def both(run, x):
+        return forward(run, x), forward(run, x[:, ::-1])
+
+    def cost(y, logits):
+        return cross_entropy(y, logits[0]) + 0.5 * cross_entropy(y, logits[1])
+
+    reference = brute_force_scores(both, Z_OF, *images, cost_of=cost)
+    assert_scores_match(scored(model, *images).scores, reference)
+
+
+def test_passes_over_a_layer_that_two_filter_layers_share_are_kept_apart(images, randomized):
+    image = keras.Input((8, 8, 2))
+    conv = layers.Conv2D(4, 3, padding="same", name="conv")
+    second, relu = layers.Conv2D(4, 3, padding="same", name="second"), layers.ReLU(name="relu")
+    pool, logits = layers.GlobalAveragePooling2D(), layers.Dense(3)
+    outputs = logits(pool(relu(second(relu(conv(image))))))
+    model = randomized(SecondView(image, outputs))
+    model.compile(keras.optimizers.SGD(0.0), loss())
+
+    def forward(run, x):
+        one = run(relu, run(conv, x))
+        run.outputs["z of conv"] = [*run.outputs.get("z of conv", ()), one]
+        two = run(relu, run(second, one))
+        run.outputs["z of second"] = [*run.outputs.get("z of second", ()), two]
+        return run(logits, run(pool, two))
+
+    def both(run, x):
+        return forward(run, x), forward(run, x[:, ::-1])
+
+    def cost(y, made):
+        return cross_entropy(y, made[0]) + 0.5 * cross_entropy(y, made[1])
+
+    z_of = {"conv": "z of conv", "second": "z of second"}
+    reference = brute_force_scores(both, z_of, *images, cost_of=cost)
+    assert_scores_match(scored(model, *images).scores, reference)
+
+
+def two_heads(randomized):
+    """The second head has no loss."""
+    image = keras.Input((8, 8, 2))
+    outputs = {}
+    for name in ("a", "b"):
+        hidden = layers.Conv2D(4, 3, activation="relu", name=f"conv_{name}")(image)
+        outputs[name] = layers.Dense(3, name=name)(layers.GlobalAveragePooling2D()(hidden))
+    model = randomized(keras.Model(image, outputs))
+    model.compile(keras.optimizers.SGD(0.0), {"a": loss()})
+    return model
+
+
+def test_a_head_without_a_loss_has_no_score(images, randomized):
+    model, (x, y) = two_heads(randomized), images
+    restart = scored(model, x, {"a": y})
+    head = [model.get_layer("conv_a"), layers.GlobalAveragePooling2D(), model.get_layer("a")]
+    forward = chain(type("Stack", (), {"layers": head}))
+    reference = brute_force_scores(forward, {"conv_a": "conv_a"}, x, y)
+    assert_scores_match(restart.scores, reference)
+    assert restart.scorer.left_out == {"conv_b": "no gradient of the loss reaches it"}
+    for criterion in ("taylor_weight", "gradient"):
+        assert list(scored(model, x, {"a": y}, criterion).scores) == ["conv_a"]
+
+
+class Stopped(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        *_, flat, logits = self.layers
+        hidden = x
+        for layer in self.layers[1:-2]:
+            hidden = tf.stop_gradient(layer(hidden)) if layer.name == "conv" else layer(hidden)
+        return super().compute_loss(x, y, logits(flat(hidden)), sample_weight, training)
+
+
+def test_a_layer_behind_stop_gradient_has_no_score(images, randomized):
+    restart = scored(built(Stopped, randomized), *images)
+    assert list(restart.scores) == ["second"]
+    assert list(restart.scorer.left_out) == ["conv"]
+
+
+def test_dead_filters_score_zero_and_stay(images, randomized):
+    model = built(keras.Model, randomized)
+    conv = model.get_layer("conv")
+    kernel, bias = conv.get_weights()
+    kernel[..., 1], bias[1] = 0, -1
+    conv.set_weights([kernel, bias])
+    restart = scored(model, *images)
+    assert restart.scores["conv"][1] == 0
+    assert (np.delete(restart.scores["conv"], 1) > 0).all()
+    assert not restart.scorer.left_out
+
+
+class InnerFunction(keras.Model):
+    """Calls its first layers inside a function of their own."""
+
+    @tf.function
+    def features(self, x):
+        for layer in self.layers[1:3]:
+            x = layer(x)
+        return x
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        hidden = self.features(x)
+        for layer in self.layers[3:]:
+            hidden = layer(hidden)
+        return super().compute_loss(x, y, hidden, sample_weight, training)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_layer_in_an_inner_function_is_left_out_and_the_others_are_scored(
+    eager, images, randomized
+):
+    model = built(InnerFunction, randomized, run_eagerly=eager)
+    reference = brute_force_scores(forward_of(model), Z_OF, *images)
+    restart = scored(model, *images)
+    assert_scores_match(restart.scores, {"second": reference["second"]})
+    (reason,) = restart.scorer.left_out.values()
+    assert "a function of its own" in reason
+
+
+class Looped(InnerFunction):
+    def features(self, x):
+        pool, conv = self.layers[2], self.layers[1]
+
+        def again(step, hidden):
+            return step + 1, pool(conv(x)) + 0 * hidden
+
+        shape = (tf.shape(x)[0], 3, 3, 4)
+        return tf.while_loop(lambda step, _: step < 2, again, (0, tf.zeros(shape)))[1]
+
+
+def test_a_layer_in_a_loop_trains_as_it_did_and_is_left_out(images, randomized):
+    model = built(Looped, randomized, optimizer=keras.optimizers.SGD(0.1))
+    twin = built(Looped, randomized, optimizer=keras.optimizers.SGD(0.1))
+    restart = scored(model, *images)
+    twin.fit(*images, batch_size=8, shuffle=False, verbose=0)
+    assert list(restart.scores) == ["second"]
+    for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_of_pixels_are_averaged_over_an_example(randomized):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(10, 6, 6, 2)).astype("float32")
+    y = rng.integers(0, 3, (10, 6, 6))
+    weights = rng.uniform(0, 2, (10, 6, 6)).astype("float32")
+    conv = layers.Conv2D(4, 3, padding="same", activation="tanh", name="conv")
+    logits = layers.Conv2D(3, 1, name="logits")
+    model = randomized(keras.Sequential([keras.Input((6, 6, 2)), conv, logits]))
+    mean = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    model.compile(keras.optimizers.SGD(0.0), mean)
+    scores = scored(model, x, y, sample_weight=weights, batch_size=10).scores
+
+    def cost(labels_and_weights, made):
+        labels, of_pixels = labels_and_weights[..., 0], labels_and_weights[..., 1]
+        labels = tf.cast(labels, tf.int32)
+        entropy = tf.reduce_logsumexp(made, -1) - tf.gather(made, labels, batch_dims=3)
+        return tf.reduce_mean(of_pixels * entropy, axis=(1, 2))
+
+    both = np.stack([y, weights], axis=-1).astype("float64")
+    reference = brute_force_scores(chain(model), {"conv": "conv"}, x, both, cost_of=cost)
+    assert_scores_match(scores, reference)
+
+
+def residual(jit_compile):
+    """Sums of sums: a norm's shift, a shortcut, and a shortcut from a sum."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    for block in range(2):
+        inner = layers.ReLU()(layers.BatchNormalization()(x))
+        inner = layers.Conv2D(4, 3, padding="same", use_bias=False, name=f"in_{block}")(inner)
+        inner = layers.Conv2D(4, 3, padding="same", name=f"out_{block}")(
+            layers.ReLU()(layers.BatchNormalization()(inner))
+        )
+        x = layers.Add()([x, layers.BatchNormalization()(inner)])
+        x = layers.ReLU()(x) if block else x
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    model.compile(keras.optimizers.Adam(0.01), loss(), jit_compile=jit_compile)
+    return model
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
+)
+def test_a_network_of_sums_trains_bit_for_bit_as_without_scores(images):
+    weights = []
+    for criterion in (None, "taylor", "activation", "taylor_weight"):
+        model = residual(jit_compile=False)
+        restart = kr.PartialRestart(criterion=criterion or "taylor", fraction=0.25, monitor="loss")
+        callbacks = [restart] if criterion else []
+        model.fit(*images, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
+        weights.append([w.numpy() for w in (*model.weights, *model.optimizer.variables)])
+        assert criterion is None or len(restart.scores) == 5
+    for scored_weights in weights[1:]:
+        for ours, theirs in zip(scored_weights, weights[0], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
