@@ -87,7 +87,8 @@ def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
 def _made(folder: pathlib.Path) -> list[pathlib.Path]:
     made = [*folder.glob("*"), *folder.glob("tables/*"), *folder.glob("figures/*")]
     made += folder.glob("hparams/**/*")
-    return [path.relative_to(folder) for path in made if path.is_file()]
+    # runs.csv holds seconds.
+    return [p.relative_to(folder) for p in made if p.is_file() and p.name != "runs.csv"]
 
 
 if __name__ == "__main__":
