@@ -190,6 +190,8 @@ def _out_of_reach(graph: Graph, layer: keras.Layer) -> str | None:
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):
+        if not layer.trainable:  # a teacher, or a copy of averages: not a filter to reach
+            return None
         return "not called in the traced pass, or inside a function that was traced before"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"
