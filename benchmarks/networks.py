@@ -59,6 +59,7 @@ class Network:
 
 
 OWN = "kerasrestart.models"
+WRITTEN = "benchmarks.own_models"
 NETWORKS = {
     "mininet": Network(OWN, "mininet", side=32, batch=128, steps=16, most=1.02),
     "alexnet": Network(OWN, "alexnet", side=64, batch=64, steps=8, most=1.02),
@@ -72,4 +73,8 @@ NETWORKS = {
         most=1.05,
         arguments={"weights": None, "classifier_activation": None},
     ),
+    "subclassed_resnet": Network(
+        WRITTEN, "subclassed_resnet", side=32, batch=128, steps=8, most=1.05
+    ),
+    "vae": Network(WRITTEN, "vae", side=32, batch=128, steps=8, most=1.05),
 }

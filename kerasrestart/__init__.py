@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.reset import Reset
     from kerasrestart.restart.restart_backup import RestartBackup
-    from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction, select_filters
+    from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
+    from kerasrestart.restart.select_filters import select_filters
     from kerasrestart.restart.surgery import restart_filters
     from kerasrestart.restart.tensorboard import RestartTensorBoard
     from kerasrestart.restart.when import EveryEpochs, OnPlateau
@@ -46,7 +47,7 @@ _HOMES = {
     "reader_input_means": "kerasrestart.scoring.reader_input_means",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
-    "select_filters": "kerasrestart.restart.select",
+    "select_filters": "kerasrestart.restart.select_filters",
 }
 
 __all__ = [

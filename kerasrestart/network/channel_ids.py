@@ -44,7 +44,10 @@ class Tensors:
 
     def concatenated(self, call: Call, along: int | None, axis: int) -> np.ndarray | None:
         """The ids of a concatenation along an axis, None for a new one; None if they are mixed."""
-        inputs, rank = [self.ids(tensor) for tensor in call.inputs], len(self.shape(call.outputs[0]))
+        inputs, rank = (
+            [self.ids(tensor) for tensor in call.inputs],
+            len(self.shape(call.outputs[0])),
+        )
         if along is not None and along % rank == axis % rank:
             sizes = [self.shape(tensor)[axis] for tensor in call.inputs]
             if None in sizes:

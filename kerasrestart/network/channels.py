@@ -12,7 +12,7 @@ with `data_format="channels_first"`; a layer that takes another axis for it mixe
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,6 +35,27 @@ from kerasrestart.network.operations import (
 )
 from kerasrestart.network.paths import Path, Reading, united
 from kerasrestart.network.raw_operations import RawOperation
+
+
+class _Entries:
+    """Arrays of ids, and in which of them each root occurs.
+
+    Attributes:
+        roots: The arrays, with the root in place of each id.
+    """
+
+    def __init__(self, roots: np.ndarray, all_ids: Sequence[np.ndarray]):
+        with_none = np.append(roots, NO_FILTER)  # NO_FILTER is index -1
+        self.roots = [with_none[ids] for ids in all_ids]
+        self._numbers: dict[int, list[int]] = defaultdict(list)
+        for number, own in enumerate(self.roots):
+            for root in np.unique(own).tolist():
+                self._numbers[root].append(number)
+
+    def of(self, roots: np.ndarray) -> list[int]:
+        """The numbers of the arrays in which some roots occur."""
+        found = (self._numbers.get(root, ()) for root in roots.tolist())
+        return sorted(set().union(*found))
 
 
 class ChannelMap:
@@ -61,15 +82,15 @@ class ChannelMap:
         for tensor in graph.outputs:
             self._escapes.append((end, self._tensors.ids(tensor)))
         self._roots = np.array([self._root(i) for i in range(len(self._parent))], int)
-        self._members: dict[int, list[int]] = defaultdict(list)
-        for i, root in enumerate(self._roots):
-            self._members[root].append(i)
-        self._by_root = {
-            "read": self._index([ids for _, ids in self._read]),
-            "normed": self._index([ids for _, ids in self._normed]),
-            "escapes": self._index([ids for _, ids in self._escapes]),
-            "mixed": self._index(self._mixed_with_input),
-        }
+        # For each root, how many ids each layer has of it.
+        self._owners: dict[int, Counter[str]] = defaultdict(Counter)
+        for owner, root in zip(self._owner, self._roots.tolist(), strict=True):
+            self._owners[root][owner] += 1
+        self._read_at = _Entries(self._roots, [ids for _, ids in self._read])
+        self._normed_at = _Entries(self._roots, [ids for _, ids in self._normed])
+        self._escapes_at = _Entries(self._roots, [ids for _, ids in self._escapes])
+        self._mixed_at = _Entries(self._roots, self._mixed_with_input)
+        self._paths: dict[bytes, Path] = {}  # by roots: those of a residual network are long
 
     def path(self, layer: layers.Layer, filters: Sequence[int] | np.ndarray | None = None) -> Path:
         """Follows the channels of some filters of a layer, all in one.
@@ -80,24 +101,33 @@ class ChannelMap:
         """
         own = self._own(layer)
         followed = own if filters is None else own[np.asarray(filters, int)]
-        roots = set(self._roots[followed].tolist())
-        same = {i for root in roots for i in self._members[root]}
-        others = same - set(followed.tolist())
+        roots = np.unique(self._roots[followed])
+        whole = self._path_of(roots)
         name = self._graph.name_of(layer)
-        owners = {self._owner[i] for i in others} - {name}
-        if not others.isdisjoint(own.tolist()):
+        owners = set(whole.shared_with) - {name}
+        if sum(self._owners[root][name] for root in roots.tolist()) > len(set(followed.tolist())):
             owners.add(f"other filters of {name}")
-        if self._found("mixed", roots):
-            owners.add("an input")
-        escapes = {self._escapes[i][0] for i in self._found("escapes", roots)}
+        escapes = set(whole.escapes)
         if id(layer) in self._graph.coupled:
             escapes.add(self._graph.coupled[id(layer)])
-        return Path(
-            readers=self._readings(self._read, self._found("read", roots), roots),
-            norms=self._readings(self._normed, self._found("normed", roots), roots),
-            shared_with=tuple(sorted(owners)),
-            escapes=tuple(sorted(escapes)),
+        return dataclasses.replace(
+            whole, shared_with=tuple(sorted(owners)), escapes=tuple(sorted(escapes))
         )
+
+    def _path_of(self, roots: np.ndarray) -> Path:
+        """All that has some roots; `shared_with` are all layers that have them."""
+        key = roots.tobytes()
+        if key not in self._paths:
+            owners = set().union(*(self._owners[root] for root in roots.tolist()))
+            if self._mixed_at.of(roots):
+                owners.add("an input")
+            self._paths[key] = Path(
+                readers=self._readings(self._read, self._read_at, roots),
+                norms=self._readings(self._normed, self._normed_at, roots),
+                shared_with=tuple(owners),
+                escapes=tuple({self._escapes[i][0] for i in self._escapes_at.of(roots)}),
+            )
+        return self._paths[key]
 
     def outgoing(
         self,
@@ -135,28 +165,17 @@ class ChannelMap:
                 followed = followed.joined(self.outgoing(reading.layer, behind, passes))
         return followed
 
-    def _index(self, all_ids: Sequence[np.ndarray]) -> dict[int, list[int]]:
-        """For each root, the numbers of the entries in which it occurs."""
-        found: dict[int, list[int]] = defaultdict(list)
-        for number, ids in enumerate(all_ids):
-            for root in set(self._roots[ids[ids != NO_FILTER]].tolist()):
-                found[root].append(number)
-        return found
-
-    def _found(self, kind: str, roots: set[int]) -> list[int]:
-        return sorted({i for root in roots for i in self._by_root[kind].get(root, ())})
-
     def _readings(
         self,
         read: Sequence[tuple[layers.Layer, np.ndarray]],
-        numbers: Sequence[int],
-        roots: set[int],
+        entries: _Entries,
+        roots: np.ndarray,
     ) -> tuple[Reading, ...]:
-        wanted, found = np.fromiter(roots, int), []
-        for number in numbers:
-            layer, ids = read[number]
-            own = np.where(ids == NO_FILTER, NO_FILTER, self._roots[ids])
-            channels = tuple(np.flatnonzero(np.isin(own, wanted)).tolist())
+        wanted, found = np.zeros(len(self._roots) + 1, bool), []
+        wanted[roots] = True  # the last one, of NO_FILTER, is not
+        for number in entries.of(roots):
+            layer, _ = read[number]
+            channels = tuple(np.flatnonzero(wanted[entries.roots[number]]).tolist())
             found.append(Reading(layer, channels, self._graph.name_of(layer)))
         return united(found)
 
@@ -177,9 +196,8 @@ class ChannelMap:
         elif isinstance(operation, RawOperation):
             written, axis = self._pass_raw(call, inputs, axis)
         elif isinstance(operation, WITH_FILTERS):
-            written, axis = [self._read_and_write(call, inputs[0], axis)], (
-                1 if channels_first(operation) and len(tensors.shape(call.inputs[0])) > 2 else LAST
-            )
+            written = [self._read_and_write(call, inputs[0], axis)]
+            axis = self._own_axis(call)
         else:
             one, axis = self._pass_layer(call, inputs, axis)
             written = None if one is None else [one]
@@ -193,9 +211,16 @@ class ChannelMap:
             name = self._graph.name_of(call.operation)
             self._escapes += [(name, ids) for ids in inputs if ids.size]
 
+    def _own_axis(self, call: Call) -> int:
+        """The channel axis of a layer with filters, of what it reads and of what it writes."""
+        positions = len(self._tensors.shape(call.inputs[0])) > 2
+        return 1 if channels_first(call.operation) and positions else LAST
+
     def _read_and_write(self, call: Call, ids: np.ndarray, axis: int) -> np.ndarray:
         layer = call.operation
-        own_axis = 1 if channels_first(layer) and len(self._tensors.shape(call.inputs[0])) > 2 else LAST
+        own_axis = (
+            1 if channels_first(layer) and len(self._tensors.shape(call.inputs[0])) > 2 else LAST
+        )
         plain = not isinstance(layer, layers.EinsumDense) or is_dense(layer)
         if not plain or id(layer) in self._graph.altered or (ids.size and own_axis != axis):
             self._escape(call, [ids])

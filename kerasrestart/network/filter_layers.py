@@ -74,19 +74,26 @@ class FilterLayers:
         layers: Those that can be restarted and are chosen, by key, in execution order.
         left_out: The others, by key: why they are left out.
         out_of_reach: Those of `left_out` that cannot be followed, by key: their numbers of filters.
-        total: Number of filters of all layers of the chosen kind, the ones left out among them.
+        excluded: Those of `left_out` that are chosen but must not be restarted, such as frozen ones
+            or those that make an output, by key: their numbers of filters.
     """
 
     graph: Graph
     layers: dict[str, FilterLayer]
     left_out: dict[str, str]
     out_of_reach: dict[str, int]
-    total: int
+    excluded: dict[str, int]
 
     @functools.cached_property
     def channels(self) -> ChannelMap:
         """Where the channels of all filters go."""
         return ChannelMap(self.graph)
+
+    @property
+    def total(self) -> int:
+        """Number of filters of all layers of the chosen kind, also of those left out."""
+        left_out = (*self.out_of_reach.values(), *self.excluded.values())
+        return self.watched + sum(left_out)
 
     @property
     def watched(self) -> int:
@@ -99,10 +106,12 @@ class FilterLayers:
         Example: `Watching 96 of 104 filters in 12 layers; 8 out of reach: res_block_3 (called in a
         while_loop)`.
         """
-        line = f"Watching {self.watched} of {self.total} filters in {len(self.layers)} layers"
-        if self.out_of_reach:
-            reasons = [f"{key} ({self.left_out[key]})" for key in self.out_of_reach]
-            line += f"; {sum(self.out_of_reach.values())} out of reach: {listed(reasons, 160)}"
+        layers = f"{len(self.layers)} layer{'s' if len(self.layers) > 1 else ''}"
+        line = f"Watching {self.watched} of {self.total} filters in {layers}"
+        for words, counts in (("out of reach", self.out_of_reach), ("left out", self.excluded)):
+            if counts:
+                reasons = [f"{key} ({self.left_out[key]})" for key in counts]
+                line += f"; {sum(counts.values())} {words}: {listed(reasons, 160)}"
         return line
 
 
@@ -136,17 +145,15 @@ def find_filter_layers(
     found: dict[str, FilterLayer] = {}
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}
-    total = 0
+    excluded: dict[str, int] = {}
     outputs = _calls_behind_which_no_weights_are(graph)
     for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
         key = graph.name_of(layer)
         count, not_chosen = _filters_in(layer), _not_chosen(layer, key, layers)
         far = _out_of_reach(graph, layer)
         reason = far or _cannot(graph, layer, outputs) or not_chosen
-        if not_chosen is None or (far and layers is None and _is_convolutional(layer)):
-            total += count
-            if far and count:
-                out_of_reach[key] = count
+        if reason and count and not_chosen is None:
+            (out_of_reach if far else excluded)[key] = count
         if reason is None:
             found[key] = _filter_layer(graph, layer, key)
         else:
@@ -158,7 +165,7 @@ def find_filter_layers(
     if not found:
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
-    return FilterLayers(graph, found, left_out, out_of_reach, total)
+    return FilterLayers(graph, found, left_out, out_of_reach, excluded)
 
 
 def _is_convolutional(layer: keras.Layer) -> bool:

@@ -250,15 +250,13 @@ class GraphBuilder:
         for step in self._steps:
             for number in step.inputs:
                 readers[number].append(step.made_by)
-        own = {call.outputs[0]: call for call in calls if len(call.outputs) == 1}
+        own = {tensor: call for call in calls for tensor in call.outputs}
         found = {}
         for number, traced in places.items():
             if id(traced) in made_by:
                 found[number] = own[number]
             elif all(self._begins(reader) >= traced.end for reader in readers[number]):
-                found[number] = Call(
-                    traced.layer, traced.occurrence, own[number].inputs, (number,)
-                )
+                found[number] = Call(traced.layer, traced.occurrence, own[number].inputs, (number,))
         return found
 
     def _begins(self, made_by: TracedCall | tf.Operation) -> int:

@@ -28,6 +28,11 @@ def input_structure(model: keras.Model) -> Any:
     return getattr(functional, "_inputs_struct", None)
 
 
+def added_losses(layer: keras.Layer) -> list[Any]:
+    """The losses that calls have added to a layer and to all layers that it holds."""
+    return [loss for inner in layer._flatten_layers() for loss in inner._losses]
+
+
 def forget_losses(layer: keras.Layer) -> None:
     """Drops the losses that calls have added to a layer and to all layers that it holds."""
     layer._clear_losses()

@@ -72,6 +72,21 @@ def is_opaque(layer: layers.Layer) -> bool:
     return isinstance(layer, (*KNOWN, *UNFOLLOWED)) and computes_as_keras(layer)
 
 
+def is_known_by_shape(layer: layers.Layer) -> bool:
+    """Whether nothing of an opaque layer but the shape of its output needs to be traced."""
+    if not computes_as_keras(layer):
+        return False
+    if isinstance(layer, WITH_FILTERS):
+        return has_known_activation(layer)
+    return isinstance(layer, (*NORMS, *ELEMENTWISE)) and not _gives_its_input(layer)
+
+
+def _gives_its_input(layer: layers.Layer) -> bool:
+    """Whether the call of a layer may return the very tensor that it gets."""
+    kinds = (layers.Identity, layers.ActivityRegularization, layers.Dropout, layers.Activation)
+    return isinstance(layer, kinds)
+
+
 def computes_as_keras(layer: layers.Layer) -> bool:
     """Whether a layer computes what the Keras class does that it is, or is derived from."""
     own = vars(layer).get("call")

@@ -1,4 +1,4 @@
-"""Whether each channel that a layer gives comes from one filter of its kernel, and from no other."""
+"""Whether each channel that a layer gives comes from one filter of its kernel alone."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
 def _depends(tensor: tf.Tensor, given: set[int]) -> bool:
     if id(tensor) in given:
         return True
-    return any(
-        id(source) in given for op in _before(tensor) for source in op.inputs
-    )
+    return any(id(source) in given for op in _before(tensor) for source in op.inputs)
 
 
 def _before(tensor: tf.Tensor) -> Iterator[tf.Operation]:

@@ -134,7 +134,7 @@ def _effect(op: tf.Operation) -> dict:
         return {"kind": "transpose", "permutation": tuple(int(axis) for axis in order)}
     if kind == "StridedSlice":
         return _strided_slice(op, shape)
-    axes = _axes(op, shape.rank)
+    axes = _axes(op)
     if axes is None:
         return {}
     return {
@@ -145,15 +145,17 @@ def _effect(op: tf.Operation) -> dict:
     }
 
 
-def _axes(op: tf.Operation, rank: int) -> Sequence[int] | None:
+def _axes(op: tf.Operation) -> Sequence[int] | None:
     """Along which axes an operation of one tensor works, with a linear map of each; else None."""
     kind = op.type
     if kind in REDUCTIONS or kind in ("ReverseV2", "Cumsum"):
         axes = _static(op.inputs[1])
     elif kind == "Roll":
         axes = _static(op.inputs[2])
-    elif kind == "GatherV2" and op.inputs[1].shape.rank == 1 and not op.get_attr("batch_dims"):
-        axes = _static(op.inputs[2])
+    elif kind == "GatherV2":
+        # Several indices keep the axis; one would drop it.
+        alone = op.inputs[1].shape.rank == 1 and not op.get_attr("batch_dims")
+        axes = _static(op.inputs[2]) if alone else None
     elif kind == "Unpack":
         axes = op.get_attr("axis")
     elif kind in ("Pad", "MirrorPad", "PadV2"):
@@ -251,7 +253,9 @@ def nature_of(op: tf.Operation, natures: Sequence[str]) -> str:
     if kind in HOMOGENEOUS:
         return natures[0] if natures[0] in (LINEAR, SCALE_FREE) or kind == "Neg" else CURVED
     if kind in COMPARISONS:
-        other_is_zero = [n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)]
+        other_is_zero = [
+            n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)
+        ]
         return SCALE_FREE if all(other_is_zero) else CURVED
     if kind in CHOICES:
         if natures[0] not in (CONSTANT, SCALE_FREE):

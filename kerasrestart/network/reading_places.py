@@ -133,7 +133,9 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
 
 def _place(graph: Graph, call: Call) -> Call | None:
     """The call of a layer that gives the output of a call."""
-    return call if not isinstance(call.operation, RawOperation) else graph.places.get(call.outputs[0])
+    return (
+        call if not isinstance(call.operation, RawOperation) else graph.places.get(call.outputs[0])
+    )
 
 
 def _cheapest(graph: Graph, read: Call, axis: int, same: list[Call]) -> tuple[Call, list[Call]]:

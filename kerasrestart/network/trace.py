@@ -69,7 +69,11 @@ class Trace:
 
 
 def trace_call(
-    model: keras.Model, args: tuple, kwargs: dict[str, Any], opaque: Callable[[keras.Layer], bool]
+    model: keras.Model,
+    args: tuple,
+    kwargs: dict[str, Any],
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
 ) -> Trace:
     """Traces `model(*args, **kwargs, training=True)`.
 
@@ -78,6 +82,8 @@ def trace_call(
         args: Specs of the positional arguments.
         kwargs: Specs of the keyword arguments.
         opaque: Tells for a layer whether its calls are taken as a whole.
+        shape_only: Tells for such a layer whether its `compute_output_shape` is all there is to
+            know, so that its own operations need not be traced, which takes most of the time.
     """
 
     def run(trace: Trace) -> None:
@@ -85,9 +91,9 @@ def trace_call(
         trace.inputs = tensors_in(given)
         training = {"training": True} if keras_internals.takes_training(model) else {}
         trace.outputs = tensors_in(model(*given[0], **given[1], **training))
-        trace.losses = tensors_in(model.losses)
+        trace.losses = tensors_in(keras_internals.added_losses(model))
 
-    return _traced(model, run, opaque)
+    return _traced(model, run, opaque, shape_only)
 
 
 def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bool]) -> Trace:
@@ -109,15 +115,21 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
 
 
 def _traced(
-    model: keras.Model, run: Callable[[Trace], None], opaque: Callable[[keras.Layer], bool]
+    model: keras.Model,
+    run: Callable[[Trace], None],
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
 ) -> Trace:
     def once(heard: bool) -> Trace:
         trace = Trace(tf.__internal__.FuncGraph("kerasrestart_trace"))
         layers = keras_internals.layers_inside(model) if heard else []
         try:
-            with model.distribute_strategy.scope(), trace.graph.as_default():
-                with _heard(layers, trace, opaque):
-                    run(trace)
+            with (
+                model.distribute_strategy.scope(),
+                trace.graph.as_default(),
+                _heard(layers, trace, opaque, shape_only),
+            ):
+                run(trace)
         finally:
             keras_internals.forget_losses(model)
         return trace
@@ -129,13 +141,19 @@ def _traced(
 
 @contextlib.contextmanager
 def _heard(
-    layers: list[keras.Layer], trace: Trace, opaque: Callable[[keras.Layer], bool]
+    layers: list[keras.Layer],
+    trace: Trace,
+    opaque: Callable[[keras.Layer], bool],
+    shape_only: Callable[[keras.Layer], bool],
 ) -> Iterator[None]:
     """Notes each call of some layers, by a `call` of their own on each instance."""
     thread, occurrences, inside = threading.get_ident(), defaultdict(int), []
 
     def hearing(layer: keras.Layer) -> Callable[..., Any]:
         own_call, takes_whole = layer.call, opaque(layer)
+        compute = own_call
+        if takes_whole and shape_only(layer):
+            compute = functools.partial(_placeholder_of, layer, own_call)
 
         @functools.wraps(own_call)
         def call(*args, **kwargs):
@@ -149,7 +167,7 @@ def _heard(
             if takes_whole:
                 inside.append(layer)
             try:
-                outputs = own_call(*args, **kwargs)
+                outputs = compute(*args, **kwargs)
             finally:
                 if takes_whole:
                     inside.pop()
@@ -184,6 +202,16 @@ def _heard(
                 object.__delattr__(layer, "call")
             else:
                 object.__setattr__(layer, "call", own)
+
+
+def _placeholder_of(
+    layer: keras.Layer, own_call: Callable[..., Any], x: tf.Tensor, *args: Any, **kwargs: Any
+) -> tf.Tensor:
+    """What the call of a layer gives, without a value."""
+    if "loop_body" in (tf.get_current_name_scope() or "") or x.shape.rank is None:
+        return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
+    shape = layer.compute_output_shape(tuple(x.shape))
+    return tf.compat.v1.placeholder(layer.compute_dtype, shape)
 
 
 def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.graph_builder import GraphBuilder
 from kerasrestart.network.input_specs import known_inputs, specs_of
-from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.names import layer_keys
-from kerasrestart.network.operations import UNFOLLOWED, is_opaque
+from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.trace import Trace, trace_call, trace_step
 
@@ -25,7 +25,9 @@ def traced_graph(model: keras.Model, x: Any = None, data: Any = None) -> Graph:
     """Traces a model and makes a graph of what it computes.
 
     Args:
-        model, x, data: As `find_filter_layers` takes them.
+        model: As `find_filter_layers` takes it.
+        x: As `find_filter_layers` takes it.
+        data: As `find_filter_layers` takes it.
 
     Raises:
         TypeError, ValueError: As `find_filter_layers` does.
@@ -85,42 +87,51 @@ def _trace(model: keras.Model, x: Any, data: Any) -> Trace:
         x, data = keras.utils.unpack_x_y_sample_weight(_example(data))[0], None
     if data is not None:
         data = _example(data)
-        return _first_that_works(
-            model,
-            lambda batch: trace_step(model, specs_of(data, batch), is_opaque),
-        )
+        tries = [
+            lambda batch=batch: trace_step(model, specs_of(data, batch), is_opaque)
+            for batch in (True, False)
+        ]
+        return _first_that_works(model, tries)
     if x is not None:
         x = keras.utils.unpack_x_y_sample_weight(_example(x))[0] if _is_dataset(x) else x
-        return _first_that_works(
-            model, lambda batch: trace_call(model, (specs_of(x, batch),), {}, is_opaque)
-        )
-    known = known_inputs(model)
-    if known is None:
-        how = (
-            "describe(model, data=batch), a batch as train_step takes it"
-            if own_step and _module(model.call) == "keras"
-            else "describe(model, x), a batch of its inputs, or build the model first"
-        )
-        raise TypeError(
-            f"Model '{model.name}' ({type(model).__name__}) is not built, so that what it takes is "
-            f"not known: pass an example, {how}."
-        )
-    return _first_that_works(model, lambda batch: trace_call(model, *known, is_opaque))
+        inputs = [((specs_of(x, batch),), {}) for batch in (True, False)]
+    else:
+        known = known_inputs(model)
+        if known is None:
+            raise TypeError(_what_to_pass(model, own_step))
+        inputs = [known]
+    options = {"opaque": is_opaque}
+    tries = [lambda: trace_call(model, *inputs[0], **options, shape_only=is_known_by_shape)]
+    tries += [lambda given=given: trace_call(model, *given, **options) for given in inputs]
+    return _first_that_works(model, tries)
 
 
-def _first_that_works(model: keras.Model, trace: Any) -> Trace:
-    """Traces with an open batch size, or with that of the example where the model needs one."""
-    try:
-        return trace(True)
-    except Exception as first:
+def _what_to_pass(model: keras.Model, own_step: bool) -> str:
+    how = (
+        "describe(model, data=batch), a batch as train_step takes it"
+        if own_step and _module(model.call) == "keras"
+        else "describe(model, x), a batch of its inputs, or build the model first"
+    )
+    return (
+        f"Model '{model.name}' ({type(model).__name__}) is not built, so that what it takes is not "
+        f"known: pass an example, {how}."
+    )
+
+
+def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) -> Trace:
+    """Traces in one of several ways: some models need all operations, or a known batch size."""
+    errors = []
+    for trace in tries:
         try:
-            return trace(False)
+            return trace()
         except Exception as error:
-            cause = str(first).strip().splitlines()[:1]
-            raise ValueError(
-                f"Model '{model.name}' cannot be traced, so that its filters are not found: "
-                f"{type(first).__name__}: {''.join(cause)}"
-            ) from error
+            errors.append(error)
+    first = errors[0]
+    cause = "".join(str(first).strip().splitlines()[:1])
+    raise ValueError(
+        f"Model '{model.name}' cannot be traced, so that its filters are not found: "
+        f"{type(first).__name__}: {cause}"
+    ) from errors[-1]
 
 
 def _module(method: Any) -> str:

@@ -39,7 +39,7 @@ class FitSession:
     def __init__(self, model: keras.Model, plan: RestartPlan):
         self.scorer, self.left_out = prepare(model, plan)
         self._model, self._plan = model, plan
-        self._scoring: train_function.Scoring | None = None
+        self._scoring: train_function.AttachedScorer | None = None
         several = model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
         if self.scorer.needs_step or (several and trains_as_keras(model)):

@@ -15,7 +15,8 @@ from kerasrestart.restart.arguments import check, check_choice, check_whole, che
 from kerasrestart.restart.initializer_names import CONTROLS
 from kerasrestart.restart.records import RestartEvent, RestartState
 from kerasrestart.restart.reset import Reset
-from kerasrestart.restart.select import BelowMean, Chosen, Fraction, check_select, choose
+from kerasrestart.restart.select import BelowMean, Chosen, Fraction
+from kerasrestart.restart.select_filters import check_select, choose
 from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
 from kerasrestart.scoring.scoring import Scoring
 
@@ -88,6 +89,27 @@ class RestartPlan:
                 f"criterion={self.scoring.criterion!r}; expected one that is not reversed, or "
                 "select=Fraction(...)."
             )
+
+    def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
+        """Reads the metrics of an epoch.
+
+        Args:
+            logs: The logs of the epoch, as Keras passes them to a callback.
+
+        Returns:
+            The numbers among them, by name.
+
+        Raises:
+            ValueError: The monitored metric is not among them.
+        """
+        metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
+        monitor = self.when.monitor
+        if monitor not in metrics:
+            raise ValueError(
+                f"monitor must be a metric in the logs of every epoch. Received: {monitor!r}; "
+                f"expected one of {sorted(metrics)}, or validation data for a name with 'val_'."
+            )
+        return metrics
 
     def may_restart_within(self, epochs: int, state: RestartState) -> bool:
         """Whether a restart can come within this many epochs, the one that begins included."""

@@ -243,6 +243,19 @@ class RestartState:
     pending: PendingRestart | None = None
     lowers_rate: bool = False
 
+    def add_epoch(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
+        """Adds an epoch to the present round and to what followed the last restart.
+
+        Args:
+            epoch: The epoch.
+            logs: Its logs.
+            monitor: The monitored metric.
+            higher: Whether a higher value of the metric is better.
+        """
+        if self.events:
+            self.events[-1].follow(epoch, logs, monitor, higher)
+        self.rounds[-1].add(epoch, logs, monitor, higher)
+
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data for JSON."""
         plain = dataclasses.asdict(dataclasses.replace(self, pending=None))

@@ -7,19 +7,17 @@ order of the layers.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.arguments import check, check_choice, check_share, check_whole
+from kerasrestart.restart.arguments import check_choice, check_share, check_whole
 
 Scores = Mapping[str, np.ndarray]
 Chosen = dict[str, np.ndarray]
 Spared = Mapping[str, Collection[int]]
-Select = Callable[..., Mapping[str, Any]]
 NORMALIZATIONS = ("l2", "mean")
 
 
@@ -233,111 +231,6 @@ class GlobalFraction:
         divisor = {"l2": np.linalg.norm(scores), "mean": np.abs(scores).mean()}
         # Where the divisor is zero, so are all scores.
         return scores / (divisor.get(self.normalize or "", 1.0) or 1.0)
-
-
-def select_filters(
-    scores: Scores, select: Select | None = None, *, fraction: float | None = None
-) -> Chosen:
-    """Selects filters by their scores, without training.
-
-    Example:
-    ```python
-    scores = kerasrestart.score_filters(model, x, y)
-    chosen = kerasrestart.select_filters(scores, fraction=0.1)
-    chosen = kerasrestart.select_filters(scores, kerasrestart.BelowMean(0.1, cap=0.5))
-    ```
-
-    Args:
-        scores: By layer, `[filters]`.
-        select: `Fraction`, `BelowMean`, `GlobalFraction`, or a function of the scores that returns
-            `{layer: indices}`. Defaults to None: `Fraction(fraction)`.
-        fraction: The short form of `select=Fraction(fraction)`. Defaults to 0.1.
-
-    Returns:
-        By layer, int64 `[k]`: indices in ascending order. Layers with none are left out.
-
-    Raises:
-        ValueError: Both `select` and `fraction` are given, or the selection is not possible.
-    """
-    if select is None:
-        select = Fraction() if fraction is None else Fraction(fraction)
-    elif fraction is not None:
-        raise ValueError(
-            "fraction is the short form of select=Fraction(...): expected one of them. Received: "
-            f"fraction={fraction!r}, select={select!r}"
-        )
-    return choose(check_select(select), scores)
-
-
-def check_select(select: Any) -> Select:
-    """Checks that `select` can be called; returns it.
-
-    Raises:
-        ValueError: It cannot.
-    """
-    expected = "Fraction, BelowMean, GlobalFraction or a function scores -> {layer: indices}"
-    check("select", select, callable(select) and not inspect.isclass(select), expected)
-    return select
-
-
-def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chosen:
-    """Calls a selection, and checks what it returns.
-
-    Args:
-        select: One of the classes here, or a function `scores -> {layer: indices}`. A function that
-            has no argument `spared` does not see it: spared filters are removed from its result.
-        scores: By layer, `[filters]`.
-        spared: As in `Fraction.__call__`.
-
-    Returns:
-        As `Fraction.__call__`.
-
-    Raises:
-        ValueError: As the selection does; or it returned an unknown layer, an index out of range,
-            an index twice, or all filters of a layer.
-    """
-    spared = spared or {}
-    sees_spared = _takes(select, "spared")
-    found = select(scores, spared=spared) if sees_spared else select(scores)
-    if not isinstance(found, Mapping):
-        raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")
-    chosen = {}
-    for name, indices in found.items():
-        if name not in scores:
-            raise ValueError(
-                f"select returned a layer that has no scores. Received: {name!r}; expected one of "
-                f"{list(scores)}."
-            )
-        filters = _checked_indices(name, indices, len(scores[name]))
-        chosen[name] = np.setdiff1d(filters, np.array(list(spared.get(name, ())), np.int64))
-    return {name: filters for name, filters in chosen.items() if len(filters)}
-
-
-def _takes(function: Callable[..., Any], argument: str) -> bool:
-    try:
-        return argument in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # as of some functions written in C
-        return False
-
-
-def _checked_indices(name: str, indices: Any, count: int) -> np.ndarray:
-    filters = np.asarray(indices)
-    is_list = filters.ndim == 1 and (not filters.size or np.issubdtype(filters.dtype, np.integer))
-    if not is_list or (filters.size and not 0 <= filters.min() <= filters.max() < count):
-        raise ValueError(
-            f"select must return indices from 0 to {count - 1} for layer {name!r}. "
-            f"Received: {indices!r}"
-        )
-    if len(set(filters.tolist())) < len(filters):
-        raise ValueError(
-            f"select returned a filter of layer {name!r} twice. Received: {indices!r}; expected "
-            "each index once."
-        )
-    if len(filters) == count:
-        raise ValueError(
-            f"select returned all {count} filters of layer {name!r}: expected at least one to stay."
-        )
-    return np.sort(filters).astype(np.int64)
 
 
 def _checked(rule: Any, scores: Scores) -> dict[str, np.ndarray]:

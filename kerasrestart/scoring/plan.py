@@ -24,11 +24,14 @@ class Reading:
         number: The number of the filter layer.
         own: The call of the layer itself, whose positions are counted.
         channel_axis: The axis of the filters.
+        unread: Name of an activation function behind the place that is read, where a criterion
+            looks at the activation; else None.
     """
 
     number: int
     own: CallKey
     channel_axis: int
+    unread: str | None = None
 
 
 class ReadingPlan:
@@ -58,14 +61,12 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                self.readings[_key(read)].append(Reading(number, _key(own), axis))
+                unread = None if criterion.needs is Needs.CONTRIBUTION else layer.unread
+                self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):
                     self.operations[id(call.operation)] = call.operation
-        self.calls = dict.fromkeys(self.operations, 0)
-        for call in graph.calls:
-            if id(call.operation) in self.calls:
-                self.calls[id(call.operation)] += 1
+        self.calls = {key: graph.uses_of(layer) for key, layer in self.operations.items()}
 
 
 def _uses(layer: FilterLayer, criterion: Criterion) -> Sequence[tuple[Call, Call]]:

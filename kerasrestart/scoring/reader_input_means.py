@@ -43,7 +43,8 @@ def reader_input_means(
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size!r}")
     batches = as_batches(x, size=batch_size)
-    found = find_filter_layers(model, ".*")
+    example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
+    found = find_filter_layers(model, ".*", None if model.built else example)
     inputs = ReaderInputs(found)
     nothing = criteria.CRITERIA["magnitude"]
     plan = ReadingPlan(found.graph, list(found.layers.values()), nothing)

@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import layers
 
 from kerasrestart.network import kernels
-from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import FilterLayers
 
 
@@ -20,15 +19,14 @@ class ReaderInputs:
         found: The filter layers of a model.
 
     Attributes:
-        readers: The layers, by name.
+        readers: The layers, by key.
         size: How many numbers the means of all of them are together.
     """
 
     def __init__(self, found: FilterLayers):
-        channels = ChannelMap(found.graph)
-        paths = [channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
+        paths = [found.channels.outgoing(layer.layer) for layer in found.layers.values()]
         self.readers: dict[str, layers.Layer] = {
-            reader.layer.name: reader.layer
+            found.graph.name_of(reader.layer): reader.layer
             for path in paths
             if not path.obstacle()
             for reader in path.readers
@@ -47,7 +45,7 @@ class ReaderInputs:
         """Means of one batch.
 
         Args:
-            inputs: By name of a reader, the means of its calls.
+            inputs: By key of a reader, the means of its calls.
 
         Returns:
             float32 `[size]`: the means of all readers, end to end.
@@ -63,7 +61,7 @@ class ReaderInputs:
         return tf.concat(means, axis=0)
 
     def by_layer(self, means: np.ndarray) -> dict[str, np.ndarray]:
-        """Splits `[size]` into the readers' means, by name; without those that were not read."""
+        """Splits `[size]` into the readers' means, by key; without those that were not read."""
         ends = np.cumsum([kernels.channels_of(layer) for layer in self.readers.values()])
         split = zip(self.readers, np.split(means, ends[:-1]), strict=True)
         return {name: of_layer for name, of_layer in split if name not in self._missing}

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
 from kerasrestart.scoring.criteria import Criterion, Saliency
@@ -76,7 +77,9 @@ def score_filters(
             f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
             "y, or a data set of batches (x, y). Received: y=None"
         )
-    scorer = Scorer(model, criterion, seed=seed, layers=layers)
+    example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
+    found = find_filter_layers(model, layers, None if model.built else example)
+    scorer = Scorer(model, criterion, seed=seed, found=found)
 
     def score_batch(x: Any, y: Any, sample_weight: Any) -> None:
         size = batch_size_of(x)

@@ -18,6 +18,16 @@ from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
 
+ACTIVATIONS = {
+    "Relu": tf.nn.relu,
+    "Relu6": tf.nn.relu6,
+    "Elu": tf.nn.elu,
+    "Selu": tf.nn.selu,
+    "Sigmoid": tf.sigmoid,
+    "Softplus": tf.nn.softplus,
+    "Tanh": tf.tanh,
+}
+NO_LAYER = "its activation function is no layer, so that its activation cannot be read"
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 
@@ -105,7 +115,14 @@ class StepRecord:
             self.out_of_reach[reading.number] = INNER
             return output
         if not self._criterion.needs_gradient:
-            self._add(reading, output, None, positions)
+            activation = ACTIVATIONS.get(reading.unread, tf.identity)
+            if reading.unread in ACTIVATIONS or reading.unread is None:
+                self._add(reading, activation(output), None, positions)
+            else:
+                self.out_of_reach[reading.number] = NO_LAYER
+            return output
+        if reading.unread is not None:
+            self.out_of_reach[reading.number] = NO_LAYER
             return output
         self.maps.append(output)
         return probe(output, lambda gradient: self._add(reading, output, gradient, positions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,22 +15,25 @@ from kerasrestart.scoring.reduction import trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import replicated_step, scored_step
 
+ScorerMaker = Callable[[Any], Scorer]
 
-class Scoring:
+
+class AttachedScorer:
     """What `attach` gives: one scorer's part in the training of a model.
 
     Args:
         function: The function that trains the model.
-        scorer: The scorer.
+        scorer: The scorer, or what makes it.
         every: How many batches come for each one that is scored.
 
     Attributes:
-        scorer: The scorer.
+        scorer: The scorer; None before the first batch where that is to make it.
         batches: How many batches of this epoch were trained on, or groups that run as one.
     """
 
-    def __init__(self, function: ScoringFunction, scorer: Scorer, every: int):
-        self.scorer = scorer
+    def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
+        self.scorer = scorer if isinstance(scorer, Scorer) else None
+        self._make = scorer
         self.batches = 0
         self._function = function
         self._every = every
@@ -40,6 +44,11 @@ class Scoring:
     def scores_next(self) -> bool:
         """Whether the next batch is scored."""
         return self._scores and self.batches % self._every == 0
+
+    def prepare(self, data: Any) -> None:
+        """Makes the scorer by the specs of a batch, where there is none yet."""
+        if self.scorer is None:
+            self.scorer = self._make(data)
 
     def begin_epoch(self, scores: bool = True) -> None:
         """Counts batches from the first again; attaches again where scoring was taken off.
@@ -82,21 +91,24 @@ class ScoringFunction:
     def __init__(self, model: keras.Model):
         self.version = 0
         self._model = model
-        self._scorings: list[Scoring] = []
+        self._scorings: list[AttachedScorer] = []
         self._functions: dict[tuple[int, ...], Callable[[Any], Any]] = {}
         self._may_be_new_fit = False
 
     def __call__(self, iterator: Any) -> Any:
         """Trains on the next batch; returns its logs."""
-        # train_on_batch brings a generator, fit an iterator of tf.data.
-        in_fit = isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
-        begins, self._may_be_new_fit = in_fit and self._may_be_new_fit, False
+        begins = self._may_be_new_fit and _is_of_fit(iterator)
+        self._may_be_new_fit = False
         if begins:
             # Keras calls no on_train_end when a fit is broken off, and this is another one.
             self.remove_all()
             self._model.make_train_function()
             return self._model.train_function(iterator)
         try:
+            if any(scoring.scorer is None for scoring in self._scorings):
+                iterator, data = _first_batch(iterator)
+                for scoring in self._scorings:
+                    scoring.prepare(data)
             logs = self._choose()(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
@@ -107,16 +119,16 @@ class ScoringFunction:
             scoring.batches += 1
         return logs
 
-    def add(self, scorer: Scorer, every: int) -> Scoring:
+    def add(self, scorer: Scorer | ScorerMaker, every: int) -> AttachedScorer:
         """Adds a scorer; it scores from the next batch on."""
         if self._may_be_new_fit:
             self.remove_all()
             self._may_be_new_fit = False
-        scoring = Scoring(self, scorer, every)
+        scoring = AttachedScorer(self, scorer, every)
         self.keep(scoring)
         return scoring
 
-    def keep(self, scoring: Scoring) -> None:
+    def keep(self, scoring: AttachedScorer) -> None:
         """Sees to it that a scoring is attached."""
         if scoring not in self._scorings:
             self._scorings.append(scoring)
@@ -131,7 +143,7 @@ class ScoringFunction:
             self._forget()
             self._model.train_function = self
 
-    def remove(self, scoring: Scoring) -> None:
+    def remove(self, scoring: AttachedScorer) -> None:
         """Removes one scoring; with the last one the model trains by its own function again."""
         if scoring in self._scorings:
             self._scorings.remove(scoring)
@@ -183,14 +195,16 @@ class ScoringFunction:
         return made
 
 
-def attach(model: keras.Model, scorer: Scorer, every: int = 1) -> Scoring:
+def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> AttachedScorer:
     """Makes `fit` train with the scored step, from the next batch on, until it is detached.
 
     Call it inside `fit`, from `on_train_begin`. Several scorers can be attached at once.
 
     Args:
         model: A compiled model, with Keras's training step or one of its own.
-        scorer: A scorer of this model.
+        scorer: A scorer of this model. Where that takes a batch to be made, as for a model that is
+            not built, a function from the specs of a batch, as `train_step` takes it, to the
+            scorer: it is called before the first batch.
         every: One of so many batches of an epoch is scored, from the first. Defaults to 1.
 
     Returns:
@@ -208,6 +222,26 @@ def detach(model: keras.Model) -> None:
     for function in (model.train_function, made_by):
         if isinstance(function, ScoringFunction):
             function.remove_all()
+
+
+def _first_batch(iterator: Any) -> tuple[Any, Any]:
+    """An iterator with the same batches, and the specs or arrays of its first."""
+    if not _is_of_fit(iterator):
+        first = next(iterator)
+        return itertools.chain([first], iterator), first
+
+    def spec_of(leaf: Any) -> Any:
+        if isinstance(leaf, tf.OptionalSpec):  # as Keras marks what there is not
+            return None
+        of_replicas = getattr(leaf, "_value_specs", None)
+        return of_replicas[0] if of_replicas else leaf
+
+    return iterator, keras.tree.map_structure(spec_of, iterator.element_spec)
+
+
+def _is_of_fit(iterator: Any) -> bool:
+    """Whether an iterator comes of `fit`; `train_on_batch` brings a generator."""
+    return isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
 
 
 @contextlib.contextmanager

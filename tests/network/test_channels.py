@@ -12,8 +12,8 @@ from keras import layers
 
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.graph import Graph
 from kerasrestart.network.kernels import filter_mask, filters_of, incoming_kernel
+from kerasrestart.network.traced_graph import traced_graph
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 
 SIZE = 16
@@ -299,7 +299,7 @@ def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():
         (lambda: layers.BatchNormalization(axis=1, name="mixer"), "mixer"),
         (lambda: layers.Conv2D(4, 1, data_format="channels_first", name="mixer"), "mixer"),
         (lambda: layers.Flatten(data_format="channels_first", name="mixer"), "mixer"),
-        (lambda: layers.Lambda(lambda x: x[..., ::-1], name="mixer"), "mixer"),
+        (lambda: layers.Lambda(lambda x: keras.ops.roll(x, 1, -1), name="mixer"), "mixer"),
     ],
 )
 def test_channels_that_are_mixed_in_other_ways_are_not_followed(mix, where):
@@ -309,11 +309,18 @@ def test_channels_that_are_mixed_in_other_ways_are_not_followed(mix, where):
     assert (path.readers, path.escapes) == ((), (where,))
 
 
+def test_channels_that_are_reversed_are_followed_to_their_new_places():
+    x = conv(4, "first")(image_in := image())
+    x = layers.GlobalMaxPooling2D()(layers.Lambda(lambda x: x[..., ::-1])(x))
+    path = path_of(keras.Model(image_in, layers.Dense(2, name="out")(x)), "first", [0, 1])
+    assert [(reading.name, reading.channels) for reading in path.readers] == [("out", (2, 3))]
+
+
 def test_channels_that_are_an_output_too_escape():
     x = conv(4, "first")(image_in := image())
     hidden = layers.Dense(5, name="hidden")(x)
     model = keras.Model(image_in, [hidden, layers.Dense(2, name="out")(hidden)])
-    graph = Graph(model)
+    graph = traced_graph(model)
     path = ChannelMap(graph).path(model.get_layer("hidden"))
     assert path.escapes == ("an output",)
 

@@ -13,7 +13,7 @@ from kerasrestart.network.paths import listed
 class Block(layers.Layer):
     def __init__(self, **options):
         super().__init__(**options)
-        self.inner = layers.Conv2D(4, 3, padding="same")
+        self.inner = layers.Conv2D(4, 3, padding="same", name="inner")
 
     def call(self, x):
         return keras.activations.relu(self.inner(x))
@@ -44,24 +44,23 @@ def test_each_layer_with_filters_has_a_line_with_what_becomes_of_it():
     found = rows(network())
     assert found["first"] == ["Conv2D", "6", "relu", "norm", "depthwise", ""]
     assert found["depthwise"] == ["DepthwiseConv2D", "6", "depthwise", "", "second", ""]
-    assert found["second"][:2] == ["Conv2D", "4"]
-    assert found["second"][-1] == "its channels go into block"
+    assert found["second"] == [
+        *("Conv2D", "4", "second", "", "inner, out"),
+        "its channels are shared with inner",
+    ]
     assert found["out"][-1] == "left out: makes an output of the model"
 
 
-def test_convolutions_out_of_sight_are_told_of():
+def test_convolutions_within_a_layer_have_lines_too():
     found = rows(network())
-    assert list(found) == ["first", "depthwise", "second", "block", "out"]
-    assert found["block"] == [
-        *("Block", "", "", "", ""),
-        "left out: has convolutions inside, out of reach",
-    ]
+    assert list(found) == ["first", "depthwise", "second", "inner", "out"]
+    assert found["inner"][:3] == ["Conv2D", "4", "block"]
 
 
 def test_layers_that_were_not_chosen_say_so():
     found = rows(network(), layers=["second"])
     assert found["first"][-1] == "left out: is not among the chosen layers"
-    assert found["second"][-1] == "its channels go into block"
+    assert found["second"][-1] == "its channels are shared with inner"
 
 
 def test_a_dense_layer_says_how_it_is_taken_too():

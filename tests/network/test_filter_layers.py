@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -217,25 +218,32 @@ def test_filters_lie_on_the_axis_before_the_last_of_a_transposed_kernel():
     assert [filter_layer.filter_axis for filter_layer in filter_layers.values()] == [-1, -2]
 
 
-def test_two_layers_of_one_name_are_refused():
+def test_two_layers_of_one_name_have_their_paths_for_keys():
     left = keras.Sequential([keras.Input((8, 8, 2)), conv("same")], name="left")
     right = keras.Sequential([keras.Input((8, 8, 4)), conv("same")], name="right")
-    with pytest.raises(ValueError, match="named 'same'"):
-        find_filter_layers(model_of(left, right))
+    found = find_filter_layers(model_of(left, right, conv("own")))
+    assert list(found.layers) == ["left/same", "right/same", "own"]
+    assert [found.layers[key].name for key in found.layers] == list(found.layers)
+    assert found.layers["right/same"].layer is right.layers[0]
+    (only,) = find_filter_layers(model_of(left, right), ["right/same"]).layers.values()
+    assert only.layer is right.layers[0]
+    assert list(find_filter_layers(model_of(left, right), "left/.*").layers) == ["left/same"]
 
 
-def test_subclassed_model_has_no_graph():
-    class Own(keras.Model):
-        def call(self, x):
-            return x
+def test_model_that_is_not_built_says_what_to_pass():
+    model = keras.Sequential([conv(), layers.Flatten(), layers.Dense(3)])
+    with pytest.raises(TypeError, match=r"not built.*describe\(model, x\)") as error:
+        find_filter_layers(model)
+    assert "\n" not in str(error.value)
+    assert list(find_filter_layers(model, x=np.zeros((2, 8, 8, 2))).layers) == ["conv"]
+    assert model.built
 
-    with pytest.raises(TypeError, match="Functional or Sequential"):
-        find_filter_layers(Own())
 
-
-def test_model_that_is_not_built_is_told_so():
-    with pytest.raises(TypeError, match="not built"):
-        find_filter_layers(keras.Sequential([conv(), layers.Flatten(), layers.Dense(3)]))
+@pytest.mark.parametrize("model", [None, layers.Dense(2), keras.Model, "model"])
+def test_what_is_no_model_is_refused_in_one_line(model):
+    with pytest.raises(TypeError, match="Expected a Keras 3 model") as error:
+        find_filter_layers(model)
+    assert "\n" not in str(error.value)
 
 
 def test_model_without_filters_is_refused():
@@ -243,17 +251,18 @@ def test_model_without_filters_is_refused():
         find_filter_layers(model_of())
 
 
-def test_layers_of_one_name_are_told_apart_where_one_at_most_is_restarted():
+def test_dense_layers_of_one_name_are_different_layers():
     base = keras.Sequential(
-        [keras.Input((8, 8, 2)), conv(), layers.Flatten(), layers.Dense(5, name="dense")]
+        [keras.Input((8, 8, 2)), conv(), layers.Flatten(), layers.Dense(5, name="dense")],
+        name="base",
     )
     model = keras.Sequential([keras.Input((8, 8, 2)), base, layers.Dense(3, name="dense")])
     assert list(find_filter_layers(model).layers) == ["conv"]
     found = find_filter_layers(model, ".*")
-    assert list(found.layers) == ["conv", "dense"]
-    assert found.layers["dense"].layer is base.layers[-1]
+    assert list(found.layers) == ["conv", "base/dense"]
+    assert found.layers["base/dense"].layer is base.layers[-1]
     lines = [line.split() for line in describe(model, layers=".*").splitlines() if "Dense" in line]
-    assert [line[:3] for line in lines] == [["dense", "Dense", "5"], ["dense", "Dense", "3"]]
+    assert [line[:3] for line in lines] == [["base/dense", "Dense", "5"], ["dense", "Dense", "3"]]
     assert ["left" in line for line in lines] == [False, True]
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction, choose, select_filters
+from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
+from kerasrestart.restart.select_filters import choose, select_filters
 
 # Few different scores, so that there are ties.
 SCORES = st.lists(st.integers(0, 4).map(lambda n: n / 3), min_size=2, max_size=70)

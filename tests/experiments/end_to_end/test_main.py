@@ -1,4 +1,4 @@
-"""The command line of one run, as a command line."""
+"""The command line of one run: the whole of it, and what it refuses in one line."""
 
 import csv
 import json
@@ -6,14 +6,18 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import filelock
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kerasrestart.experiments.records.run_folder import read_history
+from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.run import train
+from kerasrestart.experiments.run.command import entry_point
 
 SMALL = (
     "--model=mininet",
@@ -28,12 +32,13 @@ SMALL = (
 )
 
 
-def command(*arguments, cwd):
-    # -P: not the folder it runs in, but the package that the tests import.
+def command(*arguments, cwd, redirect="", **variables):
+    """Starts the command line in a shell, as a process of its own."""
     root = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root, **variables}
+    shell = f'exec "$0" -m kerasrestart.main "$@" {redirect}'
     return subprocess.run(
-        [sys.executable, "-m", "kerasrestart.main", *arguments],
+        ["sh", "-c", shell, sys.executable, *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -41,6 +46,22 @@ def command(*arguments, cwd):
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """A function that calls the command line in this process, which saves an import."""
+
+    def call(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["kerasrestart", *arguments])
+        keras.utils.clear_session()
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+        out, err = capsys.readouterr()
+        return types.SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
+
+    return call
 
 
 def record_of(folder):
@@ -75,11 +96,11 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
     assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
 
 
-def test_labels_drawn_by_lot_are_neither_validated_nor_tested(tmp_path):
+def test_random_labels_are_neither_validated_nor_tested(tmp_path, typed):
     arguments = ("--tasks=random_labels", "--monitor=accuracy", "--max_restarts=1")
-    done = command(*SMALL, *arguments, "--run_name=lot", cwd=tmp_path)
+    done = typed(*SMALL, *arguments, "--run_name=random", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "tf_logs" / "lot"
+    folder = tmp_path / "tf_logs" / "random"
     for row in record_of(folder)["table"]:
         assert (
             row["validation_accuracy"] is row["test_accuracy"] is row["test_accuracy_last"] is None
@@ -91,12 +112,13 @@ def test_labels_drawn_by_lot_are_neither_validated_nor_tested(tmp_path):
     assert (folder / "report.html").exists()
 
 
-def test_the_record_tells_what_was_run_and_what_was_restarted(finished):
+def test_the_record_says_what_was_run_and_what_was_restarted(finished):
     record = record_of(finished[0])
     assert record["settings"]["init"] == "uniform"
     assert record["settings"]["fraction"] == 0.1
     assert record["settings"]["train_examples"] == 600
     assert record["data"]["name"] == "shapes"
+    assert record["environment"]["image_data_format"] == "channels_last"
     assert set(record["versions"]) >= {"keras", "tensorflow", "numpy", "kerasrestart", "python"}
     first, second = record["events"]
     assert (first["epoch"], second["epoch"]) == (1, 3)
@@ -154,23 +176,45 @@ def test_tensorboard_finds_the_run_and_its_restarts(finished):
     assert len(validation.Tensors("epoch_accuracy")) == 6
 
 
-def test_the_flagfile_of_a_run_repeats_it_number_for_number(finished):
+def test_the_flagfile_of_a_run_repeats_it_number_for_number(finished, typed):
     folder, _ = finished
     place = folder.parents[1]
     flagfile = folder / "flags.txt"
-    again = command(f"--flagfile={flagfile}", "--run_name=second", cwd=place)
+    again = typed(f"--flagfile={flagfile}", "--run_name=second", cwd=place)
     assert again.returncode == 0, again.stderr
     first, second = record_of(folder), record_of(folder.parent / "second")
     assert first.pop("timing") != second.pop("timing")
+    # conftest.py switches TensorFloat-32 off, which only GPUs have.
+    assert first.pop("environment") == second.pop("environment") | {"tensor_float_32": True}
     assert first == second
     assert (folder / "history.csv").read_text() == (
         folder.parent / "second" / "history.csv"
     ).read_text()
 
 
-def test_the_control_shares_the_baseline_and_restarts_no_filter(finished):
+def test_a_users_keras_json_and_a_closed_standard_output_change_nothing(finished, tmp_path):
     folder, _ = finished
-    done = command(*SMALL, "--init=none", "--run_name=control", cwd=folder.parents[1])
+    config = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
+    (tmp_path / "keras.json").write_text(json.dumps({**config, "epsilon": 0.1}))
+    options = {"redirect": ">&-", "KERAS_HOME": str(tmp_path)}
+    done = command(*SMALL, "--run_name=own", cwd=tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+    first, second = record_of(folder), record_of(tmp_path / "tf_logs" / "own")
+    assert first.pop("timing") != second.pop("timing")
+    assert first == second
+
+
+def test_another_backend_is_refused_in_one_line(tmp_path, typed, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    done = typed(*SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "KERAS_BACKEND must be 'tensorflow' or unset. Received: 'jax'" in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_control_shares_the_baseline_and_restarts_no_filter(finished, typed):
+    folder, _ = finished
+    done = typed(*SMALL, "--init=none", "--run_name=control", cwd=folder.parents[1])
     assert done.returncode == 0, done.stderr
     record, treated = record_of(folder.parent / "control"), record_of(folder)
     assert record["table"][0] == treated["table"][0]
@@ -183,25 +227,25 @@ def test_the_control_shares_the_baseline_and_restarts_no_filter(finished):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--noresume"], "pass --resume to go on with it"),
+        (["--noresume"], "pass --resume to resume it"),
         (["--seed=1", "--fraction=0.2"], "--fraction was 0.1, is 0.2; --seed was 0, is 1"),
         (["--baseline=nowhere"], "baseline must be the folder of a run"),
     ],
 )
-def test_a_run_that_is_there_is_not_overwritten(finished, arguments, says):
+def test_an_existing_run_is_not_overwritten(finished, typed, arguments, says):
     folder, _ = finished
     name = "other" if "nowhere" in arguments[0] else "first"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = command(*SMALL, f"--run_name={name}", *arguments, cwd=folder.parents[1])
+    done = typed(*SMALL, f"--run_name={name}", *arguments, cwd=folder.parents[1])
     assert done.returncode == 1
     assert says in one_line(done.stderr)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_another_process_makes_is_left_alone(finished):
+def test_a_run_in_another_process_is_not_touched(finished, typed):
     folder, _ = finished
     with filelock.FileLock(folder / ".lock"):
-        done = command(*SMALL, "--run_name=first", cwd=folder.parents[1])
+        done = typed(*SMALL, "--run_name=first", cwd=folder.parents[1])
     assert done.returncode == 1
     assert "in use by a run that has not ended" in one_line(done.stderr)
 
@@ -218,21 +262,21 @@ def prepare_corrupt(folder):
 
 
 @pytest.mark.parametrize("prepare", [None, pathlib.Path.mkdir, prepare_half, prepare_corrupt])
-def test_a_data_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, prepare):
+def test_a_data_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, typed, prepare):
     folder = tmp_path / "data"
     if prepare:
         prepare(folder)
     before = sorted(tmp_path.rglob("*"))
-    done = command("--dataset=cifar10", f"--data_dir={folder}", cwd=tmp_path)
+    done = typed("--dataset=cifar10", f"--data_dir={folder}", cwd=tmp_path)
     assert done.returncode == 1
     assert str(folder) in one_line(done.stderr)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("logdir", ["a_file", "a_file/below", "/proc/nowhere"])
-def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdir):
+def test_a_log_folder_that_cannot_be_created_is_refused_in_one_line(tmp_path, typed, logdir):
     (tmp_path / "a_file").write_text("mine")
-    done = command(*SMALL, f"--logdir={logdir}", cwd=tmp_path)
+    done = typed(*SMALL, f"--logdir={logdir}", cwd=tmp_path)
     assert done.returncode == 1
     assert logdir.split("/")[-1] in one_line(done.stderr)
     assert (tmp_path / "a_file").read_text() == "mine"
@@ -245,16 +289,16 @@ def test_a_log_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, logdi
         (["--layers=conv9"], "not among the chosen layers"),
     ],
 )
-def test_what_only_the_network_can_tell_is_refused_before_there_is_a_folder(
-    tmp_path, arguments, says
+def test_settings_that_do_not_fit_the_network_are_refused_before_there_is_a_folder(
+    tmp_path, typed, arguments, says
 ):
-    done = command("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
+    done = typed("--dataset=shapes", "--train_examples=100", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in one_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded(tmp_path):
+def test_a_missing_file_of_weights_is_refused_before_data_and_tensorflow_are_loaded(tmp_path):
     weights = ("--model=alexnet", "--image_size=64", "--weights=nowhere.safetensors")
     done = command(*weights, cwd=tmp_path)
     assert done.returncode == 1
@@ -262,33 +306,26 @@ def test_a_missing_file_of_weights_is_told_before_data_and_tensorflow_are_loaded
     assert not list(tmp_path.iterdir())
 
 
-def test_a_baseline_that_is_none_and_a_name_that_is_taken_are_told_before_data_are_loaded(tmp_path):
-    # There is no CIFAR-10 in an empty folder: that would be told first, had it been looked for.
+def test_a_missing_baseline_and_a_taken_name_are_refused_before_data_are_loaded(tmp_path, typed):
+    # CIFAR-10 is missing, too: the message would be about that if it had been looked for.
     data = ("--dataset=cifar10", f"--data_dir={tmp_path}")
-    done = command(*data, "--baseline=nowhere", cwd=tmp_path)
+    done = typed(*data, "--baseline=nowhere", cwd=tmp_path)
     assert done.returncode == 1
-    assert "Received: nowhere" in one_line(done.stderr)
+    assert "Received: 'nowhere'" in one_line(done.stderr)
     (tmp_path / "tf_logs" / "mine").mkdir(parents=True)
-    done = command(*data, "--run_name=mine", "--noresume", cwd=tmp_path)
+    done = typed(*data, "--run_name=mine", "--noresume", cwd=tmp_path)
     assert done.returncode == 1
-    assert "is there already" in one_line(done.stderr)
+    assert "exists already" in one_line(done.stderr)
 
 
-def test_memory_that_the_system_refuses_before_training_is_told_in_one_line(tmp_path):
-    code = (
-        "import sys, tensorflow as tf, kerasrestart.experiments.run.train as run\n"
-        "def build_model(*_): raise tf.errors.ResourceExhaustedError(None, None, 'OOM\\nmore')\n"
-        "run.build_model = build_model\n"
-        "from kerasrestart.main import entry_point\n"
-        "sys.argv = ['main', '--dataset=shapes', '--train_examples=100']\n"
-        "entry_point()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+def test_memory_that_the_system_refuses_before_training_is_one_line(tmp_path, typed, monkeypatch):
+    def build_model(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM\nmore")
+
+    monkeypatch.setattr(train, "build_model", build_model)
+    done = typed("--dataset=shapes", "--train_examples=100", cwd=tmp_path)
     assert done.returncode == 1
     assert one_line(done.stderr) == "error: OOM. Training had not begun."
-    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or diverge: what they say, and that they end as if undisturbed."""
+"""Runs that are stopped, killed or diverge: what they say, and that they end undisturbed."""
 
 import json
 import os
@@ -17,9 +17,11 @@ import pytest
 
 from kerasrestart.experiments import data
 from kerasrestart.experiments.interruption import RunStoppedError
-from kerasrestart.experiments.run.state_file import read_state
+from kerasrestart.experiments.run import divergence
+from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint
+from kerasrestart.experiments.run.state_folder import StateFolder
 from kerasrestart.experiments.settings import parse_settings
-from tests.soak.kill_resume import compare
+from tests.soak.kill_resume import POINTS, compare
 
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
 SMALL = (
@@ -58,7 +60,7 @@ def test_other_settings_are_refused_by_name(images, undisturbed):
     before = files_of(undisturbed)
     with pytest.raises(ValueError, match=r"--learning_rate was 0.01, is 0.5; --seed was 0, is 1"):
         run(images, undisturbed.parent, "undisturbed", "--seed=1", "--learning_rate=0.5")
-    with pytest.raises(ValueError, match="pass --resume to go on with it"):
+    with pytest.raises(ValueError, match="pass --resume to resume it"):
         run(images, undisturbed.parent, "undisturbed", resume=False)
     others = data.load("shapes", train_examples=200, shapes_examples=1010)
     with pytest.raises(ValueError, match="the images are others"):
@@ -66,7 +68,7 @@ def test_other_settings_are_refused_by_name(images, undisturbed):
     assert files_of(undisturbed) == before
 
 
-def test_a_run_that_has_ended_tells_its_table_and_trains_no_more(images, undisturbed, capsys):
+def test_a_run_that_has_ended_prints_its_table_and_trains_no_more(images, undisturbed, capsys):
     before = files_of(undisturbed)
     record = run(images, undisturbed.parent, "undisturbed", "--on_nan=rollback")
     assert record == json.loads((undisturbed / "run.json").read_text())
@@ -74,24 +76,71 @@ def test_a_run_that_has_ended_tells_its_table_and_trains_no_more(images, undistu
     assert files_of(undisturbed) == before
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_going_on_from_a_baseline_gives_the_run_that_made_it_itself(
-    images, undisturbed, tmp_path, monkeypatch, killed
-):
-    arguments = (images, tmp_path, "branch", f"--baseline={undisturbed}")
-    if killed:  # before its first own epoch has ended
-        from kerasrestart.experiments.run.round_evaluator import RoundEvaluator
+def interrupt(monkeypatch, epoch):
+    """Makes the next run stop when an epoch begins, counted from 0."""
 
-        def end(*_):
+    def stop(checkpoint, begun, logs=None):
+        if begun == epoch:
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(RoundEvaluator, "on_epoch_end", end)
-            with pytest.raises(RunStoppedError, match="end of epoch 1 is saved"):
-                run(*arguments)
+    monkeypatch.setattr(RunCheckpoint, "on_epoch_begin", stop, raising=False)
+
+
+def test_a_run_from_a_baseline_is_the_run_that_made_it(images, undisturbed, tmp_path, monkeypatch):
+    arguments = (images, tmp_path, "branch", f"--baseline={undisturbed}")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 1)  # before its first own epoch has ended
+        with pytest.raises(RunStoppedError, match="end of epoch 1 is saved"):
+            run(*arguments)
     run(*arguments)
     found = compare(undisturbed, tmp_path / "branch")
-    assert set(found) <= {"identity", "settings"}  # the baseline's name is one of the settings
+    assert set(found) <= {"identity", "settings", "flags.txt"}  # which name the baseline
+
+
+def test_what_is_missing_or_damaged_on_resume_is_refused_or_repaired(
+    images, undisturbed, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        with pytest.raises(RunStoppedError, match="end of epoch 3 is saved"):
+            run(images, tmp_path, "run")
+    for name, content in (
+        *(("history.csv", None), ("history.csv", "epoch,loss\n"), ("scores.jsonl", None)),
+        *(("rounds.jsonl", None), ("run.json", "{}"), ("run.json", "[")),
+    ):
+        before = (folder / name).read_bytes()
+        (folder / name).unlink()
+        if content:
+            (folder / name).write_text(content)
+        with pytest.raises(ValueError, match=re.escape(str(folder / name))):
+            run(images, tmp_path, "run")
+        (folder / name).write_bytes(before)
+    with monkeypatch.context() as patch:
+        patch.setenv("TF_DETERMINISTIC_OPS", "1")
+        with pytest.raises(ValueError, match="TF_DETERMINISTIC_OPS was None, is '1'"):
+            run(images, tmp_path, "run")
+    for file in StateFolder(folder / "state").last.iterdir():
+        os.truncate(file, file.stat().st_size // 2)
+    run(images, tmp_path, "run")
+    assert "resumed after epoch 2 (" in capsys.readouterr().out
+    assert compare(undisturbed, folder) == []
+
+
+def test_what_is_saved_each_epoch_does_not_grow_with_the_number_of_restarts(tmp_path, monkeypatch):
+    images, sizes = data.load("shapes", train_examples=50, shapes_examples=100), []
+    write = StateFolder.write
+
+    def measured(states, state):
+        sizes.append(len(json.dumps(state.content)))
+        write(states, state)
+
+    monkeypatch.setattr(StateFolder, "write", measured)
+    many = ("--round_epochs=1", "--learning_rate_drops=0", "--max_restarts=6", "--nostop_on_repeat")
+    record = run(images, tmp_path, "many", *many)
+    assert len(record["events"]) == 6
+    *_, early, _, _, late, _ = sizes
+    assert late < 1.05 * early
 
 
 def test_a_baseline_that_is_none_is_refused_before_work(images, undisturbed, tmp_path):
@@ -111,9 +160,8 @@ def test_a_diverged_loss_stops_the_run_with_the_last_good_state(images, tmp_path
     assert "in epoch 1, batch" in text
     assert "Before it came no restart" in text
     assert "--on_nan=rollback" in text
-    arrays, content = read_state(tmp_path / "nan" / "state.npz")
-    assert content["next_epoch"] == 0
-    assert all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
+    state, _ = StateFolder(tmp_path / "nan" / "state").read_last_good()
+    assert state.content["next_epoch"] == 0
     assert not (tmp_path / "nan" / "model.keras").exists()
 
 
@@ -124,15 +172,45 @@ def test_rolled_back_it_is_the_run_of_the_lower_rate(images, tmp_path):
     straight = run(images, tmp_path, "lower", *rates, f"--learning_rate={2**-7}")
     assert straight["rollbacks"] == []
     assert record["table"] == straight["table"]
-    one, other = (read_state(tmp_path / name / "state.npz")[0] for name in ("back", "lower"))
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, other[name], name)
+    one, other = (
+        StateFolder(tmp_path / name / "state").read_last_good()[0] for name in ("back", "lower")
+    )
+    for path, mine, theirs in zip(
+        one.content["variables"], one.variables, other.variables, strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs, path)
+
+
+def test_a_weight_that_is_not_finite_is_noticed_where_the_loss_hides_it():
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2, "relu", name="hidden"), keras.layers.Dense(1)]
+    )
+    check = divergence.DivergenceCheck()
+    check.set_model(model)
+    check.on_epoch_begin(4)
+    check.on_epoch_end(4, {"loss": 0.5})
+    model.layers[0].bias.assign([0.0, np.nan])
+    with pytest.raises(divergence.DivergedError, match="Weights of hidden are not finite") as error:
+        check.on_epoch_end(4, {"loss": 0.5})
+    assert error.value.epoch == 4
+
+
+# The command line with the data and options of this module.
+MAIN = """
+import functools
+import tensorflow as tf
+from kerasrestart.experiments import data
+from kerasrestart.main import entry_point
+tf.config.experimental.enable_tensor_float_32_execution(False)
+data.load = functools.partial(data.load, shapes_examples=1000)
+entry_point()
+"""
 
 
 def command(*arguments, **options):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ROOT}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "kerasrestart.main", *arguments],
+        [sys.executable, "-c", MAIN, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, **options,
     )  # fmt: skip
 
@@ -149,42 +227,45 @@ def ended(process):
     return process.returncode, out, err
 
 
-def test_ctrl_c_says_how_to_go_on_and_that_ends_as_if_undisturbed(tmp_path):
-    arguments = (*SMALL, "--round_epochs=4", f"--logdir={tmp_path}")
+def test_ctrl_c_explains_how_to_resume_and_the_end_is_that_of_the_undisturbed_run(
+    undisturbed, tmp_path
+):
+    arguments = (*SMALL, f"--logdir={tmp_path}")
     interrupted = command(*arguments, "--run_name=stopped")
     for line in interrupted.stdout:
-        if line.startswith("Epoch 3"):
+        if line.startswith("Epoch 3/"):
             break
     interrupted.send_signal(signal.SIGINT)
     status, _, err = ended(interrupted)
     assert status == 130
-    said = error_of(err)
-    assert "All up to the end of epoch 2 is saved" in said
-    # What it says can be typed as it stands.
-    typed = shlex.split(said.partition("Go on with: python -m kerasrestart.main ")[2])
-    going_on, straight = command(*typed), command(*arguments, "--run_name=straight")
-    for process in (going_on, straight):
-        status, _, err = ended(process)
-        assert status == 0, err
-    assert compare(tmp_path / "straight", tmp_path / "stopped") == []
+    message = error_of(err)
+    assert re.search("All up to the end of epoch [23] is saved", message)
+    # The command in the message can be typed as it is.
+    typed = shlex.split(message.partition("Resume with: python -m kerasrestart.main ")[2])
+    status, _, err = ended(command(*typed))
+    assert status == 0, err
+    assert compare(undisturbed, tmp_path / "stopped") == []
 
 
-def test_a_limit_on_file_size_ends_the_run_in_one_line_and_it_goes_on_without(
+def test_a_limit_on_file_size_ends_the_run_in_one_line_and_it_resumes_without(
     images, undisturbed, tmp_path
 ):
-    limit = undisturbed.joinpath("state.npz").stat().st_size * 5 // 6  # the first ones are smaller
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    arguments = (*SMALL, f"--logdir={tmp_path}", "--run_name=full")
-    status, _, err = ended(command(*arguments, preexec_fn=limited))
-    assert status == 1
-    assert re.search(r"File too large\. All up to .* \d is saved\. Go on with: py", error_of(err))
-    assert not list((tmp_path / "full").glob(".*.tmp"))
-    status, out, err = ended(command(*arguments))
-    assert status == 0, err
-    assert "restart 1" in out
+    # The first states are smaller.
+    last = StateFolder(undisturbed / "state").last
+    limit = max(file.stat().st_size for file in last.iterdir()) * 5 // 6
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(RunStoppedError) as raised:
+            run(images, tmp_path, "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = str(raised.value)
+    assert re.search(r"File too large.*\. All up to .* \d is saved\. Resume with: py", message)
+    assert len(message.splitlines()) == 1
+    assert not list((tmp_path / "full").rglob(".*tmp*"))
+    run(images, tmp_path, "full")
+    assert compare(undisturbed, tmp_path / "full") == []
 
 
 def test_a_second_ctrl_c_ends_at_once():
@@ -210,12 +291,13 @@ def test_a_second_ctrl_c_ends_at_once():
         assert time.monotonic() - since < 20
 
 
-def test_killed_at_these_points_and_started_again_it_is_the_undisturbed_run(tmp_path):
+@pytest.mark.slow
+def test_killed_inside_each_write_and_resumed_it_is_the_undisturbed_run(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.kill_resume", "--points=write,restart,rename"],
+        [sys.executable, "-m", "tests.soak.kill_resume", f"--points={','.join(POINTS)}"],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 of 3 trials ended bit-identical" in done.stdout
+    assert f"{len(POINTS)} of {len(POINTS)} trials ended bit-identical" in done.stdout
     assert "never came" not in done.stdout

@@ -1,0 +1,254 @@
+"""The life of `PartialRestart` during `fit`: what happens at each call of Keras's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from kerasrestart.restart import initializers
+from kerasrestart.restart.fit_session import FitSession
+from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.plan import Decision, RestartPlan
+from kerasrestart.restart.records import (
+    PendingRestart,
+    RestartEvent,
+    RestartState,
+    Round,
+    best_by_round,
+    layer_restarts,
+)
+from kerasrestart.restart.when import RoundProgress
+from kerasrestart.scoring.scorer import Scorer
+
+
+class RestartLifeCycle(keras.callbacks.Callback):
+    """Follows a plan of restarts while `fit` trains; the base class of `PartialRestart`.
+
+    Decisions are the plan's, changes of the model the `FitSession`'s. Filters are selected at the
+    end of an epoch and restarted when the next begins, so that callbacks that save the model at the
+    end of an epoch save the one that its metrics describe.
+
+    Args:
+        plan: The plan.
+        observers: What follows the restarts.
+
+    Attributes:
+        plan, observers: As given.
+        state: A `RestartState`: all that changes during training.
+        scores: Scores of the last epoch that was scored: by layer, float32 `[filters]`.
+    """
+
+    def __init__(self, plan: RestartPlan, observers: Sequence[RestartObserver]):
+        super().__init__()
+        self.plan = plan
+        self.observers = list(observers)
+        self.state = RestartState()
+        self.scores: dict[str, np.ndarray] = {}
+        self._reader_input_means: dict[str, np.ndarray] = {}
+        self._fit: FitSession | None = None
+        self._messages: list[str] = []
+        self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
+
+    def __getstate__(self):
+        # A copy keeps the plan and the records; the model and its scored step are the original's.
+        return {**vars(self), "_model": None, "_fit": None}
+
+    @property
+    def monitor(self) -> str:
+        """The monitored metric, by which the best epoch of a round is chosen."""
+        return self.plan.when.monitor
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value of that metric is better."""
+        return self.plan.when.higher_is_better
+
+    @property
+    def events(self) -> list[RestartEvent]:
+        """The restarts, one `RestartEvent` each."""
+        return self.state.events
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The rounds of training, one `Round` each; the first is the baseline."""
+        return self.state.rounds
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores the filters, from the start of `fit` on."""
+        if self._fit is None:
+            raise AttributeError("PartialRestart has no scorer before the start of fit.")
+        return self._fit.scorer
+
+    def resume(self, state: RestartState, scores: Mapping[str, np.ndarray] | None = None) -> None:
+        """Makes the next `fit` continue from the state at the end of an epoch of another.
+
+        That `fit` needs the model, the optimizer state and the learning rate of that epoch, and
+        `initial_epoch` is the epoch after it.
+
+        Args:
+            state: The value of `state` then; `RestartState.from_dict` reads it from plain data.
+            scores: The value of `scores` then. Defaults to None: none until the next scored epoch.
+        """
+        self._resumed = state, dict(scores or {})
+
+    def on_train_begin(self, logs=None):
+        """Finds the filters, and makes the model train with the scored step."""
+        self._fit = FitSession(self.model, self.plan)
+        if left_out := self._fit.left_out:
+            self._messages.append(
+                f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
+                "gives the reasons)."
+            )
+        if (rate := self._fit.learning_rate) is None:
+            self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
+        self.state = RestartState(learning_rate=rate)
+        self.scores, self._reader_input_means = {}, {}
+        self._take_resumed()
+        with self._detaching():
+            for observer in self.observers:
+                observer.on_train_begin(self)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Restarts filters where the last epoch led to it, and begins to score again."""
+        with self._detaching():
+            for observer in self.observers:
+                observer.on_epoch_begin(epoch, self)
+            self._take_resumed()
+            if self._fit.was_compiled_again():
+                self.state.learning_rate = self._fit.learning_rate
+            if self.state.lowers_rate:
+                self._lower_learning_rate(epoch)
+            if self.state.pending is not None:
+                self._restart(self.state.pending)
+            self._print_messages()
+            window = self.plan.scoring.window
+            scored = window is None or self.plan.may_restart_within(window, self.state)
+            if scored:
+                self.state.scored_epoch = epoch
+            self._fit.begin_epoch(scored=scored)
+            if not self.rounds or self.rounds[-1].ended:
+                self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Records the epoch, and selects the filters to restart where the round is over."""
+        with self._detaching():
+            metrics = self.plan.metrics(logs)
+            if (rate := self._fit.learning_rate) is not None:
+                # As keras.callbacks.ReduceLROnPlateau does, which may have lowered it already.
+                logs.setdefault("learning_rate", rate)
+            self._record(epoch, metrics)
+            self._decide(epoch, metrics)
+            for observer in self.observers:
+                observer.on_decision(epoch, self)
+
+    def on_train_end(self, logs=None):
+        """Gives the model its own training step back."""
+        self._fit.detach()
+        if self.state.pending is not None:
+            self.state.pending = None
+            self._no_more_restarts("another callback has ended the training")
+        if self.rounds and not self.rounds[-1].ended:
+            self._end_round("training ended")
+        for observer in self.observers:
+            observer.on_train_end(self)
+        if self.events:
+            self._messages.append(best_by_round(self.rounds, self.monitor))
+        self._print_messages()
+
+    @contextlib.contextmanager
+    def _detaching(self) -> Iterator[None]:
+        """Gives the model its own step back after an error: Keras calls no `on_train_end` then."""
+        try:
+            yield
+        except BaseException:
+            self._fit.detach()
+            raise
+
+    def _take_resumed(self) -> None:
+        if self._resumed is not None:
+            (self.state, self.scores), self._resumed = self._resumed, None
+
+    def _record(self, epoch: int, metrics: dict[str, float]) -> None:
+        read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
+        if read is not None:  # else, as after an epoch without a batch, the last scores stay
+            if not self.scores:
+                self._messages += [
+                    f"Layer '{name}' is not scored: {why}."
+                    for name, why in self._fit.scorer.left_out.items()
+                ]
+            self.scores, self._reader_input_means = read
+        self.state.add_epoch(epoch, metrics, self.monitor, self.higher_is_better)
+        for observer in self.observers:
+            observer.on_epoch_end(epoch, self)
+
+    def _decide(self, epoch: int, metrics: dict[str, float]) -> None:
+        known = self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
+        decision = self.plan.decide(
+            self.state,
+            metrics[self.monitor],
+            epochs_left=None if self.model.stop_training else self.params["epochs"] - epoch - 1,
+            scores=self.scores if known else None,
+        )
+        self.state.progress, self.state.lowers_rate = decision.progress, decision.lowers_rate
+        if decision.finished is not None:
+            self._no_more_restarts(decision.finished)
+        if decision.round_over is not None:
+            self._end_round(decision.round_over)
+        if decision.ends_training:
+            self.model.stop_training = True
+        if decision.chosen is not None:
+            # Not restarted yet: callbacks after this one may save the model of this epoch.
+            event = self._event(epoch, decision, metrics)
+            self.state.pending = PendingRestart(event, self._reader_input_means)
+
+    def _event(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> RestartEvent:
+        last = self.events[-1] if self.events else None
+        return RestartEvent(
+            restart=len(self.events) + 1,
+            epoch=epoch,
+            reason=decision.round_over,
+            initializer=self.plan.control or initializers.describe(self.plan.reset.initializer),
+            learning_rate=self.state.learning_rate,
+            layers=layer_restarts(decision.chosen, self.scores, last),
+            metrics_before=metrics,
+        )
+
+    def _restart(self, pending: PendingRestart) -> None:
+        event = pending.event
+        for observer in self.observers:
+            observer.on_restart_begin(event, self)
+        event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
+        left_out = self._fit.restart(event, pending.reader_input_means)
+        self.state.progress, self.state.pending = RoundProgress(), None
+        self.events.append(event)
+        for observer in self.observers:
+            observer.on_restart_end(event, self)
+        self._messages.append(f"Epoch {event.epoch + 1}: {event.summary()}.")
+        for name, why in left_out.items():
+            self._messages.append(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
+
+    def _lower_learning_rate(self, epoch: int) -> None:
+        rate = self._fit.learning_rate * self.plan.when.learning_rate_factor
+        self._fit.learning_rate = rate
+        self.state.lowers_rate = False
+        self._messages.append(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
+
+    def _end_round(self, reason: str) -> None:
+        self.rounds[-1].ended = reason
+        for observer in self.observers:
+            observer.on_round_end(self.rounds[-1], self)
+
+    def _no_more_restarts(self, why: str) -> None:
+        self.state.finished = why
+        self._messages.append(f"No more restarts: {why}.")
+
+    def _print_messages(self) -> None:
+        # Between two epochs, where no progress bar is open.
+        if (self.params or {}).get("verbose", 1):
+            for message in self._messages:
+                print(message, flush=True)
+        self._messages.clear()
