@@ -137,7 +137,8 @@ def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) 
 def _module(method: Any) -> str:
     while hasattr(method, "__wrapped__"):
         method = method.__wrapped__
-    return getattr(method, "__module__", "").partition(".")[0]
+    module = getattr(method, "__module__", None) or ""  # None in code run by `exec`
+    return module.partition(".")[0]
 
 
 def _is_dataset(x: Any) -> bool:
