@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrestart.experiments import data
@@ -212,10 +213,10 @@ def _preprocessing(
     settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
 ) -> dict[str, Any]:
     """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    mean, std = images.mean, images.std
+    statistics = {"mean": images.mean, "std": images.std}
     if weights:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    return {"mean": mean, "std": std, "image_size": settings.image_size}
+        statistics = {"mean": np.array(IMAGENET_MEAN), "std": np.array(IMAGENET_STD)}
+    return {**statistics, "image_size": settings.image_size}
 
 
 def _eval_batch_size(
