@@ -71,6 +71,7 @@ def set_how(folder, **how):
 
 def test_a_baseline_is_complete_before_its_arms_start(folder):
     lines = []
+    set_how(folder, seconds=0.2)
     failed = run_jobs(jobs_of(arms=("he",), seeds=(0, 1)), folder, workers=3, show=lines.append)
     assert failed == {}
     order = begun(folder)
