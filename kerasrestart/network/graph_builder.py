@@ -88,6 +88,9 @@ class GraphBuilder:
         return number
 
     def _add_layer(self, call: TracedCall, given: list[int | None]) -> None:
+        if isinstance(call.layer, keras.layers.Concatenate) and any(n is not None for n in given):
+            # A part without data has its channels, too.
+            given = [self._placed(tensor) for tensor in call.inputs if tensor.shape.rank]
         inputs = tuple(number for number in given if number is not None)
         if not inputs and call.inputs:  # such as noise, of a generator
             inputs = tuple(self._placed(tensor) for tensor in call.inputs)
@@ -203,8 +206,7 @@ class GraphBuilder:
             if isinstance(step.made_by, TracedCall):
                 call = Call(step.made_by.layer, step.made_by.occurrence, step.inputs, step.outputs)
             elif step.of is None:
-                op = step.made_by
-                call = Call(raw.raw_operation(op, self._owner(op)), 0, step.inputs, step.outputs)
+                call = Call(self._operation(step.made_by), 0, step.inputs, step.outputs)
             elif step.outputs[0] in kept:
                 source = step.of
                 while source not in kept and source in self._parent:
@@ -215,6 +217,15 @@ class GraphBuilder:
                 continue
             calls.append(call)
         return calls
+
+    def _operation(self, op: tf.Operation) -> raw.RawOperation:
+        operation = raw.raw_operation(op, self._owner(op))
+        if operation.kind not in ("merge", "concatenate"):
+            with_data = [i for i, t in enumerate(op.inputs) if self._numbers[id(t)] is not None]
+            if with_data != [1 if op.type == "Split" else 0]:
+                # The data decide what is taken, such as indices of a gather.
+                return raw.RawOperation(operation.name, op.type)
+        return operation
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""

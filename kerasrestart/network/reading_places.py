@@ -71,7 +71,9 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
     while (following := graph.only_consumer(current)) is not None:
         operation, place = following.operation, _place(graph, following)
         if norm is None and normalizes(graph, following, start.operation):
-            norm, same, best, behind = operation, [following], following, None
+            norm, same, best = operation, [following], following
+            if behind is not None:
+                behind = unread = None
         elif activates(operation) and not activated:
             activated = True
             if is_homogeneous_activation(operation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -133,7 +134,10 @@ def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) 
         except Exception as error:
             errors.append(error)
     first = errors[0]
-    cause = "".join(str(first).strip().splitlines()[:1])
+    # Keras puts the name of the layer first, and the cause, in bold, after it.
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(first).splitlines()]
+    causes = [line for line in lines if line and not line.startswith("Exception encountered")]
+    cause = causes[0] if causes else ""
     raise ValueError(
         f"Model '{model.name}' cannot be traced, so that its filters are not found: "
         f"{type(first).__name__}: {cause}"
