@@ -61,7 +61,9 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                unread = None if criterion.needs is Needs.CONTRIBUTION else layer.unread
+                unread = None
+                if layer.unread is not None and criterion.needs is not Needs.CONTRIBUTION:
+                    unread = layer.unread.type
                 self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):
