@@ -120,7 +120,7 @@ def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     """First-order Taylor criterion on weights: (sum of w * dL/dw)^2 over a filter's weights.
 
     The squared change of the mean cost of a batch when the filter is set to zero, to first order.
-    Behind a convolution with a trained batch norm its weights are the norm's scale and shift: with
+    After a convolution with a trained batch norm its weights are the norm's scale and shift: with
     the kernel's the sum vanishes, since the norm makes the loss blind to their scale. The mean over
     batches is left to the caller. Penalties on weights that the loss includes are a part of dL/dw;
     an optimizer's `weight_decay` is not.

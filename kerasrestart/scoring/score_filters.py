@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -116,7 +116,7 @@ def score_filters(
         score_batch = tf.function(score_batch, reduce_retracing=True, autograph=False)
         if strategy.num_replicas_in_sync == 1:
             spec = keras.utils.unpack_x_y_sample_weight(parts.element_spec)
-            score_batch = score_batch.get_concrete_function(*spec)
+            score_batch = cast(Any, score_batch).get_concrete_function(*spec)
     for batch in parts:
         strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:

@@ -33,7 +33,7 @@ class AttachedScorer:
 
     def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
         self.scorer = scorer if isinstance(scorer, Scorer) else None
-        self._make = scorer
+        self._make: Any = scorer
         self.batches = 0
         self._function = function
         self._every = every
