@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasrestart.experiments import data
@@ -213,9 +212,9 @@ def _preprocessing(
     settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
 ) -> dict[str, Any]:
     """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    statistics = {"mean": images.mean, "std": images.std}
+    statistics: dict[str, Any] = {"mean": images.mean, "std": images.std}
     if weights:
-        statistics = {"mean": np.array(IMAGENET_MEAN), "std": np.array(IMAGENET_STD)}
+        statistics = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     return {**statistics, "image_size": settings.image_size}
 
 
