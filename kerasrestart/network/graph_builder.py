@@ -5,7 +5,9 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections import Counter, defaultdict
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from kerasrestart.network import raw_operations as raw
@@ -21,7 +23,7 @@ class _Step:
     `of` is, for an operation that maps each number of one tensor, that tensor.
     """
 
-    made_by: TracedCall | tf.Operation
+    made_by: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     of: int | None = None
@@ -252,10 +254,10 @@ class GraphBuilder:
         return f"{op.type} in {name}" if direct_sublayers(inside) else name
 
     @property
-    def _innermost(self) -> dict[int, object]:
+    def _innermost(self) -> dict[int, keras.Layer]:
         """For the number of each operation, the innermost layer in whose call it is made."""
         if not hasattr(self, "_layers_of"):
-            self._layers_of = {}
+            self._layers_of: dict[int, keras.Layer] = {}
             for call in self._trace.calls:  # inner calls end first
                 if not call.opaque:
                     for ordinal in range(call.begin + 1, call.end + 1):

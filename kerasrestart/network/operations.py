@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,7 +46,7 @@ ELEMENTWISE = (
 )
 # All layers that leave each channel by itself, and in its place; batch norms apart.
 CHANNELWISE = (*HOMOGENEOUS, *ELEMENTWISE)
-LAST = -1  # the channel axis, where it is not 1, the first behind the batch
+LAST = -1  # the channel axis, where it is not 1, the first after the batch
 NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 # Layers with weights that make no new features.
 FEATURELESS_WEIGHTS = (*NORMS, layers.PReLU)
@@ -95,11 +96,11 @@ def computes_as_keras(layer: layers.Layer) -> bool:
             own = own.__wrapped__
         if getattr(own, "__func__", None) is not type(layer).call:
             return False
-    return _keeps_call(type(layer))
+    return _keeps_call(type(layer))  # type: ignore[arg-type]
 
 
 @functools.cache
-def _keeps_call(kind: type[layers.Layer]) -> bool:
+def _keeps_call(kind: Any) -> bool:
     own: set[str] = set()
     for base in kind.__mro__:
         if base.__module__.partition(".")[0] == "keras":
@@ -159,7 +160,7 @@ def shrinks(operation: layers.Layer | RawOperation) -> bool:
 
 
 def channels_first(operation: layers.Layer | RawOperation) -> bool:
-    """Whether a layer takes the first axis behind the batch for that of the channels."""
+    """Whether a layer takes the first axis after the batch for that of the channels."""
     return getattr(operation, "data_format", None) == "channels_first"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,7 +35,7 @@ def norm_channels(
     """Returns the norms that filters pass unmixed, each with the filters' channels in it.
 
     These are the norm that belongs to the layer, and the batch norms further on, such as those
-    behind the concatenations of a dense block. Behind a sum, batch norms hold channels that belong
+    after the concatenations of a dense block. After a sum, batch norms hold channels that belong
     to other filters too, and are left out.
 
     Args:
@@ -42,11 +43,12 @@ def norm_channels(
         filters: Indices of its filters.
         path: Where their channels go.
     """
-    places: dict[int, tuple[layers.Layer, Sequence[int]]] = {}
+    places: dict[int, tuple[layers.Layer, Any]] = {}
     if filter_layer.norm is not None:
         places[id(filter_layer.norm)] = filter_layer.norm, filters
     if not path.shared_with:
-        places |= {id(r.layer): (r.layer, list(r.channels)) for r in path.norms}
+        for reader in path.norms:
+            places[id(reader.layer)] = reader.layer, list(reader.channels)
     return list(places.values())
 
 

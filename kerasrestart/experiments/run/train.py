@@ -212,10 +212,8 @@ def _preprocessing(
     settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
 ) -> dict[str, Any]:
     """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    statistics: dict[str, Any] = {"mean": images.mean, "std": images.std}
-    if weights:
-        statistics = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-    return {**statistics, "image_size": settings.image_size}
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if weights else (images.mean, images.std)
+    return {"mean": mean, "std": std, "image_size": settings.image_size}
 
 
 def _eval_batch_size(
