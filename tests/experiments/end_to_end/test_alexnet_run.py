@@ -12,6 +12,7 @@ from kerasrestart import models
 from kerasrestart.experiments import data
 from kerasrestart.experiments.data import pipeline
 from kerasrestart.experiments.models.alexnet_weights import IMAGENET_MEAN, IMAGENET_STD
+from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run.train import run
 from kerasrestart.experiments.settings import parse_settings
@@ -32,7 +33,9 @@ def images():
 
 @pytest.fixture(autouse=True)
 def _few_units(monkeypatch):
-    monkeypatch.setattr(models, "alexnet", functools.partial(models.alexnet, units=8))
+    few = functools.partial(models.alexnet, units=8)
+    monkeypatch.setattr(models, "alexnet", few)
+    monkeypatch.setitem(NETWORKS, "alexnet", few)
 
 
 @pytest.fixture
