@@ -32,7 +32,7 @@ class Network:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self):
-        """Builds and compiles it anew, with the same weights each time."""
+        """Builds and compiles the network, with the same weights each time."""
         import keras
 
         keras.utils.set_random_seed(0)
@@ -52,7 +52,7 @@ class Network:
         return images.astype("float32"), generator.integers(0, 10, self.batch, dtype="int32")
 
     def batches(self, steps: int):
-        """A data set of so many batches that stand in memory, all the same."""
+        """A data set of `steps` equal batches, kept in memory."""
         import tensorflow as tf
 
         return tf.data.Dataset.from_tensors(self.arrays()).repeat(steps)

@@ -3,7 +3,7 @@
     python -m benchmarks.pipeline [--pairs=5] [--steps=60]
 
 Batches of 128 of the built-in set: fetched alone, fetched and augmented, and a MiniNet training
-step on a batch that stands in memory. Interleaved in one process; CPU time of all threads; median
+step on a batch in memory. Interleaved in one process; CPU time of all threads; median
 of the ratios of each round, with their range.
 """
 

@@ -79,7 +79,7 @@ def report(title: str, rows: Sequence[Row], notes: Sequence[str], output: str | 
     Args:
         title: The command that made it.
         rows: Its rows.
-        notes: Lines that stand above it.
+        notes: Lines above it.
         output: The file; None for none.
     """
     load = ", ".join(f"{n:.1f}" for n in os.getloadavg())

@@ -5,7 +5,7 @@ comes from. Layers that keep channels to themselves pass the ids on, Flatten rep
 Concatenate joins them, sums and products make two ids one. A layer with a kernel reads ids and
 writes those of its own filters.
 
-The channel axis of a tensor is the last one, or the first behind the batch where layers are made
+The channel axis of a tensor is the last one, or the first after the batch where layers are made
 with `data_format="channels_first"`; a layer that takes another axis for it mixes channels.
 """
 
@@ -139,7 +139,7 @@ class ChannelMap:
 
         Each filter of a depthwise convolution reads one channel and nothing else. So that channel
         is followed further, as the depthwise filter's own: if the depthwise weights themselves were
-        set to zero, a constant would be left of both, and behind a ReLU neither might ever learn
+        set to zero, a constant would be left of both, and after a ReLU neither might ever learn
         again.
 
         Args:

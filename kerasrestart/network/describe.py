@@ -12,7 +12,7 @@ from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.paths import Path, listed
 from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
 
-WIDTH = 120  # of a table whose remarks stand beside the rest
+WIDTH = 120  # of a table with remarks in a column of their own
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
 # Activation functions before and behind which the score is the same.
 SCORED_ALIKE = ("Relu", "LeakyRelu")

@@ -34,7 +34,7 @@ class FilterLayer:
         reads: For each use of the layer in one pass, the pair (call of the layer itself, call of
             the layer whose output is read). Most layers have one use.
         activations: For each use, the call that makes the filter's activation; without one, that of
-            its norm or of the layer itself. Never moved on behind a pooling: for all that is not
+            its norm or of the layer itself. Never moved on after a pooling: for all that is not
             sum(z * dC/dz).
         name: The layer's name where that is unique in the model, else its path; the key of this
             layer in every dictionary.

@@ -45,7 +45,7 @@ ELEMENTWISE = (
 )
 # All layers that leave each channel by itself, and in its place; batch norms apart.
 CHANNELWISE = (*HOMOGENEOUS, *ELEMENTWISE)
-LAST = -1  # the channel axis, where it is not 1, the first behind the batch
+LAST = -1  # the channel axis, where it is not 1, the first after the batch
 NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 # Layers with weights that make no new features.
 FEATURELESS_WEIGHTS = (*NORMS, layers.PReLU)
@@ -159,7 +159,7 @@ def shrinks(operation: layers.Layer | RawOperation) -> bool:
 
 
 def channels_first(operation: layers.Layer | RawOperation) -> bool:
-    """Whether a layer takes the first axis behind the batch for that of the channels."""
+    """Whether a layer takes the first axis after the batch for that of the channels."""
     return getattr(operation, "data_format", None) == "channels_first"
 
 

@@ -67,7 +67,7 @@ def listed(names: Sequence[str], width: int = 60) -> str:
 
     Args:
         names: The names; at least the first is shown.
-        width: Room in characters, without the last words. Defaults to 60.
+        width: Length in characters, without the last words. Defaults to 60.
     """
     shown = 1
     while shown < len(names) and len(", ".join(names[: shown + 1])) <= width:

@@ -23,7 +23,7 @@ def check_compensation(found: FilterLayers) -> None:
         found: Filter layers whose outgoing weights can all be set to zero.
 
     Raises:
-        ValueError: A reader has no trainable bias, and no trainable batch norm directly behind.
+        ValueError: A reader has no trainable bias, and no trainable batch norm directly after it.
     """
     paths = [found.channels.outgoing(filter_layer.layer) for filter_layer in found.layers.values()]
     _check_readers(found.graph, [reading.layer for path in paths for reading in path.readers])
@@ -39,7 +39,7 @@ def compensations(
 
     A bias rises by mean x outgoing weight, summed over the removed channels and the positions of
     the kernel. That is exactly what is lost, except at the border of a padded convolution, where
-    the kernel reads less. Without a bias, the moving mean of the batch norm directly behind falls
+    the kernel reads less. Without a bias, the moving mean of the batch norm directly after it falls
     by the same amount. This is equivalent in inference; in training a batch norm removes any shift.
 
     Args:
@@ -90,8 +90,8 @@ def _check_readers(graph: Graph, readers: Iterable[layers.Layer]) -> None:
     }
     if bare:
         raise ValueError(
-            "compensate_bias needs a trainable bias, or a trainable batch norm directly behind, in "
-            f"each layer that reads restarted filters: {', '.join(bare)} has neither. Leave out "
+            "compensate_bias needs a trainable bias, or a trainable batch norm directly after it, "
+            f"in each layer that reads restarted filters: {', '.join(bare)} has neither. Leave out "
             "the layers before it, or use compensate_bias=False."
         )
 

@@ -101,7 +101,7 @@ class FitSession:
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
     ) -> dict[str, str]:
-        """Restarts filters, as far as the plan is no control, and resets the learning rate.
+        """Restarts filters, unless the plan is a control, and resets the learning rate.
 
         Args:
             event: The restart. Layers that are left out are removed from it.

@@ -34,7 +34,7 @@ def norm_channels(
     """Returns the norms that filters pass unmixed, each with the filters' channels in it.
 
     These are the norm that belongs to the layer, and the batch norms further on, such as those
-    behind the concatenations of a dense block. Behind a sum, batch norms hold channels that belong
+    after the concatenations of a dense block. After a sum, batch norms hold channels that belong
     to other filters too, and are left out.
 
     Args:

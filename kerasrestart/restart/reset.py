@@ -14,7 +14,7 @@ SECOND_MOMENTS = ("zero", "survivors")
 
 @dataclasses.dataclass(frozen=True)
 class Reset:
-    """What becomes of a restarted filter's weights, norm and optimizer state.
+    """What a restart does to a filter's weights, norm and optimizer state.
 
     Example:
     ```python
@@ -35,7 +35,7 @@ class Reset:
             `"survivors"`, the mean of the surviving filters'. Defaults to `"zero"`.
         norms: Whether the filter's channel of its norm is reset too. Defaults to True.
         compensate_bias: With `outgoing="zero"`: whether the biases of the layers that read the
-            filter (without one, the batch norm right behind) take up its mean contribution, so that
+            filter (without one, the batch norm after it) absorb its mean contribution, so that
             only the deviation from the mean is lost. Defaults to False.
         grace_restarts: With `outgoing="zero"`: for how many restarts a restarted filter cannot be
             selected again. Without outgoing weights it scores zero at first. Defaults to 1.
@@ -84,7 +84,7 @@ def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
 
     Args:
         outgoing: The rule.
-        compensates: Whether biases take up what filters contributed. Defaults to False.
+        compensates: Whether biases absorb what filters contributed. Defaults to False.
 
     Raises:
         ValueError: The rule is not known, or `compensates` without `"zero"`.

@@ -48,9 +48,9 @@ def restart_filters(
 
     Each chosen filter gets new incoming weights, and a bias by the layer's own `bias_initializer`.
     Its channel of the norm that belongs to it gets the values of a new norm, and so does its
-    channel of the batch norms that it passes unmixed further on (behind a concatenation; with
-    `outgoing="zero"` also behind a depthwise convolution). The optimizers' slots of these numbers
-    are reset. All else stays bit for bit, but for what a constraint changes.
+    channel of the batch norms that it passes unmixed further on (after a concatenation; with
+    `outgoing="zero"` also after a depthwise convolution). The optimizers' slots of these numbers
+    are reset. All else stays bit for bit, except what a constraint changes.
 
     Only variables that train are written, and their constraints hold afterwards. Nothing is changed
     if an argument is refused.

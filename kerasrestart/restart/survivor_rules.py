@@ -96,7 +96,7 @@ class Clone:
         rng = np.random.default_rng(seed)
         columns = _as_columns(kernel, axis)
         survivors, count = _survivors(chosen), int(np.sum(chosen))
-        # A copy of zeros would stay dead behind a ReLU.
+        # A copy of zeros would stay dead after a ReLU.
         survivors = survivors[columns[:, survivors].any(axis=0)]
         if not len(survivors):
             columns[:, chosen] = _xavier_columns(kernel, axis, seed)[:, chosen]

@@ -147,7 +147,8 @@ class OnPlateau(When):
     Args:
         monitor: Metric to monitor, as it is named in the logs. Defaults to `"val_loss"`.
         patience: Epochs without improvement that make a plateau, 1 or more. Defaults to 5.
-        min_delta: A change of the metric up to this is no improvement, 0 or more. Defaults to 0.
+        min_delta: An improvement is a larger change of the metric than this, 0 or more. Defaults to
+            0.
         mode: `"min"`, `"max"` or `"auto"`: whether lower or higher is better. Defaults to `"auto"`:
             from the metric's name.
         learning_rate_drops: How many plateaus of a round lower the learning rate. Defaults to 0.

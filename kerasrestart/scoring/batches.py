@@ -25,7 +25,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 
     Raises:
         TypeError: `x` is something else.
-        ValueError: `y` or `sample_weight` stand beside batches; or batches have no end, or a
+        ValueError: `y` or `sample_weight` are given with batches; or batches have no end, or a
             `PyDataset` has none.
     """
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
@@ -38,7 +38,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
         if x.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 "x must have an end. Received: a tf.data.Dataset that is repeated without one; "
-                "x.take(STEPS) ends after so many batches"
+                "x.take(STEPS) ends after STEPS batches"
             )
         return x
     for leaf in keras.tree.flatten(x):

@@ -24,8 +24,8 @@ class Needs(enum.Enum):
       examples. `gradient` is None for `ACTIVATION`, and the result linear in it for the others,
       since the caller turns the gradient of the loss into that of one example's cost afterwards.
       The feature map of a `CONTRIBUTION` is read where sum(z * dC/dz) over positions costs least,
-      which may be behind a pooling. That of the others is read right behind the activation; without
-      one, behind the batch norm or the layer itself.
+      which may be after a pooling. That of the others is read directly after the activation;
+      without one, after the batch norm or the layer itself.
     - `WEIGHT_GRADIENT`: `(weights, gradients) -> [filters]`, both float32 `[weights, filters]`: the
       scale and shift of a filter's batch norm where that is trained, else its kernel and bias. The
       gradients are those of the mean cost of a batch; the caller averages over batches.
@@ -63,7 +63,7 @@ class Criterion:
 
     @property
     def needs_step(self) -> bool:
-        """Whether it needs anything of the batches; else it can be had at any moment."""
+        """Whether it needs anything of the batches; if not, it is available at any moment."""
         return self.needs not in (Needs.WEIGHTS, Needs.NOTHING)
 
     @property
@@ -120,9 +120,9 @@ def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     """First-order Taylor criterion on weights: (sum of w * dL/dw)^2 over a filter's weights.
 
     The squared change of the mean cost of a batch when the filter is set to zero, to first order.
-    Behind a convolution with a trained batch norm its weights are the norm's scale and shift: with
+    After a convolution with a trained batch norm its weights are the norm's scale and shift: with
     the kernel's the sum vanishes, since the norm makes the loss blind to their scale. The mean over
-    batches is left to the caller. Penalties on weights that stand in the loss are a part of dL/dw;
+    batches is left to the caller. Penalties on weights in the loss are a part of dL/dw;
     an optimizer's `weight_decay` is not.
 
     Source: Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019),

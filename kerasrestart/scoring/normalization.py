@@ -48,7 +48,7 @@ def batch_sums(
         ValueError: The criterion does not give one number for each filter.
     """
     filters = [layer.filters for layer in layers]
-    # What is common to all layers is applied once, behind the concatenation: in a network of
+    # What is common to all layers is applied once, after the concatenation: in a network of
     # hundreds of layers each operation of a layer counts.
     divisors = np.ones(len(layers), np.float32)
     parts = []

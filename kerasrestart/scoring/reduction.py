@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasrestart.scoring import replicas
 
-# What `keras.losses.Loss(reduction=...)` may be, but for "mean_with_sample_weight".
+# What `keras.losses.Loss(reduction=...)` may be, except "mean_with_sample_weight".
 MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
 

@@ -1,4 +1,4 @@
-"""Scores of a network as it stands, without training it."""
+"""Scores of a network without training it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def score_filters(
         sample_weight: Weights of the examples, where `x` is arrays. Defaults to None.
         criterion: A name or a function, see `kerasrestart.scoring.criteria.get`. Defaults to
             `"taylor"`.
-        batch_size: Examples in a batch, where `x` is arrays. Does not change the result but for
-            rounding, save that of `"taylor_weight"`, which is a mean over batches. Defaults to 128.
+        batch_size: Examples in a batch, where `x` is arrays. Does not change the result except for
+            rounding, or that of `"taylor_weight"`, which is a mean over batches. Defaults to 128.
         seed: Seed of the criterion `"random"`. Defaults to 0.
         layers: Which layers are scored: their names, or a regular expression that a whole name
             matches. Defaults to None: all convolutions.
@@ -57,7 +57,7 @@ def score_filters(
     Raises:
         ValueError: The model is not compiled, has no filters, there is no example, the criterion
             needs targets and there are none, `criterion` is not known, or `y` or `sample_weight`
-            stand beside a data set, which holds its own.
+            are given with a data set, which has its own.
         TypeError: The model has no graph; or `x` is neither arrays nor a data set.
     """
     criterion = criteria.get(criterion)

@@ -28,7 +28,7 @@ NOT_CALLED = "it was not called where its feature map could be read"
 class Scorer:
     """Mean saliency of each filter over the examples seen since the last `reset`.
 
-    In a training step of one's own:
+    In your own training step:
 
     ```python
     scorer = kerasrestart.Scorer(model)
@@ -45,7 +45,7 @@ class Scorer:
         score(l, k) = mean over examples of |1/M * sum over positions of dC/dz * z|
 
     The scores of a layer that is called several times are summed over its calls. The criteria that
-    are read right behind the activation are means over examples, positions and calls. Those of
+    are read directly after the activation are means over examples, positions and calls. Those of
     weights and their gradients are means over batches (over replicas' parts of them under a
     strategy), each weighted by its number of examples.
 

@@ -27,7 +27,7 @@ ACTIVATIONS = {
     "Softplus": tf.nn.softplus,
     "Tanh": tf.tanh,
 }
-NO_LAYER = "its activation function is no layer, so that its activation cannot be read"
+NO_LAYER = "its activation function is not a layer, so that its activation cannot be read"
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 

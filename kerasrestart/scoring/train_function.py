@@ -205,7 +205,7 @@ def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> 
         scorer: A scorer of this model. Where that takes a batch to be made, as for a model that is
             not built, a function from the specs of a batch, as `train_step` takes it, to the
             scorer: it is called before the first batch.
-        every: One of so many batches of an epoch is scored, from the first. Defaults to 1.
+        every: Every N-th batch of an epoch is scored, from the first. Defaults to 1.
 
     Returns:
         The handle of this scorer.

@@ -22,7 +22,7 @@ Step = Callable[[Any], Any]
 
 
 def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> Any:
-    """Runs a training step as it stands, and scores the batch.
+    """Runs a training step unchanged, and scores the batch.
 
     The step may make any number of forward and backward passes. Where it is Keras's own, scores are
     in the units of the cost of one example, whatever the reduction of the losses; so they are where

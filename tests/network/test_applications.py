@@ -41,7 +41,7 @@ class Network:
         norm_of: By the name of a convolution, that of its batch norm, whether there is one or not.
         norms_behind: By the name of a convolution, batch norms further on that hold its channels:
             their names, each with the place of its first channel.
-        trace: Where z cannot be had by a name: `x -> (outputs, {name: [(z, M), ...]})`.
+        trace: If z is not the output of a named layer: `x -> (outputs, {name: [(z, M), ...]})`.
         cost: `(targets, outputs) -> [batch]`.
         targets: By a random generator and a number of examples, what the model is to learn.
         rtol: Largest error of a score, as a share of the layer's largest.
@@ -164,7 +164,7 @@ DENSENET121 = application(
         "conv1_conv": "conv1_relu",
         "conv2_block1_1_conv": "conv2_block1_1_relu",
         "conv2_block1_2_conv": "conv2_block1_2_conv",
-        "pool2_conv": "pool2_conv",  # scored behind an average pooling
+        "pool2_conv": "pool2_conv",  # scored after an average pooling
         "conv5_block16_1_conv": "conv5_block16_1_relu",
     },
     named(("_1_conv", "_1_bn"), ("conv1_conv", "conv1_bn")),

@@ -1,6 +1,6 @@
 """Where channels go, proven on the network itself.
 
-If the outgoing weights of a filter are found whole, then the network no longer depends on the
+If all outgoing weights of a filter are found, then the network no longer depends on the
 filter once they are zero. If no others are found, then a filter whose feature map is zero may have
 them zeroed with no effect.
 """

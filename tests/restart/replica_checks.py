@@ -1,7 +1,7 @@
 """Checks of training on several replicas; run by `test_replicas` in a process of its own.
 
 One machine is split into four logical devices, which must be done before TensorFlow begins.
-Prints what each check came to, as JSON: an empty text, or the error.
+Prints the result of each check as JSON: an empty text, or the error.
 """
 
 from __future__ import annotations

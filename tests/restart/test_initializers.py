@@ -67,7 +67,7 @@ def test_distribution_takes_from_each_filters_own_weights(axis):
     for k in range(old.shape[-1]):
         assert np.isin(new[..., k], old[..., k]).all()
         assert not np.array_equal(new[..., k], old[..., k])
-        # With replacement about 1 - 1/e of them are drawn, wherever they stood.
+        # With replacement, about 1 - 1/e of them are drawn, from any position.
         share = len(np.unique(new[..., k])) / old[..., k].size
         assert 0.5 < share < 0.75
         assert (new[..., k] == old[..., k]).mean() < 0.05

@@ -227,7 +227,7 @@ def test_below_mean_refuses_negative_scores():
         BelowMean(0.1)({"layer": -np.arange(8.0)})
 
 
-# `select_filters`, and functions of one's own.
+# `select_filters`, and custom functions.
 
 LAYER = {"layer": np.arange(8.0), "other": np.arange(4.0)}
 

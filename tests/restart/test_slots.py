@@ -1,4 +1,4 @@
-"""The optimizer's memory of restarted filters, found here by the names of its variables."""
+"""The optimizer state of restarted filters, found here by the names of its variables."""
 
 import keras
 import numpy as np

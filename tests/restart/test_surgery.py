@@ -69,7 +69,7 @@ def test_chosen_filters_change_and_all_else_stays_bit_for_bit(initializer, net):
         shares.append((after[name][mask] != old[mask]).mean() if mask.any() else 1)
         if name == "up/kernel":
             assert mask.sum() == 9 * 2 * 5
-    # `distribution` may draw the weight that stood there.
+    # `distribution` may draw the old weight of that position.
     assert min(shares) > (0.9 if initializer == "distribution" else 0.9999)
 
 
@@ -137,9 +137,9 @@ def test_channel_of_a_norm_over_channels_begins_anew(norm):
 def channels_anew(norm):
     """The channels of a norm that are those of a new layer, where all began as something else."""
     fresh = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
-    anew = [np.asarray(getattr(norm, name)) == value for name, value in fresh.items()]
-    np.testing.assert_array_equal(np.all(anew, axis=0), np.any(anew, axis=0))
-    return np.flatnonzero(anew[0]).tolist()
+    is_fresh = [np.asarray(getattr(norm, name)) == value for name, value in fresh.items()]
+    np.testing.assert_array_equal(np.all(is_fresh, axis=0), np.any(is_fresh, axis=0))
+    return np.flatnonzero(is_fresh[0]).tolist()
 
 
 def with_norms(join, behind):

@@ -1,7 +1,7 @@
 """The Taylor score by brute force: the formula in float64, one example at a time.
 
 Nothing here knows of kerasrestart. Layers are computed by formulas of its own from their weights;
-the place of z is named by the test, right behind a filter's activation and batch norm.
+the place of z is named by the test, directly after a filter's activation and batch norm.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What scores are for: they foretell what becomes of the loss when a filter is taken out."""
+"""Scores predict how much the loss changes when a filter is removed."""
 
 import keras
 import numpy as np

@@ -15,7 +15,7 @@ from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_function import attach, detach
 
 BASE = tuple(criteria.CRITERIA)
-# Right behind the activation: a pooling follows the first, a batch norm the third.
+# Directly after the activation: a pooling follows the first, a batch norm the third.
 ACTIVATIONS = {"first": "first", "second": "tanh", "third": "third"}
 # Whose output a gate on a filter would scale: the last affine map.
 GATES = {"first": "first", "second": "norm", "third": "last_norm"}

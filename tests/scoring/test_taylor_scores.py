@@ -1,4 +1,4 @@
-"""Scores of a network as it stands, against brute force in float64."""
+"""Scores of a network against brute force in float64."""
 
 import keras
 import numpy as np
@@ -76,7 +76,7 @@ ON_IMAGES = {
     "leaky relu layer": (lambda: [conv(), layers.LeakyReLU(name="z")], "z"),
     "prelu layer": (lambda: [conv(), layers.PReLU(name="z"), layers.MaxPooling2D(2)], "z"),
     "tanh layer": (lambda: [conv(), layers.Activation("tanh", name="z")], "z"),
-    "tanh behind a pool": (
+    "tanh after a pool": (
         lambda: [conv(), layers.MaxPooling2D(2), layers.Activation("tanh", name="z")],
         "z",
     ),

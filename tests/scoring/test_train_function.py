@@ -168,7 +168,7 @@ def test_two_scorers_score_each_their_own_batches(images, randomized):
 
 
 class Compile(keras.callbacks.Callback):
-    """Compiles the model anew when the second epoch begins."""
+    """Compiles the model again when the second epoch begins."""
 
     def __init__(self, options, force):
         super().__init__()
@@ -187,9 +187,9 @@ def test_a_model_that_is_compiled_in_the_middle_of_fit_is_scored_on(
 ):
     model = randomized(net())
     model.compile(keras.optimizers.SGD(0.5), loss=loss)
-    anew = Compile({"optimizer": keras.optimizers.SGD(0.0), "loss": loss}, force)
+    again = Compile({"optimizer": keras.optimizers.SGD(0.0), "loss": loss}, force)
     attached = Attached(Scorer(model), epochs=range(4))
-    callbacks = [anew, attached] if first else [attached, anew]
+    callbacks = [again, attached] if first else [attached, again]
     options = {"batch_size": 4, "epochs": 4, "shuffle": False, "verbose": 0}
     model.fit(*images, callbacks=callbacks, **options)
     assert attached.examples[-2:] == [20, 20]

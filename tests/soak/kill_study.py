@@ -53,7 +53,7 @@ def main() -> int:
             assert status == -signal.SIGKILL, f"the study ended with status {status}"
             done += 1
             print(f"kill {done} after {delay:.1f} s; records of {runs} runs", flush=True)
-        assert _study(killed) == 0, "the study could not go on"
+        assert _study(killed) == 0, "the study could not be resumed"
         differences = compare(undisturbed / STUDY, killed / STUDY)
     print(f"killed {done} times: {'; '.join(differences) or 'the same report, byte for byte'}")
     return int(bool(differences) or not done)

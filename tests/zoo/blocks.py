@@ -1,4 +1,4 @@
-"""Subclassed models, and convolutions inside layers of one's own."""
+"""Subclassed models, and convolutions inside custom layers."""
 
 import keras
 import tensorflow as tf

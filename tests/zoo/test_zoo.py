@@ -1,4 +1,4 @@
-"""The callback, as it stands, on the kinds of model that people train."""
+"""The callback on the kinds of model that people train."""
 
 import keras
 import numpy as np

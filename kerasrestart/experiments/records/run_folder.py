@@ -110,7 +110,7 @@ class RunFolder:
         write_text(self.path / _FLAGS, "\n".join(lines) + "\n")
 
     def save_model(self, model: Any) -> None:
-        """Saves a Keras model, whole or not at all."""
+        """Saves a Keras model atomically."""
         temporary = self.path / f".tmp.{_MODEL}"  # Keras reads the format off the end of the name
         model.save(temporary)
         temporary.replace(self.path / _MODEL)

@@ -14,7 +14,7 @@ RECORD = "run.json"
 
 
 def write_record(folder: str | os.PathLike, record: dict[str, Any]) -> None:
-    """Writes the record of a run, whole or not at all.
+    """Writes the record of a run atomically.
 
     Args:
         folder: The run's folder.

@@ -38,7 +38,7 @@ def code(value: Any) -> str:
 
 def escape(value: Any) -> str:
     """A value as one line of text without any markup: links, images and emphasis are literal."""
-    # An underscore inside a word is no markup.
+    # An underscore inside a word is not markup.
     markup = r"([\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))"
     return re.sub(markup, r"\\\1", one_line(value))
 

@@ -64,7 +64,7 @@ class StateFolder:
         """Adds a state, and deletes those that are older than the one before it.
 
         A state gets its name when its files are on disk. So a killed process or a power failure at
-        any moment leaves the last state that was written whole.
+        any moment leaves the last complete state.
 
         Raises:
             OSError, tf.errors.OpError: The files cannot be written; the states that exist stay.
@@ -88,7 +88,7 @@ class StateFolder:
     def read_last_good(self) -> tuple[SavedState, str | None] | None:
         """Reads the last state that is whole, and deletes newer ones, which are damaged.
 
-        Deleting them makes room: the next state must not take the place of the good one.
+        They are deleted so that the next state does not replace the good one.
 
         Returns:
             The state, and what was wrong with a newer one, in one line, or None. None alone where
@@ -118,7 +118,7 @@ class StateFolder:
         return next(iter(self._states()), None)
 
     def copy_last(self, target: pathlib.Path) -> None:
-        """Copies the newest state to a folder that does not exist yet, whole or not at all."""
+        """Copies the newest state to a folder that does not exist yet, atomically."""
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(self.last, temporary, copy_function=_link_or_copy)

@@ -34,7 +34,7 @@ def random_weights(units=None, classes=10, seed=0):
 
 
 def last_map(images, weights):
-    """The map behind the last pooling: `[batch, 256, height, width]` from `[batch, h, w, 3]`."""
+    """The map after the last pooling: `[batch, 256, height, width]` from `[batch, h, w, 3]`."""
     x = torch.as_tensor(images).permute(0, 3, 1, 2)
     for number, (_, stride, padding, pooled) in CONVOLUTIONS.items():
         kernel, bias = _of(weights, f"features.{number}")
