@@ -32,7 +32,7 @@ class Network:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self):
-        """Builds and compiles the network, with the same weights each time."""
+        """Builds and compiles it, with the same weights each time."""
         import keras
 
         keras.utils.set_random_seed(0)
@@ -52,7 +52,7 @@ class Network:
         return images.astype("float32"), generator.integers(0, 10, self.batch, dtype="int32")
 
     def batches(self, steps: int):
-        """A data set of `steps` equal batches, kept in memory."""
+        """A data set of `steps` batches in memory, all the same."""
         import tensorflow as tf
 
         return tf.data.Dataset.from_tensors(self.arrays()).repeat(steps)

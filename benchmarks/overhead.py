@@ -3,7 +3,7 @@
     python -m benchmarks.overhead [--models=mininet,resnet20] [--pairs=7] [--steps=8]
 
 For each network three `fit`s take turns in one process, an epoch each: plain, with PartialRestart,
-and with Scoring(every=8). Reported are medians of ratios of neighbouring epochs, with their range.
+and with Scoring(every=8). The table has medians of the ratios of neighbouring epochs, with ranges.
 Peak memory and time to the first step are those of processes of their own, which take turns too.
 About ten minutes on two idle cores; on busy ones look at CPU time alone.
 """

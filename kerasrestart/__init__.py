@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kerasrestart import models
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
@@ -75,7 +74,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "models":
-        return importlib.import_module("kerasrestart.models")
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

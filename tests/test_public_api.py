@@ -24,7 +24,9 @@ def public_api():
             names = (base.__name__.replace("Functional", "Model") for base in value.__bases__)
             bases = ", ".join(names)
             lines.append(f"{name}{_signature(value)} of {bases}")
-            for method, defined in sorted(vars(value).items()):
+            own = [base for base in value.__mro__ if base.__module__.startswith("kerasrestart")]
+            methods = {n: of for base in reversed(own) for n, of in vars(base).items()}
+            for method, defined in sorted(methods.items()):
                 if method.startswith("_"):
                     continue
                 if isinstance(defined, property):

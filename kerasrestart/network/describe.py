@@ -14,8 +14,6 @@ from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
 
 WIDTH = 120  # of a table with remarks in a column of their own
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
-# Activation functions before and behind which the score is the same.
-SCORED_ALIKE = ("Relu", "LeakyRelu")
 
 
 def describe(
@@ -80,8 +78,9 @@ def describe(
 def _remark(found: FilterLayers, key: str) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
-    if filter_layer.unread and filter_layer.unread not in SCORED_ALIKE:
-        remarks.append(f"read before its activation ({filter_layer.unread})")
+    unread = filter_layer.unread
+    if unread is not None and not unread.homogeneous:
+        remarks.append(f"read before its activation, {unread.type}")
     return "; ".join(remark for remark in remarks if remark)
 
 

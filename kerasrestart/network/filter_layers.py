@@ -16,6 +16,7 @@ from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import ATTENTION, FEATURELESS_WEIGHTS, RECURRENT
 from kerasrestart.network.paths import listed
+from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.traced_graph import (
     called_layers,
@@ -38,8 +39,8 @@ class FilterLayer:
             sum(z * dC/dz).
         name: The layer's name where that is unique in the model, else its path; the key of this
             layer in every dictionary.
-        unread: TensorFlow's name of an activation function behind the last place that can be read,
-            such as `"Relu"`, or None. No layer gives its result.
+        unread: The activation function, a raw operation such as `tf.nn.relu`, whose result no layer
+            gives, so that `activations` come before it; or None.
     """
 
     layer: layers.Layer
@@ -47,7 +48,7 @@ class FilterLayer:
     reads: tuple[tuple[Call, Call], ...]
     activations: tuple[Call, ...]
     name: str
-    unread: str | None = None
+    unread: RawOperation | None = None
 
     @property
     def filters(self) -> int:
@@ -189,6 +190,8 @@ def _out_of_reach(graph: Graph, layer: keras.Layer) -> str | None:
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):
+        if not layer.trainable:  # a teacher, or a copy of averages: not a filter to reach
+            return None
         return "not called in the traced pass, or inside a function that was traced before"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"

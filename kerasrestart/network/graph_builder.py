@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import Counter, defaultdict
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from kerasrestart.network import raw_operations as raw
@@ -20,7 +23,7 @@ class _Step:
     `of` is, for an operation that maps each number of one tensor, that tensor.
     """
 
-    made_by: TracedCall | tf.Operation
+    made_by: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     of: int | None = None
@@ -43,6 +46,8 @@ class GraphBuilder:
         # tensor can be computed from alone is its parent.
         self._parent: dict[int, int] = {}
         self._depth: dict[int, int] = {}
+        # Begin, end and output of the calls that are taken as a whole.
+        self._opaque: list[tuple[int, int, int]] = []
         self._ordinals = {op.name: n for n, op in enumerate(trace.graph.get_operations(), 1)}
 
     def build(self) -> Graph:
@@ -84,12 +89,15 @@ class GraphBuilder:
 
     def _add_layer(self, call: TracedCall, given: list[int | None]) -> None:
         inputs = tuple(number for number in given if number is not None)
+        if not inputs and call.inputs:  # such as noise, of a generator
+            inputs = tuple(self._placed(tensor) for tensor in call.inputs)
         known = {number for number in given if number is not None}
         # A layer may give back what it gets, such as a dropout of nothing: then it is not there.
         new = [t for t in call.outputs if self._numbers.get(id(t)) not in known or not known]
         if inputs and new:
             outputs = tuple(self._number(tensor) for tensor in new)
             self._steps.append(_Step(call, inputs, outputs))
+            self._opaque.append((call.begin, call.end, outputs[0]))
 
     def _reach(self, tensor: tf.Tensor) -> int | None:
         """Adds all operations that lead to a tensor; returns its number, None without data."""
@@ -100,6 +108,11 @@ class GraphBuilder:
             op = ahead[-1].op
             if id(ahead[-1]) in self._numbers:
                 ahead.pop()
+                continue
+            inside = self._opaque_output(op)
+            if inside is not None:
+                # Such as the logits of a sigmoid, which a loss takes in its place.
+                self._numbers[id(ahead.pop())] = inside
                 continue
             cut = op.type in raw.SHAPES_ONLY
             waiting = [] if cut else [t for t in op.inputs if id(t) not in self._numbers]
@@ -113,6 +126,14 @@ class GraphBuilder:
             else:
                 self._add_operation(op)
         return self._numbers[id(tensor)]
+
+    def _opaque_output(self, op: tf.Operation) -> int | None:
+        """The output of the call that is taken as a whole and makes an operation; else None."""
+        ordinal = self._ordinals[op.name]
+        place = bisect.bisect_left(self._opaque, (ordinal,)) - 1
+        if place >= 0 and ordinal <= self._opaque[place][1]:
+            return self._opaque[place][2]
+        return None
 
     def _add_operation(self, op: tf.Operation) -> None:
         of_each = [self._numbers[id(t)] for t in op.inputs]
@@ -218,7 +239,7 @@ class GraphBuilder:
         nature = natures[last.outputs[0]]
         return raw.RawOperation(
             self._owner(last.made_by),
-            "+".join(dict.fromkeys(types)),
+            _title(types),
             "elementwise",
             homogeneous=nature == raw.LINEAR,
             activates=nature == raw.CURVED or bool(raw.HOMOGENEOUS & set(types)),
@@ -233,10 +254,10 @@ class GraphBuilder:
         return f"{op.type} in {name}" if direct_sublayers(inside) else name
 
     @property
-    def _innermost(self) -> dict[int, object]:
+    def _innermost(self) -> dict[int, keras.Layer]:
         """For the number of each operation, the innermost layer in whose call it is made."""
         if not hasattr(self, "_layers_of"):
-            self._layers_of = {}
+            self._layers_of: dict[int, keras.Layer] = {}
             for call in self._trace.calls:  # inner calls end first
                 if not call.opaque:
                     for ordinal in range(call.begin + 1, call.end + 1):
@@ -253,6 +274,8 @@ class GraphBuilder:
         own = {tensor: call for call in calls for tensor in call.outputs}
         found = {}
         for number, traced in places.items():
+            if id(traced.layer) in self._trace.elsewhere:
+                continue  # its calls in sight are not all of its calls
             if id(traced) in made_by:
                 found[number] = own[number]
             elif all(self._begins(reader) >= traced.end for reader in readers[number]):
@@ -275,3 +298,12 @@ def _shape(tensor: tf.Tensor) -> tuple[int | None, ...]:
 
 def _same_shape(one: tf.Tensor, other: tf.Tensor) -> bool:
     return one.shape.rank is not None and _shape(one) == _shape(other)
+
+
+def _title(types: list[str]) -> str:
+    """The usual name of a function, else its operations."""
+    if {"Erf", "Erfc"} & set(types) or {"Tanh", "Pow"} <= set(types):
+        return "Gelu"
+    if {"Sigmoid", "Mul"} <= set(types):
+        return "Silu"
+    return "+".join(dict.fromkeys(types))

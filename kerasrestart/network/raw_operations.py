@@ -134,12 +134,12 @@ def _effect(op: tf.Operation) -> dict:
         return {"kind": "transpose", "permutation": tuple(int(axis) for axis in order)}
     if kind == "StridedSlice":
         return _strided_slice(op, shape)
-    axes = _axes(op)
-    if axes is None:
+    touched = _axes(op)
+    if touched is None:
         return {}
     return {
         "kind": "positions",
-        "axes": frozenset(int(axis) % shape.rank for axis in axes),
+        "axes": frozenset(int(axis) % shape.rank for axis in touched),
         "homogeneous": True,
         "shrinks": kind in REDUCTIONS,
     }
@@ -174,7 +174,7 @@ def _axes(op: tf.Operation) -> Sequence[int] | None:
         axes = np.flatnonzero((begin != 0) | (sizes != -1))
     else:
         return None
-    return None if axes is None else np.ravel(axes)
+    return None if axes is None else [int(axis) for axis in np.ravel(axes)]
 
 
 def _split(op: tf.Operation) -> dict:

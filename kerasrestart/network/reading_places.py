@@ -17,6 +17,7 @@ read at a later layer if the sum is still the same there, else before it.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from keras import layers
 
@@ -51,7 +52,7 @@ class ReadingPlace:
     read: Call
     norm: layers.Layer | None
     activation: Call
-    unread: str | None
+    unread: RawOperation | None
 
 
 def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
@@ -78,11 +79,11 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
                     same.append(place)
                     best = activation = place
                 else:
-                    unread = operation.type
+                    unread = operation
             elif place is not None:
                 same, best, activation = [place], place, place
             else:
-                behind, unread = current, operation.type
+                behind, unread = current, operation
         elif not passes_scores(graph, following, axis):
             break
         elif place is not None:
@@ -122,9 +123,10 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
         if not before or not after or len(call.outputs) != 1:
             return False
         if operation.kind == "reshape":
-            # [batch, 1, 1, channels] to [batch, channels]; the batch stays whole, too.
-            same_batch = before[0] is None and after[0] is None
-            return axis == -1 and before[-1] is not None and before[-1] == after[-1] and same_batch
+            # [batch, 1, 1, channels] to [batch, channels]; no example is split.
+            known = None not in (*before[1:], *after[1:])
+            of_example = known and math.prod(before[1:]) == math.prod(after[1:])
+            return axis == -1 and before[-1] == after[-1] and of_example
         same_place = axis == -1 or len(before) == len(after) or len(after) == 2
         return same_place and operation.passes_scores(axis % len(before))
     passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))

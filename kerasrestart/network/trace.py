@@ -147,7 +147,9 @@ def _heard(
     shape_only: Callable[[keras.Layer], bool],
 ) -> Iterator[None]:
     """Notes each call of some layers, by a `call` of their own on each instance."""
-    thread, occurrences, inside = threading.get_ident(), defaultdict(int), []
+    thread = threading.get_ident()
+    occurrences: dict[int, int] = defaultdict(int)
+    inside: list[keras.Layer] = []
 
     def hearing(layer: keras.Layer) -> Callable[..., Any]:
         own_call, takes_whole = layer.call, opaque(layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -87,22 +88,27 @@ def _trace(model: keras.Model, x: Any, data: Any) -> Trace:
         x, data = keras.utils.unpack_x_y_sample_weight(_example(data))[0], None
     if data is not None:
         data = _example(data)
-        tries = [
-            lambda batch=batch: trace_step(model, specs_of(data, batch), is_opaque)
-            for batch in (True, False)
+        steps = [
+            partial(trace_step, model, specs_of(data, batch), is_opaque) for batch in (True, False)
         ]
-        return _first_that_works(model, tries)
+        return _first_that_works(model, steps)
     if x is not None:
         x = keras.utils.unpack_x_y_sample_weight(_example(x))[0] if _is_dataset(x) else x
-        inputs = [((specs_of(x, batch),), {}) for batch in (True, False)]
+        inputs: list[tuple[tuple, dict[str, Any]]] = [
+            ((specs_of(x, batch),), {}) for batch in (True, False)
+        ]
     else:
         known = known_inputs(model)
         if known is None:
             raise TypeError(_what_to_pass(model, own_step))
         inputs = [known]
-    options = {"opaque": is_opaque}
-    tries = [lambda: trace_call(model, *inputs[0], **options, shape_only=is_known_by_shape)]
-    tries += [lambda given=given: trace_call(model, *given, **options) for given in inputs]
+    first_args, first_kwargs = inputs[0]
+    tries = [
+        partial(
+            trace_call, model, first_args, first_kwargs, is_opaque, shape_only=is_known_by_shape
+        ),
+        *(partial(trace_call, model, args, kwargs, is_opaque) for args, kwargs in inputs),
+    ]
     return _first_that_works(model, tries)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from kerasrestart.network.filter_layers import FilterLayers
+from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
+from kerasrestart.network.input_specs import known_inputs
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
-from kerasrestart.restart.optimizers import check_optimizers
+from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.slots import build_optimizer
@@ -29,7 +31,6 @@ class FitSession:
         plan: The plan of its restarts.
 
     Attributes:
-        scorer: The `Scorer`.
         left_out: Names of the layers that cannot be restarted with `outgoing="zero"`.
 
     Raises:
@@ -37,18 +38,36 @@ class FitSession:
     """
 
     def __init__(self, model: keras.Model, plan: RestartPlan):
-        self.scorer, self.left_out = prepare(model, plan)
         self._model, self._plan = model, plan
+        self._scorer: Scorer | None = None
+        self.left_out: list[str] = []
         self._scoring: train_function.AttachedScorer | None = None
+        if known_inputs(model) is None:
+            # As of a model without a `call`: the first batch shows what its step reads.
+            self._scoring = train_function.attach(model, self._prepare, plan.scoring.every)
+            return
+        self._prepare()
         several = model.distribute_strategy.num_replicas_in_sync > 1
         # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
         if self.scorer.needs_step or (several and trains_as_keras(model)):
             self._scoring = train_function.attach(model, self.scorer, plan.scoring.every)
 
+    def _prepare(self, data: Any = None) -> Scorer:
+        self._scorer, self.left_out = prepare(self._model, self._plan, data)
+        return self._scorer
+
+    @property
+    def scorer(self) -> Scorer:
+        """The `Scorer`; of a model that does not know its inputs, from the first batch on."""
+        if self._scorer is None:
+            raise AttributeError("There is no scorer before the first batch of this model.")
+        return self._scorer
+
     @property
     def learning_rate(self) -> float | None:
-        """The learning rate; None where the optimizer has a schedule."""
-        return learning_rate_of(self._model.optimizer)
+        """The learning rate; None where the optimizer has a schedule, or there is none."""
+        optimizer = self._model.optimizer
+        return None if optimizer is None else learning_rate_of(optimizer)
 
     @learning_rate.setter
     def learning_rate(self, rate: float | None) -> None:
@@ -61,7 +80,8 @@ class FitSession:
         Args:
             scored: Whether this epoch is scored.
         """
-        self.scorer.reset()
+        if self._scorer is not None:
+            self._scorer.reset()
         if self._scoring is not None:
             self._scoring.begin_epoch(scored)
 
@@ -73,8 +93,7 @@ class FitSession:
         """
         if self._scoring is None or not self._scoring.was_rebuilt():
             return False
-        build_optimizer(self._model)
-        check_optimizers(self._model)
+        _check_optimizers(self._model)
         return True
 
     def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
@@ -90,7 +109,7 @@ class FitSession:
         Raises:
             ValueError: No gradient of the loss reaches any of the filters.
         """
-        if not self.scorer.ready:
+        if self._scorer is None or not self._scorer.ready:
             return None
         scores = self.scorer.result(draw=draw)
         if not scores:
@@ -147,7 +166,7 @@ class FitSession:
             self._scoring.detach()
 
 
-def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
+def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Scorer, list[str]]:
     """Makes the scorer of a model, after checking that the model can be restarted as planned.
 
     The optimizer is built where it is not yet.
@@ -155,20 +174,22 @@ def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
     Args:
         model: A compiled model.
         plan: The plan.
+        data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs.
+            Defaults to None.
 
     Returns:
         The scorer, and the names of layers that are left out because of `outgoing`.
 
     Raises:
-        TypeError: The model has no graph.
-        ValueError: It is not compiled, or has no filters; `select` cannot select from it; the
-            optimizer's slots are not known; the learning rate is to be lowered and cannot be set;
-            the criterion needs gradients and the losses have no reduction in common; or as
+        TypeError: The model does not know its inputs, and `data` is None.
+        ValueError: The model is not compiled, or has no filters; `select` cannot select from it;
+            the optimizer's slots are not known; the learning rate is to be lowered and cannot be
+            set; the criterion needs gradients and the losses have no reduction in common; or as
             `restart_filters`.
     """
     if not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
-    scorer, left_out = _scorer(model, plan, plan.layers), []
+    scorer, left_out = _scorer(model, plan, plan.layers, data), []
     if plan.reset.outgoing == "zero":
         obstacles = _obstacles(scorer.filter_layers)
         free = [name for name in scorer.layers if name not in obstacles]
@@ -180,14 +201,14 @@ def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
                 f"No layer can be restarted with outgoing='zero'. {'; '.join(reasons)}."
             )
         if obstacles:
-            scorer, left_out = _scorer(model, plan, free), list(obstacles)
+            scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
     if check := getattr(plan.select, "check", None):
         check({name: layer.filters for name, layer in scorer.layers.items()})
     if scorer.criterion.needs_gradient:
         check_reductions(model)
-    build_optimizer(model)  # so that unknown slots are found now, not at the first restart
-    check_optimizers(model)
-    if plan.when.learning_rate_drops and learning_rate_of(model.optimizer) is None:
+    _check_optimizers(model)
+    optimizer = model.optimizer
+    if plan.when.learning_rate_drops and optimizer and learning_rate_of(optimizer) is None:
         raise ValueError(
             "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
             f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
@@ -198,18 +219,27 @@ def prepare(model: keras.Model, plan: RestartPlan) -> tuple[Scorer, list[str]]:
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
         )
     if plan.reset.outgoing == "zero":
-        surgery.check_adafactor(model.optimizer, plan.reset.second_moment)
+        for optimizer in optimizers_of(model):
+            surgery.check_adafactor(optimizer, plan.reset.second_moment)
     if plan.reset.compensate_bias:
         check_compensation(scorer.filter_layers)
     return scorer, left_out
 
 
-def _scorer(model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None) -> Scorer:
+def _check_optimizers(model: keras.Model) -> None:
+    if model.optimizer is not None:
+        build_optimizer(model)  # so that unknown slots are found now, not at the first restart
+    check_optimizers(model)
+
+
+def _scorer(
+    model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None, data: Any
+) -> Scorer:
     return Scorer(
         model,
         plan.scoring.criterion,
         seed=plan.seed,
-        layers=layers,
+        found=find_filter_layers(model, layers, data=data),
         with_reader_input_means=plan.reset.compensate_bias,
     )
 

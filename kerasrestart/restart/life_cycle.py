@@ -80,7 +80,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def scorer(self) -> Scorer:
         """What scores the filters, from the start of `fit` on."""
         if self._fit is None:
-            raise AttributeError("PartialRestart has no scorer before the start of fit.")
+            raise AttributeError("There is no scorer before the start of fit.")
         return self._fit.scorer
 
     def resume(self, state: RestartState, scores: Mapping[str, np.ndarray] | None = None) -> None:
@@ -98,11 +98,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Finds the filters, and makes the model train with the scored step."""
         self._fit = FitSession(self.model, self.plan)
-        if left_out := self._fit.left_out:
-            self._messages.append(
-                f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
-                "gives the reasons)."
-            )
+        self._report_left_out()
         if (rate := self._fit.learning_rate) is None:
             self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
         self.state = RestartState(learning_rate=rate)
@@ -175,6 +171,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
         if read is not None:  # else, as after an epoch without a batch, the last scores stay
+            self._report_left_out()
             if not self.scores:
                 self._messages += [
                     f"Layer '{name}' is not scored: {why}."
@@ -236,6 +233,14 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._fit.learning_rate = rate
         self.state.lowers_rate = False
         self._messages.append(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
+
+    def _report_left_out(self) -> None:
+        if left_out := self._fit.left_out:
+            self._messages.append(
+                f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
+                "gives the reasons)."
+            )
+            self._fit.left_out = []
 
     def _end_round(self, reason: str) -> None:
         self.rounds[-1].ended = reason

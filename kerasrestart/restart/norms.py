@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,11 +43,12 @@ def norm_channels(
         filters: Indices of its filters.
         path: Where their channels go.
     """
-    places: dict[int, tuple[layers.Layer, Sequence[int]]] = {}
+    places: dict[int, tuple[layers.Layer, Any]] = {}
     if filter_layer.norm is not None:
         places[id(filter_layer.norm)] = filter_layer.norm, filters
     if not path.shared_with:
-        places |= {id(r.layer): (r.layer, list(r.channels)) for r in path.norms}
+        for reader in path.norms:
+            places[id(reader.layer)] = reader.layer, list(reader.channels)
     return list(places.values())
 
 

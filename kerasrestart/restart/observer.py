@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import keras
-import numpy as np
+if TYPE_CHECKING:  # reports and studies read records without importing TensorFlow
+    import keras
+    import numpy as np
 
-from kerasrestart.restart.records import RestartEvent, RestartState, Round
-from kerasrestart.scoring.scorer import Scorer
+    from kerasrestart.restart.records import RestartEvent, RestartState, Round
+    from kerasrestart.scoring.scorer import Scorer
 
 
 class Restarts(Protocol):

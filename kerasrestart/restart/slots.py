@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrestart.network.keras_internals import index_in, trained_by
+from kerasrestart.network.keras_internals import index_in, layers_inside, trained_by
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
@@ -110,8 +110,12 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """Builds the optimizer of a compiled model now instead of at the first step."""
-    if not model.optimizer.built:
+    """Builds the optimizer of a compiled model now instead of at the first step.
+
+    A model with layers that are not built is left to its first step: an optimizer that is built
+    without their variables never trains them.
+    """
+    if not model.optimizer.built and all(layer.built for layer in layers_inside(model)):
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
 

@@ -91,22 +91,23 @@ class RestartTensorBoard(RestartObserver):
         self.image_layer = image_layer
         self._writer: tf.summary.SummaryWriter | None = None
         self._broken = False
+        self._has_layout = False
 
     def on_train_begin(self, restart: Restarts) -> None:
         """Opens the file, and writes the settings and the layout of the charts."""
-        _drawn_layer(self.image_layer, restart.scorer.layers)
+        layout = self._layout(restart)
         self._broken = False
         self._writer = tf.summary.create_file_writer(self.log_dir)
         with self._recording():
-            layout = story_layout(restart.monitor, list(restart.scorer.layers))
-            layout = custom_scalar.pb(layout).SerializeToString()
-            tf.summary.experimental.write_raw_pb(layout, step=0)
+            self._write_layout(layout)
             if self.settings:
                 tf.summary.text("settings", markdown_table(self.settings), step=0)
 
     def on_epoch_end(self, epoch: int, restart: Restarts) -> None:
         """Writes the spread of each layer's scores, and the recovery of the metric."""
+        layout = None if self._has_layout else self._layout(restart)
         with self._recording():
+            self._write_layout(layout)
             if restart.state.scored_epoch == epoch:
                 _write_scalars(score_scalars(restart.scores), epoch)
                 _write_scalars(restarted_scalars(restart.events, restart.scores), epoch)
@@ -140,6 +141,20 @@ class RestartTensorBoard(RestartObserver):
         """Closes the file; another `fit` opens another."""
         with contextlib.suppress(tf.errors.OpError):  # the warning has been given
             self._writer.close()
+
+    def _layout(self, restart: Restarts) -> layout_pb2.Layout | None:
+        """The layout of the charts; None before the first batch of a model without known inputs."""
+        self._has_layout = False
+        if not hasattr(restart, "scorer"):
+            return None
+        _drawn_layer(self.image_layer, restart.scorer.layers)
+        return story_layout(restart.monitor, list(restart.scorer.layers))
+
+    def _write_layout(self, layout: layout_pb2.Layout | None) -> None:
+        if layout is not None:
+            written = custom_scalar.pb(layout).SerializeToString()
+            tf.summary.experimental.write_raw_pb(written, step=0)
+            self._has_layout = True
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:

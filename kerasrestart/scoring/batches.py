@@ -14,8 +14,8 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
     """Makes batches of what was given as `x`, in order.
 
     Args:
-        x: Arrays, or a structure of them; or batches that hold all there is: a `tf.data.Dataset` or
-            a `keras.utils.PyDataset`.
+        x: Arrays, or a structure of them; or batches with their targets: a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`.
         y: Targets, where `x` is arrays. Defaults to None: there are none.
         sample_weight: Weights of the examples, where `x` and `y` are arrays. Defaults to None.
         size: Examples in a batch, where `x` is arrays.
@@ -25,7 +25,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 
     Raises:
         TypeError: `x` is something else.
-        ValueError: `y` or `sample_weight` are given with batches; or batches have no end, or a
+        ValueError: `y` or `sample_weight` are given beside batches; or batches have no end, or a
             `PyDataset` has none.
     """
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):

@@ -49,8 +49,8 @@ class Criterion:
         name: Its name.
         needs: What it is computed from.
         saliency: A pure function, of the form that `needs` says.
-        of_layer: What is made at last of a layer's mean saliencies, float32 `[filters]` to the
-            same. Defaults to None: they stay as they are.
+        of_layer: Turns a layer's mean saliencies, float32 `[filters]`, into its scores. Defaults to
+            None: they are the scores.
         reversed: Whether scores change their sign, so that the most useful filter has the lowest.
             Defaults to False.
     """
@@ -63,7 +63,7 @@ class Criterion:
 
     @property
     def needs_step(self) -> bool:
-        """Whether it needs anything of the batches; if not, it is available at any moment."""
+        """Whether it needs anything of the batches; else it is available at any time."""
         return self.needs not in (Needs.WEIGHTS, Needs.NOTHING)
 
     @property
@@ -90,7 +90,7 @@ class Criterion:
             )
 
     def reverse(self) -> Criterion:
-        """The negative control: the same criterion with the order of filters turned round."""
+        """The negative control: the same criterion with the ranking of filters reversed."""
         return dataclasses.replace(self, name=REVERSED + self.name, reversed=not self.reversed)
 
 
@@ -122,7 +122,7 @@ def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     The squared change of the mean cost of a batch when the filter is set to zero, to first order.
     After a convolution with a trained batch norm its weights are the norm's scale and shift: with
     the kernel's the sum vanishes, since the norm makes the loss blind to their scale. The mean over
-    batches is left to the caller. Penalties on weights in the loss are a part of dL/dw;
+    batches is left to the caller. Penalties on weights that the loss includes are a part of dL/dw;
     an optimizer's `weight_decay` is not.
 
     Source: Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+SUMS = ("Add", "AddV2", "AddN")
+
 
 def positions_of(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
     """Number of positions of a feature map, known when traced wherever the shape is."""
@@ -24,26 +26,45 @@ def over_positions(values: tf.Tensor, channel_axis: int) -> tf.Tensor:
     return tf.reduce_sum(values, axis=position_axes(values.shape.rank, channel_axis))
 
 
-def unshared(tensor: tf.Tensor) -> tf.Tensor:
-    """The values of a tensor, without a second reader of one that is a sum.
+def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
+    """The values of a feature map, without a second reader of a sum that goes into another sum.
 
     TensorFlow's graph optimizer merges the nodes of a sum of sums, such as the shift of a batch
     norm and the addition of a shortcut behind it, where each partial sum has one reader. With a
     second reader it associates the sum otherwise, and weights come out different in their last
-    bits. So the sum is computed once more, by an operation that is not merged with the first.
+    bits. So such a sum is computed once more, by an operation that is not merged with the first.
+
+    Args:
+        tensor: The feature map.
+        passed_on: The same values, as the network reads them.
     """
-    source = tensor
-    while tf.is_symbolic_tensor(source) and source.op.type == "Identity":
-        source = source.op.inputs[0]  # such as another probe
-    if not tf.is_symbolic_tensor(source) or source.op.type not in ("Add", "AddV2"):
+    source = _source(tensor)
+    if not _is_sum(source) or len(source.op.inputs) != 2 or not _goes_into_a_sum(passed_on):
         return tensor
-    terms = sorted(source.op.inputs, key=lambda term: -term.shape.rank)
-    if terms[0].shape.rank != source.shape.rank:
-        return tensor
-    channels = terms[1].shape.num_elements()
-    if terms[1].shape.is_compatible_with(terms[0].shape) and terms[1].shape.rank:
-        return tf.add_n(terms)
-    last_axes = (terms[1].shape[-1:].as_list(), source.shape[-1:].as_list())
-    if last_axes[0] == last_axes[1] == [channels]:
-        return tf.nn.bias_add(terms[0], tf.reshape(terms[1], [channels]))
+    large, small = sorted(source.op.inputs, key=lambda term: -(term.shape.rank or 0))
+    if large.shape.rank and large.shape.as_list() == small.shape.as_list():
+        return tf.add_n([large, small])
+    channels = small.shape.num_elements()
+    if channels and small.shape[-1] == large.shape[-1] == channels:
+        return tf.nn.bias_add(large, tf.reshape(small, [channels]))
     return tensor
+
+
+def _source(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor behind any identities, such as other probes."""
+    while tf.is_symbolic_tensor(tensor) and tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _is_sum(tensor: tf.Tensor) -> bool:
+    return tf.is_symbolic_tensor(tensor) and tensor.op.type in SUMS
+
+
+def _goes_into_a_sum(tensor: tf.Tensor) -> bool:
+    if not tf.is_symbolic_tensor(tensor):
+        return False
+    return any(
+        reader.type in SUMS or (reader.type == "Identity" and _goes_into_a_sum(reader.outputs[0]))
+        for reader in tensor.consumers()
+    )

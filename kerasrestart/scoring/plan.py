@@ -24,7 +24,7 @@ class Reading:
         number: The number of the filter layer.
         own: The call of the layer itself, whose positions are counted.
         channel_axis: The axis of the filters.
-        unread: Name of an activation function behind the place that is read, where a criterion
+        unread: Type of an activation function behind the place that is read, where a criterion
             looks at the activation; else None.
     """
 
@@ -61,7 +61,9 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                unread = None if criterion.needs is Needs.CONTRIBUTION else layer.unread
+                unread = None
+                if criterion.needs is not Needs.CONTRIBUTION and layer.unread is not None:
+                    unread = layer.unread.type
                 self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from kerasrestart.scoring import replicas
 
-# What `keras.losses.Loss(reduction=...)` may be, except "mean_with_sample_weight".
+# The values of `keras.losses.Loss(reduction=...)` other than "mean_with_sample_weight".
 MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
 
 
 def trains_as_keras(model: keras.Model) -> bool:
-    """Whether a model has no training step of its own, but Keras's."""
+    """Whether a model trains with Keras's own training step."""
     return vars(model).get("train_step", type(model).train_step) is keras.Model.train_step
 
 
@@ -66,7 +66,7 @@ def check_reductions(model: keras.Model) -> None:
 
 
 def replica_loss_weight(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-    """What a replica's loss is to be multiplied by, to be its part of the whole batch's loss.
+    """The factor that makes a replica's loss its part of the whole batch's loss.
 
     Keras takes the mean over replicas of their means, in which an example of a smaller part weighs
     more. Multiplied by this, the sum over replicas is what one device would have computed.
@@ -77,7 +77,7 @@ def replica_loss_weight(model: keras.Model, batch_size: tf.Tensor, sample_weight
         sample_weight: Their weights, or None.
 
     Returns:
-        float32 scalar: 1 where all replicas have as much, or where losses are sums.
+        float32 scalar: 1 where all replicas have equal parts, or where losses are sums.
 
     Raises:
         ValueError: As `loss_to_example_scale` does.

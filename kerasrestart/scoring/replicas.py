@@ -1,7 +1,7 @@
-"""Replicas of a model, one a device: what each adds up, and its part of each batch.
+"""Replicas of a model, one for each device: their sums, and their parts of each batch.
 
-Whose replicas: those of the `tf.distribute.Strategy` in whose scope the model was built, or of the
-strategy of the step that is running. Without a strategy there is one.
+They belong to the `tf.distribute.Strategy` in whose scope the model was built, or to the strategy
+of the step that is running. Without a strategy there is one replica.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import tensorflow as tf
 
 
 def sum_variable(value: Any, name: str) -> tf.Variable:
-    """Makes a variable that each replica adds to on its own; what is read is the sum over all.
+    """Makes a variable that each replica adds to on its own; reading it gives the sum over all.
 
     Args:
-        value: Its first value, zero: under a strategy every replica would begin with it.
+        value: Its first value, zero: under a strategy every replica begins with it.
         name: Its name.
     """
     return tf.Variable(
@@ -29,7 +29,7 @@ def sum_variable(value: Any, name: str) -> tf.Variable:
 
 
 def count() -> int:
-    """Number of replicas that the present step runs on."""
+    """Number of replicas that the current step runs on."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
@@ -39,9 +39,9 @@ def over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def share_of_sum(own: tf.Tensor) -> tf.Tensor:
-    """What a replica's number is of the sum over all replicas, times their number.
+    """A replica's part of the sum over all replicas, times the number of replicas.
 
-    It is 1 where all have the same, and 0 where all have zero.
+    It is 1 where all values are equal, and 0 where all are zero.
 
     Args:
         own: float32 scalar, 0 or more; called in a replica's step.
@@ -53,8 +53,8 @@ def share_of_sum(own: tf.Tensor) -> tf.Tensor:
 def split_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
     """Gives each replica its part of each batch, in order: sizes differ by one example at most.
 
-    Keras would leave it to TensorFlow, which fills one replica after the other, so that the last
-    ones may have nothing of a short batch. A worker makes whole batches, and keeps its parts.
+    TensorFlow fills one replica after the other, so that the last ones may get no example of a
+    short batch. A worker makes whole batches, and keeps its parts.
 
     Args:
         dataset: Batches: any structure of tensors whose first axis is that of the examples.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -33,10 +33,18 @@ def score_filters(
 ) -> dict[str, np.ndarray]:
     """Scores every filter of a model over a set of examples, in inference mode.
 
-    Weights, batch norm statistics and optimizer stay as they are. The cost is the compiled loss.
+    Weights, batch norm statistics and optimizer stay as they are. The cost is the compiled loss,
+    with what layers add to it. Layers that no gradient of it reaches have no score: a warning names
+    them.
+
+    Example:
+    ```python
+    scores = kerasrestart.score_filters(model, x, y)
+    ```
 
     Args:
-        model: A built Functional or Sequential model, compiled if the criterion needs gradients.
+        model: A model with a `call`, compiled if the criterion needs gradients. One that is not
+            built is built by the first batch.
         x: Inputs: arrays, or batches `(x, y)` or `(x, y, sample_weight)` as a `tf.data.Dataset` or
             a `keras.utils.PyDataset`. Not looked at where the criterion needs no examples. Defaults
             to None.
@@ -44,8 +52,8 @@ def score_filters(
         sample_weight: Weights of the examples, where `x` is arrays. Defaults to None.
         criterion: A name or a function, see `kerasrestart.scoring.criteria.get`. Defaults to
             `"taylor"`.
-        batch_size: Examples in a batch, where `x` is arrays. Does not change the result except for
-            rounding, or that of `"taylor_weight"`, which is a mean over batches. Defaults to 128.
+        batch_size: Examples in a batch, where `x` is arrays. Changes the result by rounding
+            only, except that of `"taylor_weight"`, which is a mean over batches. Defaults to 128.
         seed: Seed of the criterion `"random"`. Defaults to 0.
         layers: Which layers are scored: their names, or a regular expression that a whole name
             matches. Defaults to None: all convolutions.
@@ -57,8 +65,8 @@ def score_filters(
     Raises:
         ValueError: The model is not compiled, has no filters, there is no example, the criterion
             needs targets and there are none, `criterion` is not known, or `y` or `sample_weight`
-            are given with a data set, which has its own.
-        TypeError: The model has no graph; or `x` is neither arrays nor a data set.
+            are given beside a data set, which holds its own; or no layer can be scored.
+        TypeError: `model` is not a Keras model; or `x` is neither arrays nor a data set.
     """
     criterion = criteria.get(criterion)
     if criterion.needs_gradient and (not model.compiled or model.optimizer is None):
@@ -108,7 +116,7 @@ def score_filters(
         score_batch = tf.function(score_batch, reduce_retracing=True, autograph=False)
         if strategy.num_replicas_in_sync == 1:
             spec = keras.utils.unpack_x_y_sample_weight(parts.element_spec)
-            score_batch = score_batch.get_concrete_function(*spec)
+            score_batch = cast(Any, score_batch).get_concrete_function(*spec)
     for batch in parts:
         strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:

@@ -28,7 +28,7 @@ NOT_CALLED = "it was not called where its feature map could be read"
 class Scorer:
     """Mean saliency of each filter over the examples seen since the last `reset`.
 
-    In your own training step:
+    In a custom training step:
 
     ```python
     scorer = kerasrestart.Scorer(model)

@@ -60,6 +60,8 @@ class StepRecord:
         self._reader_inputs = inputs
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
+        # Maps of a criterion that needs no gradient: looked at when their readers are known.
+        self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
 
     @contextlib.contextmanager
@@ -76,6 +78,9 @@ class StepRecord:
         applied = [(optimizer, _OptimizerHook(self, weights)) for optimizer in optimizers]
         with hooked(layers), hooked(inputs), hooked(applied if weights else (), "apply"):
             yield
+        for reading, feature_map, positions in self._forward:
+            self._add(reading, feature_map, feature_map, None, positions)
+        self._forward.clear()
         self.complete = True
 
     def called(self, operation: keras.Operation) -> bool:
@@ -115,9 +120,9 @@ class StepRecord:
             self.out_of_reach[reading.number] = INNER
             return output
         if not self._criterion.needs_gradient:
-            activation = ACTIVATIONS.get(reading.unread, tf.identity)
-            if reading.unread in ACTIVATIONS or reading.unread is None:
-                self._add(reading, activation(output), None, positions)
+            if reading.unread is None or reading.unread in ACTIVATIONS:
+                activation = ACTIVATIONS.get(reading.unread, lambda tensor: tensor)
+                self._forward.append((reading, activation(output), positions))
             else:
                 self.out_of_reach[reading.number] = NO_LAYER
             return output
@@ -125,12 +130,18 @@ class StepRecord:
             self.out_of_reach[reading.number] = NO_LAYER
             return output
         self.maps.append(output)
-        return probe(output, lambda gradient: self._add(reading, output, gradient, positions))
+
+        def report(gradient: tf.Tensor) -> None:
+            self._add(reading, output, probed, gradient, positions)
+
+        probed = probe(output, report)
+        return probed
 
     def _add(
         self,
         reading: Reading,
         feature_map: tf.Tensor,
+        passed_on: tf.Tensor,
         gradient: tf.Tensor | None,
         positions: int | tf.Tensor,
     ) -> None:
@@ -139,7 +150,7 @@ class StepRecord:
             self.out_of_reach[reading.number] = INNER
             return
         axis = reading.channel_axis
-        of_examples = self._criterion.saliency(unshared(feature_map), gradient, axis)
+        of_examples = self._criterion.saliency(unshared(feature_map, passed_on), gradient, axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.
             rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)

@@ -33,7 +33,7 @@ class AttachedScorer:
 
     def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
         self.scorer = scorer if isinstance(scorer, Scorer) else None
-        self._make = scorer
+        self._make: Any = scorer
         self.batches = 0
         self._function = function
         self._every = every
@@ -126,6 +126,7 @@ class ScoringFunction:
             self._may_be_new_fit = False
         scoring = AttachedScorer(self, scorer, every)
         self.keep(scoring)
+        scoring.was_rebuilt()  # attaching is not a compilation
         return scoring
 
     def keep(self, scoring: AttachedScorer) -> None:

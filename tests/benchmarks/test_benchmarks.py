@@ -1,4 +1,4 @@
-"""The benchmarks measure what they claim; their results are not tested."""
+"""The benchmarks measure what they say; their results are not tested."""
 
 import keras
 import numpy as np
@@ -26,16 +26,16 @@ def test_restarts_are_counted_and_nothing_is_traced_after_the_first_epoch():
     assert traces == 0
 
 
-class EpochLog(keras.callbacks.Callback):
-    def __init__(self, name, log):
+class Heard(keras.callbacks.Callback):
+    def __init__(self, name, heard):
         super().__init__()
-        self.name, self.log = name, log
+        self.name, self.heard = name, heard
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.log.append((epoch, self.name, "begins"))
+        self.heard.append((epoch, self.name, "begins"))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.log.append((epoch, self.name, "ends"))
+        self.heard.append((epoch, self.name, "ends"))
 
 
 def linear():
@@ -44,7 +44,7 @@ def linear():
     return model
 
 
-def fits(turns, names, log, epochs):
+def fits(turns, names, heard, epochs):
     models = [linear() for _ in names]
     return [
         lambda n=n: models[n].fit(
@@ -52,18 +52,18 @@ def fits(turns, names, log, epochs):
             np.ones((2, 1)),
             epochs=epochs[n],
             verbose=0,
-            callbacks=turns.around(n, [EpochLog(names[n], log)]),
+            callbacks=turns.around(n, [Heard(names[n], heard)]),
         )
         for n in range(len(names))
     ]
 
 
 def test_turns_go_round_by_epochs():
-    turns, log = Turns(2), []
-    costs = turns.run(fits(turns, "AB", log, [3, 3]))
-    order = [(epoch, name) for epoch, name, _ in log[::2]]
+    turns, heard = Turns(2), []
+    costs = turns.run(fits(turns, "AB", heard, [3, 3]))
+    order = [(epoch, name) for epoch, name, _ in heard[::2]]
     assert order == [(epoch, name) for epoch in range(3) for name in "AB"]
-    assert [step for *_, step in log] == ["begins", "ends"] * 6
+    assert [step for *_, step in heard] == ["begins", "ends"] * 6
     assert [len(of_fit) for of_fit in costs] == [3, 3]
 
 

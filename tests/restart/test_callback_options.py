@@ -260,7 +260,7 @@ def test_reversed_criterion_restarts_the_most_useful_filters(images):
         assert not set(useful[name]) & set(useless[name])
 
 
-def test_random_draws_anew_at_each_restart_by_the_seed_alone(images):
+def test_random_draws_other_scores_at_each_restart_by_the_seed_alone(images):
     def draws(seed, x):
         restart, watch = train((x, images[1]), criterion="random", fraction=0.25, seed=seed)
         return [chosen_of(event) for event in restart.events], watch.scores
@@ -280,6 +280,51 @@ def test_an_own_training_step_trains_and_its_filters_are_restarted(criterion, im
     restart, watch = train(images, net(kind=OwnStep), criterion=criterion, fraction=0.25)
     assert COUNTED
     assert chosen_of(restart.events[0]) == quarter("first", "second")(watch.scores[0])
+
+
+class AutoEncoder(keras.Model):
+    """Has its own step and no `call`: only a batch shows what it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = keras.Sequential(
+            [
+                keras.Input((8, 8, 2)),
+                layers.Conv2D(8, 3, activation="relu", name="first"),
+                layers.Flatten(),
+                layers.Dense(4, name="code"),
+            ]
+        )
+        self.decoder = keras.Sequential([keras.Input((4,)), layers.Dense(128, name="image")])
+
+    def train_step(self, data):
+        x, _ = data
+        with tf.GradientTape() as tape:
+            image = tf.reshape(self.decoder(self.encoder(x)), tf.shape(x))
+            loss = tf.reduce_mean((image - x) ** 2)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+def test_a_model_without_a_call_is_restarted_from_what_its_step_computes(images, tmp_path):
+    model = AutoEncoder()
+    model.compile(keras.optimizers.Adam(0.01))
+    watch, board = Watch(), kr.RestartTensorBoard(tmp_path)
+    restart = kr.PartialRestart(
+        fraction=0.25,
+        when=kr.EveryEpochs(1, monitor="loss"),
+        max_restarts=1,
+        observers=[watch, board],
+    )
+    model.fit(*images, batch_size=10, epochs=2, verbose=0, callbacks=[restart])
+    (event,) = restart.events
+    assert chosen_of(event) == quarter("first")(watch.scores[0])
+    assert min(event.layers["first"].scores) > 0
+    (path,) = [path for path in watch.before[0] if path.endswith("first/kernel")]
+    changed = (watch.before[0][path] != watch.after[0][path]).any(axis=(0, 1, 2))
+    assert np.flatnonzero(changed).tolist() == event.layers["first"].filters
+    assert list(tmp_path.iterdir())
 
 
 def test_outgoing_weights_are_zero_right_after_a_restart(images):
@@ -432,7 +477,7 @@ def test_clone_is_near_one_survivor_and_no_copy(images):
         assert share.argmin(axis=1)[0] != share.argmin(axis=1)[1]
 
 
-def test_instance_of_a_keras_initializer_draws_anew_at_each_restart(images):
+def test_instance_of_a_keras_initializer_draws_other_weights_at_each_restart(images):
     instance = keras.initializers.RandomUniform(0.5, 0.6, seed=3)
     drawn = collections.defaultdict(list)
     for name, _, new, _ in restarted(images, instance):

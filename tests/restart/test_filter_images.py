@@ -5,7 +5,7 @@ from kerasrestart.restart.filter_images import FRAME, draw_filters
 
 
 def tiles_of(picture, count, height, width):
-    """The tiles of the grid, found only by its layout: `[count, height, width, 3]`."""
+    """The grid cut into tiles, by its layout alone: `[count, height, width, 3]`."""
     rows, columns = picture.shape[0] // height, picture.shape[1] // width
     assert picture.shape == (rows * height, columns * width, 3)
     grid = picture.reshape(rows, height, columns, width, 3).swapaxes(1, 2)

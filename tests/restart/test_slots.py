@@ -6,6 +6,7 @@ import pytest
 from keras import layers, optimizers
 
 import kerasrestart as kr
+from kerasrestart.restart import slots
 
 OPTIMIZERS = {
     "sgd": (lambda: optimizers.SGD(0.01), 0),
@@ -182,3 +183,17 @@ def test_slots_are_found_by_identity_where_the_optimizer_has_another_order(net):
     (kernel,) = [value for path, value in by_path.items() if "conv_kernel" in path]
     assert kernel.sum(axis=(0, 1, 2)).tolist() == [18, 18, 0, 18]
     assert all(v.all() for path, v in by_path.items() if "logits" in path or "up" in path)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_optimizer_of_a_model_that_is_not_built_waits_for_its_variables(inner):
+    model = keras.Sequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(1)])
+    if inner:  # one part of the model has its variables already
+        model = keras.Sequential([model, layers.Dense(1)])
+        model.layers[1].build((None, 1))
+    model.compile("adam", "mse")
+    slots.build_optimizer(model)
+    assert not model.optimizer.built
+    model.build((None, 6, 6, 2))
+    slots.build_optimizer(model)
+    assert len(model.optimizer.variables) == 2 + 2 * len(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""Scores predict how much the loss changes when a filter is removed."""
+"""The purpose of scores: they predict the change of the loss when a filter is removed."""
 
 import keras
 import numpy as np

@@ -343,3 +343,22 @@ def test_a_network_of_sums_trains_bit_for_bit_as_without_scores(images):
     for scored_weights in weights[1:]:
         for ours, theirs in zip(scored_weights, weights[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_activation_that_is_no_layer_is_read_behind_its_function():
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = keras.layers.Conv2D(4, 3, name="conv")
+            self.logits = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.logits(tf.reduce_mean(tf.nn.relu(self.conv(x)), [1, 2]))
+
+    x = np.random.default_rng(0).normal(size=(12, 8, 8, 2)).astype("float32")
+    model = Network()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model(x)
+    scores = kr.score_filters(model, x, np.zeros(12, int), criterion="activation")
+    expected = np.maximum(model.conv(x).numpy().astype("float64"), 0).mean((0, 1, 2))
+    np.testing.assert_allclose(scores["conv"], expected / expected.mean(), rtol=1e-5)

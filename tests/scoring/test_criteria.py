@@ -8,7 +8,6 @@ from float64_reference import Float64, assert_scores_match, chain, cross_entropy
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.restart import names
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.scorer import Scorer
@@ -334,12 +333,6 @@ def test_reversed_criterion_turns_the_order_round(name, net, images):
             assert np.argsort(turned[layer]).tolist() == np.argsort(of_layer)[::-1].tolist()
     chosen = kr.select_filters({"third": turned["third"]}, fraction=0.2)["third"]
     assert scores["third"][chosen[0]] == scores["third"].max()
-
-
-def test_names_for_flags_are_those_that_are_known():
-    known = [*BASE, *(f"reversed_{name}" for name in BASE)]
-    assert known == list(names.CRITERIA)
-    assert known == [criteria.get(name).name for name in known]
 
 
 @pytest.mark.parametrize("name", ["reversed_", "reversed_reversed_taylor", "tayl", None, 3])

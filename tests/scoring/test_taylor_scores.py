@@ -1,4 +1,4 @@
-"""Scores of a network against brute force in float64."""
+"""Scores of a network without training, against brute force in float64."""
 
 import keras
 import numpy as np

@@ -182,7 +182,7 @@ class Compile(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("force", [True, False])
-def test_a_model_that_is_compiled_in_the_middle_of_fit_is_scored_on(
+def test_a_model_that_is_compiled_in_the_middle_of_fit_is_still_scored(
     first, force, images, randomized
 ):
     model = randomized(net())

@@ -90,8 +90,8 @@ class DCGAN(keras.Model):
 def dcgan() -> Example:
     model = DCGAN()
     model.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
-    # The generator's last convolution makes the image, so its filter is not restarted.
-    return Example(model, noise(8, 8, 1), None, watched=22, filters=23)
+    # The generator's last convolution counts: the discriminator reads what it makes.
+    return Example(model, noise(8, 8, 1), None, watched=23, filters=23)
 
 
 class Diffusion(keras.Model):

@@ -25,8 +25,8 @@ them. Filters are those of all convolutions; units of dense layers are watched w
 Filters that make an output of the model and filters that do not train are never restarted.
 `python -m tests.zoo.models_page` writes this page.
 
-| kind | filters | watched | not watched, and why |
-|---|---:|---:|---|
+| kind | filters | watched | out of reach | not watched, because a layer |
+|---|---:|---:|---:|---|
 """
 
 
@@ -37,10 +37,11 @@ class Row:
     kind: str
     filters: int
     watched: int
+    out_of_reach: int
     not_watched: str
 
     def __str__(self):
-        return f"| {self.kind} | {self.filters} | {self.watched} | {self.not_watched} |"
+        return f"| {' | '.join(map(str, dataclasses.astuple(self)))} |"
 
 
 def train(example: Example, **options) -> tuple[kr.PartialRestart, keras.callbacks.History]:
@@ -61,10 +62,12 @@ def train(example: Example, **options) -> tuple[kr.PartialRestart, keras.callbac
 def row(kind: str, restart: kr.PartialRestart) -> Row:
     """The line of a kind, from the callback that has watched it."""
     found = restart.scorer.filter_layers
-    reasons = {**found.left_out, **restart.scorer.left_out}
-    reasons = {why for why in reasons.values() if "dense layer" not in why}
     watched = sum(len(scores) for scores in restart.scores.values())
-    return Row(kind, found.total, watched, "; ".join(sorted(reasons)))
+    reasons = {**found.left_out, **restart.scorer.left_out} if watched < found.total else {}
+    reasons = {why for why in reasons.values() if "dense layer" not in why}
+    return Row(
+        kind, found.total, watched, sum(found.out_of_reach.values()), "; ".join(sorted(reasons))
+    )
 
 
 def read(page: pathlib.Path = PAGE) -> dict[str, Row]:
@@ -73,7 +76,7 @@ def read(page: pathlib.Path = PAGE) -> dict[str, Row]:
     for line in page.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| ") and cells[1].isdigit():
-            rows[cells[0]] = Row(cells[0], int(cells[1]), int(cells[2]), cells[3])
+            rows[cells[0]] = Row(cells[0], *map(int, cells[1:4]), cells[4])
     return rows
 
 

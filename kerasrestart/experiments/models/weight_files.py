@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -95,7 +96,7 @@ def _from_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     for name, part in slices.items():
         _check_float32(name, part.get_dtype(), "F32", path)
     return {
-        name: _stored(name, tuple(part.get_shape()), lambda name=name: file.get_tensor(name), path)
+        name: _stored(name, tuple(part.get_shape()), functools.partial(file.get_tensor, name), path)
         for name, part in slices.items()
     }
 

@@ -162,7 +162,8 @@ def read(path: pathlib.Path, schema: type) -> Any:
 
 
 def _name(schema: type) -> str:
-    return {RunRecord: "run record", StateContent: "state of a run"}.get(schema, "record")
+    names: dict[type, str] = {RunRecord: "run record", StateContent: "state of a run"}
+    return names.get(schema, "record")
 
 
 def _line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The command line that writes the report of runs."""
+"""The command line that writes the report of a run, or of all runs in a folder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import NoReturn
 from kerasrestart.experiments.command_line import Parsed, Program, fail
 
 TEXT = """
-Writes the report of a run as one HTML file.
+Writes the report of a run, or compares all runs in a folder, as one HTML file.
 
   python -m kerasrestart.report tf_logs/RUN
+  python -m kerasrestart.report tf_logs
 """
-PROGRAM = Program("kerasrestart.report", TEXT, {}, arguments="RUN [RUN ...]")
+PROGRAM = Program("kerasrestart.report", TEXT, {}, arguments="FOLDER [FOLDER ...]")
 
 
 def main(parsed: Parsed) -> None:
-    """Writes the report of each folder that is named."""
+    """Writes the report of each given folder."""
     if not parsed.arguments:
-        fail("Expected the folder of a run, such as tf_logs/RUN. Received: nothing", status=2)
-    from kerasrestart.experiments.report.run_report import write_run_report
+        fail(
+            "Expected the folder of a run or of runs, such as tf_logs/RUN. Received: nothing",
+            status=2,
+        )
+    from kerasrestart.experiments.report.log_report import write_report
 
     for name in parsed.arguments:
-        print(f"Report: {write_run_report(pathlib.Path(name))}", flush=True)
+        print(f"Report: {write_report(pathlib.Path(name))}", flush=True)
 
 
 def entry_point() -> NoReturn:

@@ -13,15 +13,15 @@ _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   overflow-wrap: break-word; }
 table { border-collapse: collapse; font-size: 0.9rem; max-width: 100%; }
-th, td { border: 1px solid #8886; padding: 0.2rem 0.5rem; overflow-wrap: anywhere; }
+th, td { border: 1px solid #8886; padding: 0.2rem 0.5rem; overflow-wrap: break-word; }
 td { font-variant-numeric: tabular-nums; vertical-align: top; }
 code { font-size: 0.9em; overflow-wrap: anywhere; }
 pre { padding: 0.6rem; border: 1px solid #8886; white-space: pre-wrap; }
 img { max-width: 100%; background: #fff; }
 @media (max-width: 40rem) {
-  body { margin: 1rem auto; padding: 0 0.6rem; }
-  table { font-size: 0.75rem; line-height: 1.3; }
-  th, td { padding: 0.15rem 0.2rem; }
+  body { margin: 1rem auto; padding: 0 0.4rem; }
+  table { font-size: 0.68rem; line-height: 1.3; display: block; overflow-x: auto; }
+  th, td { padding: 0.12rem 0.15rem; }
 }
 """
 # The only resources are the figures and the style inside the file.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from kerasrestart.experiments.records.history import read_history
-from kerasrestart.experiments.records.run_record import RECORD
+from kerasrestart.experiments.records.run_record import RECORD, read_record
 from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
@@ -43,7 +42,7 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
         ValueError: The folder holds no record of a run, or a damaged one.
         OSError: The file cannot be written.
     """
-    record = _record(folder)
+    record = load_record(folder)
     try:
         return _write(folder, record)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -107,7 +106,7 @@ def _events(events: list[Mapping[str, Any]], finished: str | None) -> list[str]:
             )
         )
     header = (
-        *("restart", "after epoch", "why", "initializer", "chosen again", "metric drop"),
+        *("restart", "after epoch", "why", "reset with", "chosen again", "metric drop"),
         "epochs to recover",
     )
     layers = list(dict.fromkeys(name for event in events for name in event["layers"]))
@@ -129,19 +128,16 @@ def _share(event: Mapping[str, Any], name: str) -> str:
     return "" if layer is None else f"{len(layer['filters'])} of {len(layer['scores'])}"
 
 
-def _record(folder: pathlib.Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        missing = {"settings", "versions", "data", "events", "table", "finished"} - record.keys()
-    except FileNotFoundError as error:
+def load_record(folder: pathlib.Path) -> dict[str, Any]:
+    """The record of a run, which may be unfinished.
+
+    Raises:
+        ValueError: The folder holds no record of a run, or a damaged one.
+    """
+    record = read_record(folder, ended=False)
+    if record is None:
         raise ValueError(
             f"The folder of a run needs a {RECORD}, which is written when the first round ends. "
             f"Received: {str(folder)!r}"
-        ) from error
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{folder / RECORD} is not a valid run record: {one_line(error)}"
-        ) from error
-    if missing:
-        raise ValueError(f"{folder / RECORD} is not a valid run record: it lacks {sorted(missing)}")
+        )
     return record

@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from kerasrestart import models
 from kerasrestart.experiments import data
 from kerasrestart.experiments.combinations import restart_plan_arguments
 from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
-from kerasrestart.experiments.run.layer_rates import with_lower_rate
+from kerasrestart.experiments.models.networks import NETWORKS
+from kerasrestart.experiments.run.layer_rates import with_two_rates
 from kerasrestart.experiments.run.strategies import synchronize_norms
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.restart.callback import PartialRestart
@@ -25,7 +25,7 @@ def build_model(
     Returns:
         The model, and its weights that were loaded from a file; None if there are none.
     """
-    build = getattr(models, settings.model)
+    build = NETWORKS[settings.model]
     height, width, channels = images.train.images.shape[1:]
     side = settings.image_size
     model = build((side or height, side or width, channels), len(images.classes))
@@ -37,7 +37,7 @@ def build_model(
                 layer.trainable = not isinstance(layer, keras.layers.Conv2D)
         if (factor := settings.pretrained_learning_rate_factor) != 1:
             loaded = [v for name in weights.layers for v in model.get_layer(name).variables]
-            optimizer = with_lower_rate(optimizer, loaded, factor)
+            optimizer = with_two_rates(optimizer, loaded, factor)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

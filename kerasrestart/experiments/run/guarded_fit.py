@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable, Iterator
 
@@ -113,7 +114,8 @@ def explain_startup_failure() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     text = getattr(error, "message", None) or str(error) or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    # TensorFlow adds the names of its operations.
+    return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*$", "", text.splitlines()[0]).rstrip(".")
 
 
 def _what_is_saved(checkpoint: RunCheckpoint) -> str:

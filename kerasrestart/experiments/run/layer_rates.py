@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import keras
 
 
-def with_lower_rate(
+def with_two_rates(
     optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable], factor: float
 ) -> keras.optimizers.Optimizer:
     """Returns an optimizer that trains some variables at a lower learning rate.

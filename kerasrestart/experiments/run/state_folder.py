@@ -88,7 +88,7 @@ class StateFolder:
     def read_last_good(self) -> tuple[SavedState, str | None] | None:
         """Reads the last state that is whole, and deletes newer ones, which are damaged.
 
-        They are deleted so that the next state does not replace the good one.
+        They are deleted so that the next state does not take the place of the good one.
 
         Returns:
             The state, and what was wrong with a newer one, in one line, or None. None alone where
@@ -118,7 +118,7 @@ class StateFolder:
         return next(iter(self._states()), None)
 
     def copy_last(self, target: pathlib.Path) -> None:
-        """Copies the newest state to a folder that does not exist yet, atomically."""
+        """Copies the newest state atomically to a folder that does not exist yet."""
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(self.last, temporary, copy_function=_link_or_copy)

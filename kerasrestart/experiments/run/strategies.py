@@ -58,7 +58,7 @@ def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: i
 def evaluation_input(
     batches: tf.data.Dataset, strategy: tf.distribute.Strategy
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """Splits batches over replicas, for a `fit` or `evaluate` that gets the number of batches.
+    """Splits batches over replicas, for a `fit` or `evaluate` with a number of steps.
 
     A split dataset reports the number of its parts, which is not that of its batches. Keras would
     keep an iterator that has ended, and stop with `StopIteration` in the second epoch. Repeated

@@ -212,9 +212,7 @@ def _preprocessing(
     settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
 ) -> dict[str, Any]:
     """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    mean, std = images.mean, images.std
-    if weights:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if weights else (images.mean, images.std)
     return {"mean": mean, "std": std, "image_size": settings.image_size}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +14,9 @@ from kerasrestart.experiments.study.report import write_report
 from kerasrestart.experiments.study.results import CellResult, common_settings, load_cell
 from kerasrestart.experiments.study.runner import is_done
 from kerasrestart.experiments.study.verdicts import print_verdicts
+from kerasrestart.restart.files import write_text
+
+RUNS = "runs.csv"
 
 
 def collect(
@@ -23,6 +28,8 @@ def collect(
     command: str,
 ) -> pathlib.Path:
     """Writes the report of the finished runs and the records for TensorBoard; prints the verdicts.
+
+    `runs.csv` has a row for each run: its cell, accuracies (0..1), epochs, seconds and folder.
 
     Args:
         jobs: The runs of the study.
@@ -60,5 +67,28 @@ def collect(
         command=command,
         missing=missing,
     )
+    write_text(folder / RUNS, _runs_csv(results))
     print_verdicts(groups)
     return report.with_suffix(".html")
+
+
+def _runs_csv(results: Sequence[CellResult]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = (
+        "model",
+        "variation",
+        "arm",
+        "seed",
+        "outcome",
+        "last",
+        "epochs",
+        "seconds",
+        "folder",
+    )
+    writer.writerow(columns)
+    for result in results:
+        cell, seconds = result.cell, result.record.get("timing", {}).get("seconds")
+        place = (cell.model, cell.variation, cell.arm, cell.seed)
+        writer.writerow((*place, result.chosen, result.last, result.epochs, seconds, cell.name))
+    return text.getvalue()

@@ -120,6 +120,7 @@ def by_restart(groups: Sequence[Group]) -> Table:
                     )
             rows.append((*_lead(group, varied), arm.name, str(arm.summary.n), *texts))
     header = ("model", *(["variation"] if varied else []), "arm", "n", *rounds)
+    header, rows = _without_idle_columns(header, rows)
     return Table("by_restart", "By restart", header, rows, header.index("n"), data)
 
 
@@ -166,8 +167,9 @@ def differences(groups: Sequence[Group]) -> Table:
             "last epoch",
             "pairs",
         ),
-        *("difference", "95% interval", "p", "p after Holm", "seeds for one point"),
+        *("difference", "95% interval", "p after Holm", "seeds for one point"),
     )
+    header, rows = _without_idle_columns(header, rows)
     title = "Differences from the control"
     return Table("differences", title, header, rows, header.index("mean"), data)
 
@@ -176,7 +178,7 @@ def _difference_texts(arm: Arm) -> tuple[str, ...]:
     found = arm.difference
     if found is None:
         verdict = "" if arm.name == CONTROL else "no seed in common"
-        return (arm.name, verdict, _mean(arm.summary), _mean(arm.last), *[""] * 6)
+        return (arm.name, verdict, _mean(arm.summary), _mean(arm.last), *[""] * 5)
     interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     return (
         arm.name,
@@ -186,7 +188,6 @@ def _difference_texts(arm: Arm) -> tuple[str, ...]:
         str(found.n),
         f"{found.mean:+.2f}",
         interval,
-        _p(found.p),
         _p(arm.adjusted_p),
         "" if arm.seeds_needed is None else str(arm.seeds_needed),
     )
@@ -199,6 +200,18 @@ def _p(p: float | None) -> str:
 def _mean(summary: Summary) -> str:
     spread = "" if summary.deviation is None else f" ± {summary.deviation:.2f}"
     return f"{summary.mean:.2f}{spread}"
+
+
+def _without_idle_columns(
+    header: tuple[str, ...], rows: list[tuple[str, ...]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Leaves out empty columns, and the model where there is only one: tables fit a phone."""
+    kept = [
+        n
+        for n, (name, values) in enumerate(zip(header, zip(*rows, strict=True), strict=True))
+        if any(values) and (name != "model" or len(set(values)) > 1)
+    ]
+    return tuple(header[n] for n in kept), [tuple(row[n] for n in kept) for row in rows]
 
 
 def _lead(group: Group, varied: bool) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
     assert rows[1]["restarted"] == {"conv1": 3, "conv2": 3, "conv3": 6}
     for row in rows:
         line = next(
-            line for line in done.stdout.splitlines() if line.startswith(f"| {row['round']}")
+            line for line in done.stdout.splitlines() if line.strip("| ").startswith(row["round"])
         )
         assert f"{100 * row['validation_accuracy']:.2f}" in line
         assert f"{100 * row['test_accuracy']:.2f}" in line

@@ -261,7 +261,9 @@ def test_a_limit_on_file_size_ends_the_run_in_one_line_and_it_resumes_without(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     message = str(raised.value)
-    assert re.search(r"File too large.*\. All up to .* \d is saved\. Resume with: py", message)
+    assert re.fullmatch(
+        r"/\S*/full/state/\S*; File too large\. No epoch has ended yet\. Resume with: py.*", message
+    )
     assert len(message.splitlines()) == 1
     assert not list((tmp_path / "full").rglob(".*tmp*"))
     run(images, tmp_path, "full")

@@ -79,7 +79,7 @@ def test_the_five_convolutions_are_pytorchs(in_torch, tmp_path, file):
     [
         (224, 224, (6, 6)),
         (64, 63, (1, 1)),  # torchvision repeats the one value 36 times
-        (96, 190, (2, 4)),  # and averages neighbours where the size is not a multiple of 6
+        (96, 190, (2, 4)),  # and takes means of neighbours where 6 is not a multiple
         (300, 110, (6, 2)),  # pooled to 6 from 8, for real
     ],
 )

@@ -1,6 +1,7 @@
 """The files that grow by a line an epoch: cut to what a state belongs to, or refused."""
 
 import json
+import os
 
 import pytest
 
@@ -39,20 +40,33 @@ def contents(folder):
 
 def test_files_are_cut_to_what_they_were_and_grow_as_before(run):
     folder, marks = run
-    whole = contents(folder)
+    complete = contents(folder)
     append(folder, 3)  # by a process that was killed before it saved its state,
     with (folder / "rounds.jsonl").open("a") as file:
         file.write('{"event": {"resta')  # and in the middle of a line
     files = GrowingFiles(folder)
     files.restore(marks[2])
-    assert contents(folder) == whole
+    assert contents(folder) == complete
     files.restore(marks[0])
     assert b"\n1," not in (folder / "history.csv").read_bytes()
     for epoch in (1, 2):
         append(folder, epoch)
         files.append_closed([EVENT] * epoch, [ROUND] * epoch)
         assert files.marks() == marks[epoch]
-    assert contents(folder) == whole
+    assert contents(folder) == complete
+
+
+def test_what_a_mark_describes_is_on_disk(run, monkeypatch):
+    folder, _ = run
+    flushed, fsync = set(), os.fsync
+
+    def flush(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    GrowingFiles(folder).marks()
+    assert {path.stat().st_ino for path in folder.iterdir()} == flushed
 
 
 def test_without_marks_all_begins_again(run):

@@ -1,6 +1,7 @@
 """The report of a study: its content, its files, and that equal runs give equal bytes."""
 
 import base64
+import csv
 import html.parser
 import io
 import json
@@ -311,7 +312,7 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
     jobs = make_plan({}, networks=["mininet"], arms=["he"], seeds=[0, 1, 2], logdir=str(tmp_path))
     for job in jobs:
         if job.cell and job.cell.seed == 0:
-            one = result(job.cell.arm, 0, (0.1, 0.2))
+            one = result(job.cell.arm, 0, (0.1, 0.2), monitor=job.settings.monitor)
             one.record["settings"].update(job.settings.to_dict())
             _write_run(tmp_path / job.name, one)
     failed = {"mininet-he-s1": "out of memory"}
@@ -326,6 +327,12 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
     assert re.search(r"`mininet-he-s1` +\| `out of memory`", text)
     assert re.search(r"`mininet-none-s2` +\| `not finished`", text)
     assert "baseline-s" not in text
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    assert [(row["arm"], row["seed"], row["folder"]) for row in rows] == [
+        ("none", "0", "mininet-none-s0"),
+        ("he", "0", "mininet-he-s0"),
+    ]
+    assert (float(rows[1]["outcome"]), rows[1]["epochs"], rows[1]["seconds"]) == (0.2, "4", "1.0")
     other = make_plan(
         {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )

@@ -1,0 +1,457 @@
+"""Models whose static graph does not tell what runs: the map is that of the traced pass."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from kerasrestart.network.describe import describe
+from kerasrestart.network.filter_layers import find_filter_layers
+
+X = np.zeros((2, 8, 8, 3), "float32")
+
+
+def conv(name, filters=4, size=3, **settings):
+    return layers.Conv2D(filters, size, padding="same", name=name, **settings)
+
+
+def model_of(*body):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            *body,
+            layers.GlobalAveragePooling2D(name="pooled"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+
+
+def places_of(found):
+    return {key: [read.operation.name for _, read in of.reads] for key, of in found.layers.items()}
+
+
+def readers_of(found, key, filters=None):
+    path = found.channels.path(found.layers[key].layer, filters)
+    return {reading.name: reading.channels for reading in path.readers}
+
+
+def obstacle_of(found, key):
+    return found.channels.outgoing(found.layers[key].layer).obstacle()
+
+
+class Block(layers.Layer):
+    """A residual block, the way most are written."""
+
+    def __init__(self, filters, name):
+        super().__init__(name=name)
+        self.c1, self.n1 = conv(f"{name}_c1", filters), layers.BatchNormalization(name=f"{name}_n1")
+        self.c2, self.n2 = conv(f"{name}_c2", filters), layers.BatchNormalization(name=f"{name}_n2")
+
+    def call(self, x, training=None):
+        y = tf.nn.relu(self.n1(self.c1(x), training=training))
+        return tf.nn.relu(x + self.n2(self.c2(y), training=training))
+
+
+class Stage(layers.Layer):
+    def __init__(self, name):
+        super().__init__(name=name)
+        self.blocks = [Block(4, f"{name}{n}") for n in range(2)]
+
+    def call(self, x, training=None):
+        for block in self.blocks:
+            x = block(x, training=training)
+        return x
+
+
+class Network(keras.Model):
+    def __init__(self):
+        super().__init__(name="network")
+        self.stem, self.relu = conv("stem"), layers.ReLU(name="relu")
+        self.stage = Stage("s")
+        self.last, self.norm = conv("last", 6), layers.BatchNormalization(name="norm")
+        self.pool, self.out = layers.GlobalMaxPooling2D(name="pool"), layers.Dense(2, name="out")
+
+    def call(self, x, training=None):
+        x = self.stage(self.relu(self.stem(x)), training=training)
+        return self.out(self.pool(self.relu(self.norm(self.last(x), training=training))))
+
+
+def test_layers_within_layers_within_a_subclass_are_found():
+    found = find_filter_layers(Network(), x=X)
+    assert places_of(found) == {
+        "stem": ["stem"],  # its ReLU serves `last`, too
+        "s0_c1": ["s0_n1"],
+        "s0_c2": ["s0_n2"],
+        "s1_c1": ["s1_n1"],
+        "s1_c2": ["s1_n2"],
+        "last": ["pool"],
+    }
+    assert {key: of.norm and of.norm.name for key, of in found.layers.items()} == {
+        **{"stem": None, "last": "norm"},
+        **{f"s{i}_c{n}": f"s{i}_n{n}" for i in (0, 1) for n in (1, 2)},
+    }
+    assert found.coverage() == "Watching 26 of 26 filters in 6 layers"
+    assert readers_of(found, "s0_c1") == {"s0_c2": (0, 1, 2, 3)}
+    assert obstacle_of(found, "s0_c1") is None
+    assert obstacle_of(found, "s0_c2") == "its channels are shared with s1_c2, stem"
+
+
+def test_a_subclass_says_what_to_pass_until_it_is_built():
+    model = Network()
+    with pytest.raises(TypeError, match=r"pass an example, describe\(model, x\)"):
+        describe(model)
+    table = describe(model, X)
+    assert describe(model) == table  # built by it
+
+
+def test_a_trace_changes_no_variable_of_a_built_model():
+    model = Network()
+    model(X)
+    model.compile("adam", "mse")
+    before = [np.array(weight) for weight in model.weights]
+    find_filter_layers(model)
+    assert not model.optimizer.built
+    assert not model.losses
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.array(weight), value)
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+
+
+def test_dropouts_draw_what_they_would_have_drawn_without_a_trace():
+    outputs = []
+    for traces in (False, True):
+        keras.utils.set_random_seed(1)
+        model = model_of(conv("c"), layers.Dropout(0.5))
+        if traces:
+            find_filter_layers(model)
+        outputs.append(np.array(model(X + 1, training=True)))
+    np.testing.assert_array_equal(*outputs)
+
+
+class RollingPool(layers.MaxPooling2D):
+    def call(self, x):
+        return tf.roll(super().call(x), 1, axis=-1)
+
+
+class SquaringPool(layers.MaxPooling2D):
+    def call(self, x):
+        return super().call(x) ** 2
+
+
+def test_a_pooling_that_rolls_channels_is_read_before_and_not_followed():
+    found = find_filter_layers(model_of(conv("c"), RollingPool(name="roll"), conv("next")))
+    assert places_of(found)["c"] == ["c"]
+    assert obstacle_of(found, "c") == "its channels go into roll"
+
+
+def test_a_pooling_that_squares_is_an_activation_of_each_channel():
+    body = [conv("c", activation="relu"), SquaringPool(name="square"), conv("next")]
+    found = find_filter_layers(model_of(*body))
+    assert places_of(found)["c"] == ["c"]
+    assert readers_of(found, "c", [2]) == {"next": (2,)}
+
+
+class Standardized(layers.Conv2D):
+    def call(self, x):
+        mean = tf.reduce_mean(self.kernel, [0, 1, 2], keepdims=True)
+        deviation = tf.math.reduce_std(self.kernel, [0, 1, 2], keepdims=True)
+        kernel = (self.kernel - mean) / (deviation + 1e-5)
+        return tf.nn.conv2d(x, kernel, 1, "SAME") + self.bias
+
+
+class RolledKernel(layers.Conv2D):
+    def call(self, x):
+        return tf.nn.conv2d(x, tf.roll(self.kernel, 1, -1), 1, "SAME")
+
+
+class SiluConv(layers.Conv2D):
+    def call(self, x):
+        return tf.nn.silu(super().call(x))
+
+
+@pytest.mark.parametrize("kind", [Standardized, SiluConv])
+def test_a_convolution_with_a_call_of_its_own_is_scored_but_no_reader(kind):
+    body = [conv("before"), kind(4, 3, padding="same", name="own"), layers.ReLU(name="relu")]
+    found = find_filter_layers(model_of(*body, conv("behind")))
+    assert places_of(found)["own"] == ["relu"]
+    assert obstacle_of(found, "before") == "its channels go into own"
+    assert obstacle_of(found, "own") == f"its channels go into the own call of {kind.__name__}"
+    assert obstacle_of(found, "behind") is None
+
+
+def test_a_convolution_whose_call_may_mix_its_filters_is_left_out():
+    own = RolledKernel(4, 3, padding="same", name="own")
+    found = find_filter_layers(model_of(conv("before"), own))
+    assert found.left_out["own"] == "the call of its class RolledKernel may mix filters"
+    assert found.coverage() == (
+        "Watching 4 of 8 filters in 1 layer; 4 out of reach: own (the call of its class "
+        "RolledKernel may mix filters)"
+    )
+
+
+class Within(layers.Layer):
+    """Calls a convolution in a graph of its own."""
+
+    def __init__(self, how):
+        super().__init__(name="within")
+        self.how, self.inner = how, conv("inner", 3)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.how(self.inner, x)
+
+
+def in_a_function(inner, x):
+    return tf.function(lambda x: inner(x))(x)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (
+            lambda inner, x: tf.while_loop(
+                lambda i, x: i < 2, lambda i, x: (i + 1, inner(x)), (0, x)
+            )[1],
+            "called in a while_loop",
+        ),
+        (lambda inner, x: tf.map_fn(lambda e: inner(e[None])[0], x), "called in a while_loop"),
+        (
+            lambda inner, x: tf.cond(tf.reduce_sum(x) > 0, lambda: inner(x), lambda: x),
+            "called in a condition",
+        ),
+        (
+            lambda inner, x: tf.vectorized_map(lambda e: inner(e[None])[0], x),
+            "called in a vectorized_map",
+        ),
+        (in_a_function, "called in a tf.function of its own"),
+        (lambda inner, x: x, "not called in the traced pass"),
+    ],
+)
+def test_what_cannot_be_followed_is_named_and_left_out(how, reason):
+    model = model_of(conv("before", 3), Within(how), conv("behind"))
+    found = find_filter_layers(model)
+    assert list(found.layers) == ["before", "behind"]
+    assert found.left_out["inner"].startswith(reason)
+    assert found.out_of_reach == {"inner": 3}
+    assert found.coverage().startswith(
+        f"Watching 7 of 10 filters in 2 layers; 3 out of reach: inner ({reason}"
+    )
+    assert f"left out: {reason}" in describe(model)
+
+
+def test_a_nested_model_called_by_names_is_wired_by_names():
+    p, q = keras.Input((8, 8, 4), name="p"), keras.Input((8, 8, 4), name="a")
+    inner = keras.Model([p, q], layers.Concatenate()([conv("reads_p")(p), conv("reads_a")(q)]))
+    image = keras.Input((8, 8, 3))
+    both = inner({"p": conv("one")(image), "a": conv("two")(image)})
+    out = layers.Dense(3)(layers.GlobalAveragePooling2D()(both))
+    found = find_filter_layers(keras.Model(image, out))
+    assert list(readers_of(found, "one")) == ["reads_p"]
+    assert list(readers_of(found, "two")) == ["reads_a"]
+
+
+def test_a_variable_that_is_frozen_alone_is_told_of():
+    model = model_of(conv("c"), conv("kept"))
+    model.get_layer("c").kernel.trainable = False
+    found = find_filter_layers(model)
+    assert found.left_out["c"] == "has a kernel that is not trainable"
+    assert found.coverage() == (
+        "Watching 4 of 8 filters in 1 layer; 4 left out: c (has a kernel that is not trainable)"
+    )
+
+
+def test_a_score_is_read_before_an_activity_regularizer():
+    relu = layers.ReLU(activity_regularizer="l2", name="relu")
+    pool = layers.MaxPooling2D(name="pool")
+    assert places_of(find_filter_layers(model_of(conv("c"), relu, pool)))["c"] == ["relu"]
+    regular = conv("c", activity_regularizer="l1")
+    assert places_of(find_filter_layers(model_of(regular, pool)))["c"] == ["c"]
+    assert places_of(find_filter_layers(model_of(conv("c"), pool)))["c"] == ["pooled"]
+
+
+class Raw(keras.Model):
+    """Only raw operations between its layers."""
+
+    def __init__(self, *functions, layer=None):
+        super().__init__()
+        self.functions, self.layer = functions, layer or layers.Identity(name="identity")
+        self.first, self.second, self.out = conv("first"), conv("second"), layers.Dense(2)
+
+    def call(self, x):
+        x = self.first(x)
+        for function in self.functions:
+            x = function(x)
+        return self.out(tf.reduce_mean(self.second(self.layer(x)), [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("functions", "place"),
+    [
+        ([tf.nn.relu], "pool"),
+        ([lambda x: tf.maximum(x, 0.2 * x)], "pool"),
+        ([lambda x: tf.where(x > 0, x, 0.1 * x)], "pool"),
+        ([lambda x: tf.nn.dropout(x, 0.5)], "pool"),
+        ([lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])], "pool"),
+        ([lambda x: tf.nn.avg_pool2d(tf.nn.relu(x), 2, 2, "VALID")], "pool"),
+        ([lambda x: x[:, 1:-1, ::2]], "pool"),
+        ([tf.nn.silu], "pool"),
+        ([tf.nn.gelu], "pool"),
+        ([tf.tanh, lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID")], "pool"),
+        ([lambda x: x + 1], "first"),
+        ([tf.nn.relu, tf.tanh], "first"),
+        ([tf.nn.softmax], "first"),
+        ([lambda x: tf.roll(x, 1, 0)], "first"),
+        ([lambda x: tf.roll(x, 1, 3)], "first"),
+        ([lambda x: tf.reverse(x, [1])], "pool"),
+        ([lambda x: tf.stop_gradient(x) + x], "pool"),
+    ],
+)
+def test_the_walk_passes_raw_operations_as_far_as_the_score_is_the_same(functions, place):
+    model = Raw(*functions, layer=layers.MaxPooling2D(padding="same", name="pool"))
+    assert places_of(find_filter_layers(model, x=X))["first"] == [place]
+
+
+def test_behind_a_raw_activation_without_a_place_the_score_is_read_before_it():
+    table = describe(Raw(tf.nn.gelu), X)
+    assert "read before its activation, Gelu" in table
+    assert "read before" not in describe(Raw(tf.nn.relu), X)
+    (first, _) = find_filter_layers(Raw(tf.nn.relu), x=X).layers.values()
+    assert first.unread.type == "Relu"
+
+
+def test_the_output_of_a_block_is_a_place_behind_its_raw_activation():
+    class ConvGelu(layers.Layer):
+        def __init__(self):
+            super().__init__(name="block")
+            self.inner = conv("inner")
+
+        def call(self, x):
+            return tf.nn.gelu(self.inner(x))
+
+    found = find_filter_layers(model_of(ConvGelu(), conv("next")))
+    assert places_of(found)["inner"] == ["block"]
+    assert found.layers["inner"].unread is None
+
+
+def test_a_block_that_uses_its_result_itself_is_no_place():
+    class Gated(layers.Layer):
+        def __init__(self):
+            super().__init__(name="block")
+            self.inner, self.gate = conv("inner"), layers.Dense(4, name="gate")
+
+        def call(self, x):
+            x = tf.nn.gelu(self.inner(x))
+            self.add_loss(tf.reduce_sum(self.gate(x)))
+            return x
+
+    assert places_of(find_filter_layers(model_of(Gated(), conv("next"))))["inner"] == ["inner"]
+
+
+@pytest.mark.parametrize(
+    ("function", "channels"),
+    [
+        (lambda x: x[..., 2:], {0: (), 3: (1,)}),
+        (lambda x: tf.split(x, 2, -1)[1], {0: (), 3: (1,)}),
+        (lambda x: tf.concat([x, tf.nn.relu(x)], -1), {0: (0, 4), 3: (3, 7)}),
+        (lambda x: tf.concat([tf.zeros_like(x)[..., :1], x], -1), {0: (1,), 3: (4,)}),
+        (lambda x: x * tf.constant([1.0, 2, 3, 4]), {0: (0,), 3: (3,)}),
+        (lambda x: tf.reshape(x, [-1, 64, 1, 4]), {0: (0,), 3: (3,)}),
+        (lambda x: tf.transpose(x, [0, 2, 1, 3]), {0: (0,), 3: (3,)}),
+    ],
+)
+def test_channels_are_followed_through_raw_operations(function, channels):
+    found = find_filter_layers(Raw(function), x=X)
+    for filter_, expected in channels.items():
+        assert readers_of(found, "first", [filter_]).get("second", ()) == expected
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tf.nn.depth_to_space(x, 2),
+        lambda x: tf.transpose(x, [0, 1, 3, 2]),
+        lambda x: tf.nn.softmax(x),
+        lambda x: tf.einsum("bhwc,cd->bhwd", x, tf.ones((4, 4))),
+        lambda x: x / tf.norm(x, axis=-1, keepdims=True),
+    ],
+)
+def test_channels_that_a_raw_operation_mixes_are_refused(function):
+    assert "its channels" in obstacle_of(find_filter_layers(Raw(function), x=X), "first")
+
+
+def test_an_output_that_no_loss_reads_is_reached_all_the_same_and_a_dead_branch_is_not():
+    class Dead(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.dead, self.out = conv("used"), conv("dead"), layers.Dense(2)
+
+        def call(self, x):
+            self.dead(x)
+            return self.out(tf.reduce_mean(self.used(x), [1, 2]))
+
+    found = find_filter_layers(Dead(), x=X)
+    assert list(found.layers) == ["used"]
+    assert found.left_out["dead"] == "does not reach an output"
+
+
+def test_frames_of_a_time_distributed_network_are_uses_of_its_layers():
+    cnn = keras.Sequential(
+        [keras.Input((8, 8, 3)), conv("c"), layers.ReLU(name="relu"), layers.GlobalMaxPooling2D()]
+    )
+    body = [layers.TimeDistributed(cnn), layers.LSTM(4, name="lstm"), layers.Dense(2)]
+    found = find_filter_layers(keras.Sequential([keras.Input((3, 8, 8, 3)), *body]))
+    assert [use.occurrence for use, _ in found.layers["c"].reads] == [0, 1, 2]
+    assert [read.occurrence for _, read in found.layers["c"].reads] == [0, 1, 2]
+    assert found.left_out["lstm"] == "has recurrent units, which feed each other"
+    assert found.coverage() == "Watching 4 of 4 filters in 1 layer"
+
+
+def test_the_filters_of_a_spectral_normalization_depend_on_each_other():
+    normalized = layers.SpectralNormalization(conv("w"), name="normalized")
+    found = find_filter_layers(model_of(conv("c"), normalized, conv("next")))
+    assert list(found.layers) == ["c", "w", "next"]
+    assert obstacle_of(found, "c") is None
+    assert "the norm that normalized takes of its kernel" in obstacle_of(found, "w")
+
+
+def test_units_of_a_transformer_block_are_found_and_heads_are_refused_by_name():
+    x = tokens = keras.Input((16, 8))
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4, name="heads")(x, x)])
+    y = layers.Dense(12, "gelu", name="up")(layers.LayerNormalization()(x))
+    y = layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d", name="down")(y)
+    y = layers.EinsumDense("abc,cde->abde", (None, 4, 2), name="split")(y)
+    out = layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Reshape((16, 8))(y)))
+    model = keras.Model(tokens, out)
+    found = find_filter_layers(model, ".*")
+    assert {key: of.filters for key, of in found.layers.items()} == {"up": 12, "down": 8}
+    assert found.left_out["split"] == "has a kernel that is not [inputs, units]"
+    assert readers_of(found, "up", [3]) == {"down": (3,)}
+    with pytest.raises(ValueError, match=r"'heads': has attention heads, not filters\."):
+        find_filter_layers(model, ["heads"])
+
+
+def test_towers_of_equal_names_have_their_paths_everywhere():
+    def tower(name):
+        return keras.Sequential(
+            [keras.Input((8, 8, 3)), conv("conv"), conv("last"), layers.GlobalMaxPooling2D()], name
+        )
+
+    one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    both = layers.Concatenate()([tower("rgb")(one), tower("depth")(two)])
+    model = keras.Model([one, two], layers.Dense(2, name="out")(both))
+    found = find_filter_layers(model)
+    assert list(found.layers) == ["rgb/conv", "rgb/last", "depth/conv", "depth/last"]
+    assert readers_of(found, "depth/conv") == {"depth/last": (0, 1, 2, 3)}
+    assert readers_of(found, "depth/last", [1]) == {"out": (5,)}
+    assert "depth/conv" in describe(model)
+
+
+def test_a_model_of_five_hundred_convolutions_takes_no_longer_than_its_layers():
+    # In counts, since time is another on each machine: no operation is traced per weight.
+    blocks = [Block(4, f"b{n}") for n in range(60)]
+    found = find_filter_layers(model_of(conv("stem"), *blocks))
+    assert len(found.layers) == 121
+    assert len(found.graph.calls) < 121 * 2 + 60 * 3 + 10

@@ -1,0 +1,166 @@
+"""Models that train by a step of their own: the map is that of the step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from kerasrestart.network.describe import describe
+from kerasrestart.network.filter_layers import find_filter_layers
+
+X = np.zeros((2, 8, 8, 1), "float32")
+
+
+class Autoencoder(keras.Model):
+    """A variational autoencoder, after Keras's example: no call, one tape."""
+
+    def __init__(self):
+        super().__init__()
+        image, code = keras.Input((8, 8, 1)), keras.Input((2,))
+        x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="e1")(image)
+        x = layers.Flatten()(x)
+        means, deviations = layers.Dense(2, name="means")(x), layers.Dense(2, name="logs")(x)
+        self.encoder = keras.Model(image, [means, deviations])
+        x = layers.Reshape((4, 4, 2))(layers.Dense(32, activation="relu", name="grow")(code))
+        x = layers.Conv2DTranspose(3, 3, strides=2, padding="same", activation="relu", name="d1")(x)
+        out = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="image")
+        self.decoder = keras.Model(code, out(x))
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            mean, log = self.encoder(data)
+            noise = tf.random.normal(tf.shape(mean))
+            image = self.decoder(mean + tf.exp(0.5 * log) * noise)
+            loss = tf.reduce_mean(keras.losses.binary_crossentropy(data, image))
+            loss -= 0.5 * tf.reduce_mean(1 + log - mean**2 - tf.exp(log))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {"loss": loss}
+
+
+class Adversaries(keras.Model):
+    """Two networks, two tapes, two optimizers."""
+
+    def __init__(self):
+        super().__init__()
+        self.judge = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(4, 3, strides=2, name="j1"),
+                layers.LeakyReLU(name="j1_leaky"),
+                layers.Conv2D(5, 2, name="j2"),
+                layers.Flatten(),
+                layers.Dense(1, name="verdict"),
+            ]
+        )
+        self.forger = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(48, name="seed"),
+                layers.Reshape((4, 4, 3)),
+                layers.Conv2DTranspose(6, 4, strides=2, padding="same", name="f1"),
+                layers.BatchNormalization(name="f1_norm"),
+                layers.ReLU(name="f1_relu"),
+                layers.Conv2D(1, 3, padding="same", name="picture"),
+            ]
+        )
+        self.first, self.second = keras.optimizers.Adam(), keras.optimizers.Adam()
+
+    def train_step(self, data):
+        loss_of = keras.losses.BinaryCrossentropy(from_logits=True)
+        noise = tf.random.normal((tf.shape(data)[0], 4))
+        for part, optimizer in ((self.judge, self.first), (self.forger, self.second)):
+            with tf.GradientTape() as tape:
+                verdict = self.judge(self.forger(noise))
+                loss = loss_of(tf.ones_like(verdict), verdict)
+                if part is self.judge:
+                    real = self.judge(data)
+                    loss -= loss_of(tf.zeros_like(real), real)
+            gradients = tape.gradient(loss, part.trainable_weights)
+            optimizer.apply_gradients(zip(gradients, part.trainable_weights, strict=True))
+        return {"loss": loss}
+
+
+def compiled(model):
+    model.compile("adam")
+    return model
+
+
+def reads_of(found):
+    return {key: [read.operation.name for _, read in of.reads] for key, of in found.layers.items()}
+
+
+def test_all_parts_of_an_autoencoder_are_found_by_its_step():
+    found = find_filter_layers(compiled(Autoencoder()), data=X)
+    assert reads_of(found) == {"e1": ["e1"], "d1": ["d1"]}
+    # The loss takes the logits within the last layer, not its sigmoid.
+    assert found.left_out["image"] == "makes an output of the model"
+    assert found.channels.outgoing(found.layers["d1"].layer).obstacle() is None
+
+
+def test_a_step_without_data_is_asked_for_in_one_line():
+    with pytest.raises(TypeError, match=r"describe\(model, data=batch\)") as error:
+        describe(compiled(Autoencoder()))
+    assert "\n" not in str(error.value)
+
+
+def test_each_call_of_two_networks_in_one_step_is_a_use():
+    found = find_filter_layers(compiled(Adversaries()), data=X)
+    assert {key: len(reads) for key, reads in reads_of(found).items()} == {
+        **{"f1": 2, "picture": 2},
+        **{"j1": 3, "j2": 3},
+    }
+    assert set(reads_of(found)["f1"]) == {"f1_relu"}
+    assert found.layers["f1"].norm.name == "f1_norm"
+    assert "verdict" in found.left_out
+
+
+def test_tracing_a_step_makes_no_slots_and_changes_nothing():
+    model = compiled(Adversaries())
+    model.optimizer.build(model.trainable_variables)
+    before = [np.array(variable) for variable in model.variables]
+    find_filter_layers(model, data=X)
+    assert not model.first.built
+    assert not model.second.built
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(np.array(variable), value)
+
+
+def test_what_a_step_does_not_train_is_left_out():
+    class Distiller(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.teacher, self.student = (
+                keras.Sequential(
+                    [
+                        keras.Input((8, 8, 1)),
+                        layers.Conv2D(4, 3, name=f"{name}_conv"),
+                        layers.GlobalMaxPooling2D(),
+                        layers.Dense(2),
+                    ]
+                )
+                for name in ("teacher", "student")
+            )
+
+        def call(self, x):
+            return self.student(x)
+
+        def train_step(self, data):
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((self.student(x) - self.teacher(x)) ** 2)
+            weights = self.student.trainable_weights
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+            return {"loss": loss}
+
+    found = find_filter_layers(compiled(Distiller()), data=(X, np.zeros(2)))
+    assert list(found.layers) == ["student_conv"]
+    assert found.left_out["teacher_conv"] == "is not trained by train_step"
+
+
+def test_the_data_of_a_model_with_keras_own_step_is_only_its_example():
+    model = keras.Sequential([layers.Conv2D(4, 3, name="c"), layers.Flatten(), layers.Dense(2)])
+    found = find_filter_layers(compiled(model), data=(X, np.zeros(2)))
+    assert list(found.layers) == ["c"]
+    assert found.graph.trained is None
