@@ -90,8 +90,8 @@ def _check_readers(graph: Graph, readers: Iterable[layers.Layer]) -> None:
     }
     if bare:
         raise ValueError(
-            "compensate_bias needs a trainable bias, or a trainable batch norm directly after it, in "
-            f"each layer that reads restarted filters: {', '.join(bare)} has neither. Leave out "
+            "compensate_bias needs a trainable bias, or a trainable batch norm directly after it, "
+            f"in each layer that reads restarted filters: {', '.join(bare)} has neither. Leave out "
             "the layers before it, or use compensate_bias=False."
         )
 
