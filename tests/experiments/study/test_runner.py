@@ -176,9 +176,9 @@ def test_an_interrupt_terminates_the_runs(folder):
 
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            thread.start()
             run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
     finally:
         thread.join()
