@@ -32,6 +32,7 @@ class FitSession:
 
     Attributes:
         left_out: Names of the layers that cannot be restarted with `outgoing="zero"`.
+        coverage: How many filters are watched, as a line; empty until that is known.
 
     Raises:
         ValueError, TypeError: As `prepare`, or as `kerasrestart.scoring.train_function.attach`.
@@ -41,6 +42,7 @@ class FitSession:
         self._model, self._plan = model, plan
         self._scorer: Scorer | None = None
         self.left_out: list[str] = []
+        self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
         if known_inputs(model) is None:
             # As of a model without a `call`: the first batch shows what its step reads.
@@ -54,6 +56,7 @@ class FitSession:
 
     def _prepare(self, data: Any = None) -> Scorer:
         self._scorer, self.left_out = prepare(self._model, self._plan, data)
+        self.coverage = self._scorer.filter_layers.coverage()
         return self._scorer
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from kerasrestart.restart import initializers
+from kerasrestart.restart import initializers, messages
 from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import Decision, RestartPlan
@@ -22,6 +22,8 @@ from kerasrestart.restart.records import (
 )
 from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
+
+TRAINING_ENDED = "training ended"
 
 
 class RestartLifeCycle(keras.callbacks.Callback):
@@ -51,10 +53,11 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._fit: FitSession | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
+        self._last: tuple[keras.Model, int, RestartState, dict[str, np.ndarray]] | None = None
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
-        return {**vars(self), "_model": None, "_fit": None}
+        return {**vars(self), "_model": None, "_fit": None, "_last": None}
 
     @property
     def monitor(self) -> str:
@@ -98,7 +101,11 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Finds the filters, and makes the model train with the scored step."""
         self._fit = FitSession(self.model, self.plan)
-        self._report_left_out()
+        if self._last is not None and self._last[0] is self.model:
+            self._fit.coverage = ""  # was said when the first of these fits began
+        else:
+            self._report_filters()
+            self._messages.append(messages.start_line(self.plan))
         if (rate := self._fit.learning_rate) is None:
             self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
         self.state = RestartState(learning_rate=rate)
@@ -114,6 +121,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             for observer in self.observers:
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
+            self._continue_last(epoch)
             if self._fit.was_compiled_again():
                 self.state.learning_rate = self._fit.learning_rate
             if self.state.lowers_rate:
@@ -144,16 +152,22 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         self._fit.detach()
-        if self.state.pending is not None:
-            self.state.pending = None
-            self._no_more_restarts("another callback has ended the training")
+        if self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
+            if self.state.pending is not None:
+                self.state.pending = None
+                self._no_more_restarts("another callback has ended the training")
+            elif self.rounds and not self.events and self.state.finished is None:
+                self._messages.append(messages.no_restart_line(self.plan))
         if self.rounds and not self.rounds[-1].ended:
-            self._end_round("training ended")
+            self._end_round(TRAINING_ENDED)
         for observer in self.observers:
             observer.on_train_end(self)
         if self.events:
             self._messages.append(best_by_round(self.rounds, self.monitor))
         self._print_messages()
+        if self.rounds:
+            last = self.rounds[-1]
+            self._last = self.model, last.first_epoch + last.epochs, self.state, self.scores
 
     @contextlib.contextmanager
     def _detaching(self) -> Iterator[None]:
@@ -168,10 +182,19 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if self._resumed is not None:
             (self.state, self.scores), self._resumed = self._resumed, None
 
+    def _continue_last(self, epoch: int) -> None:
+        """Continues the last `fit` where this one begins at the epoch after it."""
+        last, self._last = self._last, None
+        if last is None or self.rounds or not epoch or last[:2] != (self.model, epoch):
+            return
+        _, _, self.state, self.scores = last
+        if self.rounds[-1].ended == TRAINING_ENDED:
+            self.rounds[-1].ended = None
+
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
         if read is not None:  # else, as after an epoch without a batch, the last scores stay
-            self._report_left_out()
+            self._report_filters()
             if not self.scores:
                 self._messages += [
                     f"Layer '{name}' is not scored: {why}."
@@ -197,6 +220,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._end_round(decision.round_over)
         if decision.ends_training:
             self.model.stop_training = True
+            if (left := self.params["epochs"] - epoch - 1) > 0:
+                why = self.state.finished or "the last round is over"
+                self._messages.append(messages.early_end_line(self.plan, why, left))
         if decision.chosen is not None:
             # Not restarted yet: callbacks after this one may save the model of this epoch.
             event = self._event(epoch, decision, metrics)
@@ -234,7 +260,10 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self.state.lowers_rate = False
         self._messages.append(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
 
-    def _report_left_out(self) -> None:
+    def _report_filters(self) -> None:
+        if self._fit.coverage:
+            self._messages.append(f"{self._fit.coverage}.")
+            self._fit.coverage = ""
         if left_out := self._fit.left_out:
             self._messages.append(
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "

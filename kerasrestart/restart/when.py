@@ -67,7 +67,8 @@ class When:
         learning_rate_factor: What the learning rate is multiplied by each time, between 0 and 1.
             Defaults to 0.1.
         target: Value of the metric at which training ends. Defaults to None.
-        recovery_epochs: A restart is left out where fewer epochs than this remain. Defaults to
+        recovery_epochs: A restart is left out where fewer epochs than this remain in `fit`. 0
+            for a loop of `fit` calls, each of which continues the last. Defaults to
             None: the length of a round or the patience.
         stop_when_done: Whether training ends with the round that follows the last restart. Defaults
             to True.
@@ -105,7 +106,7 @@ class When:
     @property
     def min_epochs_after_restart(self) -> int:
         """How many epochs follow a restart at least."""
-        return max(1, self.recovery_epochs or 0)
+        return 1 if self.recovery_epochs is None else self.recovery_epochs
 
     @property
     def higher_is_better(self) -> bool:
@@ -155,7 +156,8 @@ class OnPlateau(When):
         learning_rate_factor: Factor on the learning rate at each drop, between 0 and 1. Defaults to
             0.1.
         target: Value of the metric at which training ends. Defaults to None.
-        recovery_epochs: A restart is left out where fewer epochs than this remain. Defaults to
+        recovery_epochs: A restart is left out where fewer epochs than this remain in `fit`. 0
+            for a loop of `fit` calls, each of which continues the last. Defaults to
             None: `patience`.
         stop_when_done: Whether training ends with the round after the last restart. Defaults to
             True.
@@ -213,7 +215,7 @@ class OnPlateau(When):
     @property
     def min_epochs_after_restart(self) -> int:
         """How many epochs follow a restart at least."""
-        return self.patience if self.recovery_epochs is None else max(1, self.recovery_epochs)
+        return self.patience if self.recovery_epochs is None else self.recovery_epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +239,8 @@ class EveryEpochs(When):
         learning_rate_factor: Factor on the learning rate at each drop, between 0 and 1. Defaults to
             0.1.
         target: Value of the metric at which training ends. Defaults to None.
-        recovery_epochs: A restart is left out where fewer epochs than this remain. Defaults to
+        recovery_epochs: A restart is left out where fewer epochs than this remain in `fit`. 0
+            for a loop of `fit` calls, each of which continues the last. Defaults to
             None: `epochs`.
         stop_when_done: Whether training ends with the round after the last restart. Defaults to
             True.
@@ -284,7 +287,7 @@ class EveryEpochs(When):
     @property
     def min_epochs_after_restart(self) -> int:
         """How many epochs follow a restart at least."""
-        return self.epochs if self.recovery_epochs is None else max(1, self.recovery_epochs)
+        return self.epochs if self.recovery_epochs is None else self.recovery_epochs
 
 
 def higher_is_better(monitor: str, mode: str = "auto") -> bool:

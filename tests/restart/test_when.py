@@ -126,7 +126,7 @@ def test_reason_is_part_of_a_sentence():
         (OnPlateau(patience=4), 4),
         (EveryEpochs(7), 7),
         (OnPlateau(recovery_epochs=2), 2),
-        (EveryEpochs(7, recovery_epochs=0), 1),
+        (EveryEpochs(7, recovery_epochs=0), 0),
     ],
     ids=str,
 )

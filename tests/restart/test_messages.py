@@ -1,0 +1,81 @@
+"""What the callback says at the start and at the end of `fit`, and `fit` in a loop."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasrestart as kr
+
+
+@pytest.fixture
+def network(images):
+    x, y = images
+
+    def build(rate=0.05):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [layers.Input((8, 8, 2)), layers.Conv2D(8, 3, activation="relu", name="conv")]
+        )
+        model.add(layers.Flatten())
+        model.add(layers.Dense(3))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
+        return model
+
+    def fit(model, restart, **options):
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=2, callbacks=[restart], **options)
+
+    return build, fit
+
+
+def test_the_first_lines_tell_what_is_watched_and_when_a_restart_follows(network, capsys):
+    build, fit = network
+    fit(build(), kr.PartialRestart(monitor="loss", patience=2), epochs=2)
+    out = capsys.readouterr().out
+    assert out.index("Watching 8 of 8 filters in 1 layer") < out.index("Epoch 1/2")
+    assert "when loss has not improved for 2 epochs, at most 3 times." in out
+
+
+def test_a_training_without_a_restart_tells_why(network, capsys):
+    build, fit = network
+    fit(build(), kr.PartialRestart(monitor="loss", patience=5), epochs=2)
+    assert "No filter was restarted: loss still improved" in capsys.readouterr().out
+
+
+def test_an_early_end_names_the_argument_that_changes_it(network, capsys):
+    build, fit = network
+    restart = kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss"), max_restarts=1)
+    fit(build(), restart, epochs=5)
+    out = capsys.readouterr().out
+    assert "Training ends 3 epochs early: max_restarts=1 reached" in out
+    assert "stop_when_done=False" in out
+
+
+def test_a_loop_of_fits_restarts_as_one_fit_does(network):
+    build, fit = network
+    options = {"max_restarts": 2, "stop_on_repeat": False}
+    once = kr.PartialRestart(when=kr.EveryEpochs(2, monitor="loss"), **options)
+    whole = build()
+    fit(whole, once, epochs=6)
+    when = kr.EveryEpochs(2, monitor="loss", recovery_epochs=0)
+    looped = kr.PartialRestart(when=when, **options)
+    model = build()
+    for epoch in range(6):
+        fit(model, looped, epochs=epoch + 1, initial_epoch=epoch)
+    assert [event.epoch for event in looped.events] == [1, 3]
+    assert [e.layers["conv"].filters for e in looped.events] == [
+        e.layers["conv"].filters for e in once.events
+    ]
+    for one, other in zip(whole.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_fit_from_the_first_epoch_begins_with_a_new_baseline(network):
+    build, fit = network
+    restart = kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss", recovery_epochs=0))
+    model = build()
+    fit(model, restart, epochs=2)
+    fit(model, restart, epochs=1)
+    assert len(restart.rounds) == 1
+    assert not restart.events
