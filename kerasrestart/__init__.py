@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasrestart import models
+    from kerasrestart.diagnosis.diagnose import diagnose
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
@@ -44,6 +45,7 @@ _HOMES = {
     "Scorer": "kerasrestart.scoring.scorer",
     "Scoring": "kerasrestart.scoring.scoring",
     "describe": "kerasrestart.network.describe",
+    "diagnose": "kerasrestart.diagnosis.diagnose",
     "reader_input_means": "kerasrestart.scoring.reader_input_means",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
@@ -65,6 +67,7 @@ __all__ = [
     "Scorer",
     "Scoring",
     "describe",
+    "diagnose",
     "models",
     "reader_input_means",
     "restart_filters",
