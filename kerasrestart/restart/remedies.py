@@ -39,7 +39,7 @@ def reset_layer(model: keras.Model, layers: str | Sequence[str], *, seed: int = 
 
     Any layer can be reset, output layers too. The norm that belongs to a layer with filters is
     reset with it, and so is the optimizer state of all these weights. Weights that do not train
-    stay, but for the statistics of norms that do.
+    stay, except the statistics of norms that do.
 
     Source: for the last layers of a network, RIFLE: Li et al., "RIFLE: Backpropagation in Depth for
     Deep Transfer Learning through Re-Initializing the Fully-connected LayEr" (ICML 2020).
