@@ -10,9 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerasrestart.diagnosis.diagnose import diagnose
+    from kerasrestart.diagnosis.plasticity_monitor import PlasticityMonitor
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
     from kerasrestart.restart.observer import RestartObserver
+    from kerasrestart.restart.remedies import (
+        ResetLayer,
+        ResetModel,
+        ResetOptimizer,
+        ShrinkAndPerturb,
+        reset_layer,
+        reset_model,
+        reset_optimizer,
+        shrink_and_perturb,
+    )
     from kerasrestart.restart.reset import Reset
     from kerasrestart.restart.restart_backup import RestartBackup
     from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
@@ -35,18 +47,28 @@ _HOMES = {
     "GlobalFraction": "kerasrestart.restart.select",
     "OnPlateau": "kerasrestart.restart.when",
     "PartialRestart": "kerasrestart.restart.callback",
+    "PlasticityMonitor": "kerasrestart.diagnosis.plasticity_monitor",
     "Reset": "kerasrestart.restart.reset",
+    "ResetLayer": "kerasrestart.restart.remedies",
+    "ResetModel": "kerasrestart.restart.remedies",
+    "ResetOptimizer": "kerasrestart.restart.remedies",
     "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
     "RestartTensorBoard": "kerasrestart.restart.tensorboard",
     "Scorer": "kerasrestart.scoring.scorer",
     "Scoring": "kerasrestart.scoring.scoring",
+    "ShrinkAndPerturb": "kerasrestart.restart.remedies",
     "describe": "kerasrestart.network.describe",
+    "diagnose": "kerasrestart.diagnosis.diagnose",
     "reader_input_means": "kerasrestart.scoring.reader_input_means",
+    "reset_layer": "kerasrestart.restart.remedies",
+    "reset_model": "kerasrestart.restart.remedies",
+    "reset_optimizer": "kerasrestart.restart.remedies",
     "restart_filters": "kerasrestart.restart.surgery",
     "score_filters": "kerasrestart.scoring.score_filters",
     "select_filters": "kerasrestart.restart.select_filters",
+    "shrink_and_perturb": "kerasrestart.restart.remedies",
 }
 
 __all__ = [
@@ -56,19 +78,29 @@ __all__ = [
     "GlobalFraction",
     "OnPlateau",
     "PartialRestart",
+    "PlasticityMonitor",
     "Reset",
+    "ResetLayer",
+    "ResetModel",
+    "ResetOptimizer",
     "RestartBackup",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",
     "Scorer",
     "Scoring",
+    "ShrinkAndPerturb",
     "describe",
+    "diagnose",
     "models",
     "reader_input_means",
+    "reset_layer",
+    "reset_model",
+    "reset_optimizer",
     "restart_filters",
     "score_filters",
     "select_filters",
+    "shrink_and_perturb",
 ]
 
 

@@ -8,7 +8,12 @@ import pytest
 import kerasrestart
 
 ROOT = pathlib.Path(kerasrestart.__file__).parent
-LIBRARY = {"network": set(), "scoring": {"network"}, "restart": {"network", "scoring"}}
+LIBRARY = {
+    "network": set(),
+    "scoring": {"network"},
+    "restart": {"network", "scoring"},
+    "diagnosis": {"network", "scoring", "restart"},
+}
 EXPERIMENTS = {
     "data": set(),
     "models": set(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import Fraction
 from kerasrestart.restart.select_filters import Select
@@ -66,7 +67,10 @@ class PartialRestart(RestartLifeCycle):
             `{layer: indices}`. Defaults to None: the short form.
         when: When a round ends: `OnPlateau`, `EveryEpochs`, or an object of a class of your own,
             see `kerasrestart.restart.when.When`. Defaults to None: the short form.
-        reset: How filters are restarted: `Reset`. Defaults to None: the short form.
+        reset: How filters are restarted: `Reset`. Or what is done instead of a restart of filters:
+            `ResetLayer`, `ResetModel`, `ShrinkAndPerturb`, `ResetOptimizer`, or a function that
+            changes the model it gets; then no filters are selected, and the same remedy is applied
+            after each round. Defaults to None: the short form.
         control: `"none"`: only the learning rate restarts; `"slots"`: the optimizer state of the
             selected filters restarts too, and their weights stay. The same filters twice then end
             nothing. Defaults to None: no control, filters are re-initialised.
@@ -109,17 +113,21 @@ class PartialRestart(RestartLifeCycle):
         seed: int = 0,
         select: Select | None = None,
         when: When | None = None,
-        reset: Reset | None = None,
+        reset: Reset | Remedy | Callable[[keras.Model], None] | None = None,
         control: str | None = None,
         criterion: str | criteria.Criterion | criteria.Saliency | Scoring = "taylor",
         layers: str | Sequence[str] | None = None,
         stop_on_repeat: bool = True,
         observers: Sequence[RestartObserver] = (),
     ):
+        remedy = reset if isinstance(reset, Remedy) or callable(reset) else None
+        if reset is None or remedy is not None:
+            reset = Reset(initializer)
         plan = RestartPlan(
             select=Fraction(fraction) if select is None else select,
             when=OnPlateau(monitor, patience) if when is None else when,
-            reset=Reset(initializer) if reset is None else reset,
+            reset=reset,
+            remedy=remedy,
             scoring=criterion if isinstance(criterion, Scoring) else Scoring(criterion),
             control=control,
             layers=layers,

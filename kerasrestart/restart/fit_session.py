@@ -17,6 +17,7 @@ from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_ra
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
@@ -120,6 +121,13 @@ class FitSession:
             raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
         return scores, self.scorer.reader_input_means()
 
+    def _apply_remedy(self, seed: int) -> None:
+        remedy = self._plan.remedy
+        if isinstance(remedy, Remedy):
+            remedy.apply(self._model, seed)
+        else:
+            remedy(self._model)
+
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
     ) -> dict[str, str]:
@@ -140,7 +148,9 @@ class FitSession:
         for name in left_out:
             del event.layers[name]
         chosen = {name: layer.filters for name, layer in event.layers.items()}
-        if self._plan.control is None:
+        if self._plan.remedy is not None:
+            self._apply_remedy(derive_seed(self._plan.seed, event.restart))
+        elif self._plan.control is None:
             surgery.restart_filters(
                 self._model,
                 chosen,
@@ -205,7 +215,8 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             )
         if obstacles:
             scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
-    if check := getattr(plan.select, "check", None):
+    check = None if plan.remedy is not None else getattr(plan.select, "check", None)
+    if check is not None:
         check({name: layer.filters for name, layer in scorer.layers.items()})
     if scorer.criterion.needs_gradient:
         check_reductions(model)
@@ -217,7 +228,7 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
             "expected 0, or an optimizer made with a number."
         )
-    if plan.control is None:
+    if plan.control is None and plan.remedy is None:
         drawing.check_draws(
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
         )

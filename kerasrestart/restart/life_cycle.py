@@ -13,6 +13,7 @@ from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import Decision, RestartPlan
 from kerasrestart.restart.records import (
+    REMEDY,
     PendingRestart,
     RestartEvent,
     RestartState,
@@ -230,11 +231,15 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _event(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> RestartEvent:
         last = self.events[-1] if self.events else None
+        plan = self.plan
+        initializer = plan.control or initializers.describe(plan.reset.initializer)
+        if plan.remedy is not None:
+            initializer = REMEDY + initializers.describe(plan.remedy)
         return RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=decision.round_over,
-            initializer=self.plan.control or initializers.describe(self.plan.reset.initializer),
+            initializer=initializer,
             learning_rate=self.state.learning_rate,
             layers=layer_restarts(decision.chosen, self.scores, last),
             metrics_before=metrics,

@@ -66,6 +66,7 @@ class RestartPlan:
     max_restarts: int = 3
     stop_on_repeat: bool = True
     seed: int = 0
+    remedy: Any = None
 
     def __post_init__(self):
         check_select(self.select)
@@ -78,6 +79,11 @@ class RestartPlan:
         right = isinstance(self.stop_on_repeat, bool)
         check("stop_on_repeat", self.stop_on_repeat, right, "True or False")
         check_whole("seed", self.seed, 0)
+        if self.remedy is not None and self.control is not None:
+            raise ValueError(
+                "A control re-initialises nothing. Received: "
+                f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
+            )
         if self.control == "slots" and self.reset.outgoing != "keep":
             raise ValueError(
                 "control='slots' changes no weight. Received: "
@@ -176,7 +182,7 @@ class RestartPlan:
     @property
     def _stops_on_repeat(self) -> bool:
         # A control re-initialises nothing, so it may well select the same filters again.
-        return self.stop_on_repeat and self.control is None
+        return self.stop_on_repeat and self.control is None and self.remedy is None
 
     def _last_round(self, progress: RoundProgress, why: str) -> Decision:
         over = self.when.describe() if self.when.stop_when_done else None
@@ -191,8 +197,10 @@ class RestartPlan:
             events: The restarts so far.
 
         Returns:
-            By layer, indices; empty where no filter is useless.
+            By layer, indices; empty where no filter is useless, or a remedy needs none.
         """
+        if self.remedy is not None:
+            return {}
         spared: dict[str, set[int]] = {}
         if self.reset.grace:
             for event in events[-self.reset.grace :]:

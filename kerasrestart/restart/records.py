@@ -13,6 +13,8 @@ import numpy as np
 
 from kerasrestart.restart.when import RoundProgress
 
+REMEDY = "remedy "  # begins `RestartEvent.initializer` where a remedy was applied
+
 
 @dataclasses.dataclass
 class LayerRestart:
@@ -68,7 +70,8 @@ class RestartEvent:
         restart: Its number, from 1.
         epoch: The epoch that it followed, counted from 0 as in `keras.callbacks.History`.
         reason: Why the round before it ended.
-        initializer: What the filters were initialised with; of a control, its name.
+        initializer: What the filters were initialised with; of a control, its name; of a
+            remedy, its name after "remedy ".
         learning_rate: The value that the learning rate was reset to; None where the optimizer has a
             schedule.
         layers: By name, the layers of which a filter was selected; empty where none was.
@@ -122,6 +125,8 @@ class RestartEvent:
         reset = ""
         if self.learning_rate is not None:
             reset = f"; learning rate reset to {self.learning_rate:g}"
+        if self.initializer.startswith(REMEDY):
+            return f"{self.reason}. Applied {self.initializer.removeprefix(REMEDY)}{reset}"
         if not self.layers:
             return f"{self.reason}. No filter was selected{reset}"
         counts = {name: (len(of.filters), len(of.scores)) for name, of in self.layers.items()}

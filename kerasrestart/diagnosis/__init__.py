@@ -1,0 +1,1 @@
+"""Whether anything in a network is useless, what it is, and what helps."""

@@ -1,0 +1,173 @@
+"""One pass over the data that measures all layers; it can be repeated without tracing again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrestart.diagnosis.diagnosis import Diagnosis
+from kerasrestart.diagnosis.layer_diagnosis import LayerDiagnosis
+from kerasrestart.diagnosis.statistics import (
+    FeatureRecord,
+    FeatureSums,
+    duplicates,
+    effective_rank,
+)
+from kerasrestart.network import kernels
+from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
+from kerasrestart.scoring import criteria
+from kerasrestart.scoring.affine_weights import filter_columns
+from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
+from kerasrestart.scoring.plan import ReadingPlan
+from kerasrestart.scoring.reduction import loss_to_example_scale
+from kerasrestart.scoring.replicas import split_batches, sum_variable
+from kerasrestart.scoring.scorer import Scorer
+from kerasrestart.scoring.train_step import batch_size_of
+
+DORMANT, USELESS, DUPLICATE = 0.025, 0.1, 0.99
+
+
+class DiagnosisPass:
+    """Measures a model over the same data, as often as `run` is called.
+
+    The arguments are those of `kerasrestart.diagnose`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        y: Any = None,
+        *,
+        layers: str | Sequence[str] | None = ".*",
+        batch_size: int = 128,
+        max_width: int = 1024,
+        seed: int = 0,
+    ):
+        for name, value in (("batch_size", batch_size), ("max_width", max_width)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more. Received: {value!r}")
+        batches = as_batches(x, y, size=batch_size)
+        example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
+        self._model = model
+        found = find_filter_layers(model, layers, None if model.built else example)
+        self._layers: dict[str, FilterLayer] = found.layers
+        self._names = list(found.layers)
+        self._may_score = bool(model.compiled and model.optimizer is not None)
+        if model.loss is not None and not has_targets(batches):
+            self._may_score = False
+        self._scored = False  # until a loss is seen
+        self._out_of_reach: dict[int, str] = {}
+        self._scorer = Scorer(model, "taylor", found=found)
+        self._criterion = criteria.get("activation")
+        self._plan = ReadingPlan(found.graph, list(found.layers.values()), self._criterion)
+        of_layers = list(found.layers.values())
+        self._kernels = [kernels.incoming_kernel(layer.layer) for layer in of_layers]
+        strategy = model.distribute_strategy
+        with strategy.scope():
+            self._sums = [FeatureSums(layer, max_width, seed) for layer in of_layers]
+            self._gradients = [sum_variable(tf.zeros(k.shape), "gradient") for k in self._kernels]
+            self._examples = sum_variable(tf.zeros(()), "examples")
+        self._batches = split_batches(batches, strategy)
+        self._step = self._measure
+        if not model.run_eagerly:
+            self._step = tf.function(self._measure, reduce_retracing=True, autograph=False)
+
+    def _measure(self, x: Any, y: Any, sample_weight: Any) -> None:
+        model, size = self._model, batch_size_of(x)
+        features = FeatureRecord(self._plan, self._criterion)
+        self._examples.assign_add(tf.cast(size, tf.float32))
+        if self._may_score:
+            with (
+                tf.GradientTape() as tape,
+                self._scorer.record() as record,
+                features.listening(),
+            ):
+                y_pred = call_in_inference(model, x)
+                own = type(model).compute_loss is not keras.Model.compute_loss
+                self._scored = bool(model.loss is not None or model.losses or own)
+                if self._scored:
+                    loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
+                    loss = model.optimizer.scale_loss(loss)
+            if self._scored:
+                factor = loss_to_example_scale(model, size, sample_weight)
+                factor /= model.optimizer.scale_loss(1.0)
+                gradients = self._scorer.gradients(
+                    tape, loss, self._kernels, record, batch_size=size, loss_to_example_scale=factor
+                )
+                for variable, gradient in zip(self._gradients, gradients, strict=True):
+                    if gradient is not None:
+                        variable.assign_add(tf.cast(gradient, tf.float32) * factor)
+        else:
+            with features.listening():
+                call_in_inference(model, x)
+        self._out_of_reach |= features.out_of_reach
+        for number, feature_map, axis in features.features:
+            self._sums[number].add(feature_map, axis)
+
+    def run(self) -> Diagnosis:
+        """Measures the model as it is now.
+
+        Raises:
+            ValueError: There is no example.
+        """
+        for sums in self._sums:
+            sums.reset()
+        for variable in (*self._gradients, self._examples):
+            variable.assign(tf.zeros(variable.shape))
+        self._scorer.reset()
+        for batch in self._batches:
+            parts = keras.utils.unpack_x_y_sample_weight(batch)
+            self._model.distribute_strategy.run(self._step, parts)
+        examples = int(self._examples.read_value())
+        if not examples:
+            raise ValueError("There is no example to diagnose the model by: x is empty.")
+        scores = self._scorer.result() if self._scored else {}
+        layers, notes = {}, []
+        for number, name in enumerate(self._names):
+            if number in self._out_of_reach:
+                notes.append(f"{name} is left out: {self._out_of_reach[number]}.")
+                continue
+            layers[name] = self._layer(number, scores.get(name), examples)
+            if layers[name].width < layers[name].filters:
+                notes.append(
+                    f"{name}: rank and duplicates are of a random sample of "
+                    f"{layers[name].width} of {layers[name].filters} filters."
+                )
+        return Diagnosis(layers, examples, tuple(notes))
+
+    def _layer(self, number: int, scores: np.ndarray | None, examples: int) -> LayerDiagnosis:
+        layer = self._layers[self._names[number]]
+        features = self._sums[number].result()
+        mean = features.magnitude.mean()
+        lowest = useless = gradient_norm = None
+        if scores is not None:
+            useless = _indices(scores <= USELESS * scores.mean(dtype=np.float64))
+            lowest = float(scores.min() / scores.mean()) if scores.any() else None
+            gradient = self._gradients[number].read_value() / examples
+            gradient_norm = _mean_norm(gradient, layer)
+        return LayerDiagnosis(
+            filters=layer.filters,
+            dead=_indices(features.nonzero == 0),
+            dormant=_indices(features.magnitude <= DORMANT * mean),
+            useless=useless,
+            duplicate=tuple(duplicates(features, DUPLICATE).tolist()),
+            effective_rank=effective_rank(features.gram),
+            width=len(features.sampled),
+            weight_norm=_mean_norm(self._kernels[number].value, layer),
+            gradient_norm=gradient_norm,
+            lowest_score=lowest,
+        )
+
+
+def _indices(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())
+
+
+def _mean_norm(kernel: tf.Tensor, layer: FilterLayer) -> float:
+    columns = np.asarray(filter_columns(tf.cast(kernel, tf.float64), layer))
+    return float(np.linalg.norm(columns, axis=0).mean())

@@ -1,0 +1,119 @@
+"""The numbers of `diagnose` as curves while a model trains."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrestart.diagnosis.diagnosis import Diagnosis
+from kerasrestart.diagnosis.diagnosis_pass import DiagnosisPass
+from kerasrestart.restart.arguments import check_whole
+from kerasrestart.restart.observer import RestartObserver
+
+
+class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
+    """Diagnoses a model every n epochs while it trains.
+
+    Example:
+    ```python
+    monitor = kerasrestart.PlasticityMonitor(x[:1000], y[:1000], every=5, log_dir="logs/run")
+    model.fit(x, y, epochs=50, callbacks=[monitor])
+    monitor.history[-1]["layers"]["conv3"]["dead"]  # a count
+    monitor.seconds  # what it cost
+    ```
+
+    It can also be an observer: `PartialRestart(observers=[monitor])`. Then it sees each epoch
+    before the restart that the epoch leads to.
+
+    TensorBoard gets the scalars `plasticity/<number>/<layer>` in the folder `plasticity` inside
+    `log_dir`, with epochs counted from 0 as steps. The numbers are those of `LayerDiagnosis`:
+    `dead`, `dormant`, `useless` and `duplicate` as counts, `effective_rank`, `weight_norm`,
+    `gradient_norm` and `lowest_score`.
+
+    Args:
+        x: Inputs to diagnose by, as in `kerasrestart.diagnose`: a part of the data, such as a
+            thousand examples, is cheap.
+        y: Targets, as there. Defaults to None.
+        every: The first epoch and each n-th after it are diagnosed. Defaults to 1.
+        log_dir: Folder for TensorBoard. Defaults to None: no records.
+        layers: As in `kerasrestart.diagnose`. Defaults to `".*"`.
+        batch_size: As there. Defaults to 128.
+
+    Attributes:
+        history: For each diagnosed epoch `{"epoch": ..., "seconds": ..., "layers": {layer: {name:
+            number}}}`, of this and earlier calls of `fit`.
+        seconds: Time spent in all, the first trace included.
+        last: The last `Diagnosis`, or None.
+
+    Raises:
+        ValueError: `every` is below 1; or, at the first epoch, as `diagnose`.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        every: int = 1,
+        log_dir: str | os.PathLike | None = None,
+        layers: str | Sequence[str] | None = ".*",
+        batch_size: int = 128,
+    ):
+        super().__init__()
+        check_whole("every", every, 1)
+        self._data = x, y
+        self._options = {"layers": layers, "batch_size": batch_size}
+        self.every = every
+        self.log_dir = log_dir
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.last: Diagnosis | None = None
+        self._pass: DiagnosisPass | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_train_begin(self, restart=None):
+        """Forgets the last trace: the model may have been compiled again."""
+        if restart and not isinstance(restart, dict):
+            self.set_model(restart.model)  # as an observer
+        self._pass = None
+
+    def on_epoch_end(self, epoch, restart=None):
+        """Diagnoses the model, where the epoch is one of those to diagnose."""
+        del restart
+        if epoch % self.every:
+            return
+        began = time.perf_counter()
+        if self._pass is None:
+            self._pass = DiagnosisPass(self.model, *self._data, **self._options)
+        self.last = self._pass.run()
+        layers = {name: layer.scalars() for name, layer in self.last.layers.items()}
+        if self.log_dir is not None:
+            self._write(layers, epoch)
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        self.history.append({"epoch": epoch, "seconds": seconds, "layers": layers})
+
+    def on_train_end(self, restart=None):
+        """Closes the file; another `fit` opens another."""
+        del restart
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._pass = None
+
+    def _write(self, layers: dict[str, dict[str, float]], epoch: int) -> None:
+        if self._writer is None:
+            folder = str(pathlib.Path(self.log_dir) / "plasticity")
+            self._writer = tf.summary.create_file_writer(folder)
+        # The stock callback with an integer update_freq leaves recording off between batches.
+        with self._writer.as_default(), tf.summary.record_if(True):
+            for name, numbers in layers.items():
+                for number, value in numbers.items():
+                    tf.summary.scalar(f"plasticity/{number}/{name}", value, epoch)
+        self._writer.flush()

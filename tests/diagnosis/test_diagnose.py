@@ -1,0 +1,144 @@
+"""`diagnose` finds exactly what was planted, and its numbers equal those computed by numpy."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from kerasrestart.diagnosis.diagnose import diagnose
+from kerasrestart.diagnosis.statistics import effective_rank
+
+
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(x)
+    x = layers.Dense(6, activation="relu", name="dense")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    model.get_layer("conv").bias.assign(np.full(8, 0.3))
+    model.get_layer("dense").bias.assign(np.full(6, 0.5))
+    return model
+
+
+def data(count=40):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 6, 6, 2)).astype("float32"), rng.integers(0, 3, count)
+
+
+def plant(model):
+    """Conv: 1 dead, 5 a copy of 2, 6 without readers."""
+    conv, dense = model.get_layer("conv"), model.get_layer("dense")
+    kernel, bias = conv.get_weights()
+    kernel[..., 1], bias[1] = 0, -1
+    kernel[..., 5], bias[5] = 2 * kernel[..., 2], 2 * bias[2]
+    conv.set_weights([kernel, bias])
+    reading, bias = dense.get_weights()
+    reading.reshape(16, 8, 6)[:, 6] = 0
+    dense.set_weights([reading, bias])
+
+
+def features(model, name, x):
+    inner = keras.Model(model.inputs, model.get_layer(name).output)
+    maps = inner.predict(x, verbose=0).astype("float64")
+    return maps.reshape(-1, maps.shape[-1])
+
+
+def test_planted_filters_are_found_and_no_others():
+    model, (x, y) = network(), data()
+    plant(model)
+    conv = diagnose(model, x, y, batch_size=16).layers["conv"]
+    assert conv.dead == conv.dormant == (1,)
+    assert conv.duplicate == (5,)
+    assert conv.useless == (1, 6)
+
+
+def test_dead_filters_get_a_verdict_with_the_cause_first():
+    model, (x, y) = network(), data()
+    plant(model)
+    verdict = diagnose(model, x, y).verdict
+    assert verdict.startswith("1 of 8 filters of conv is dead: likely the learning rate;")
+    assert "leaky ReLU prevents it" in verdict
+
+
+def test_a_healthy_network_is_advised_against_a_restart():
+    x, y = data()
+    inputs = keras.Input((6, 6, 2))
+    keras.utils.set_random_seed(1)
+    h = layers.Conv2D(4, 3, activation="softplus", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(h)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found = diagnose(model, x, y)
+    lowest = found.layers["conv"].lowest_score
+    assert found.verdict.startswith(
+        "Nothing here is useless: restarting filters is unlikely to help "
+        f"(lowest score {lowest:.2f} of the layer's mean)."
+    )
+
+
+def test_numbers_equal_those_of_numpy():
+    model, (x, y) = network(), data()
+    found = diagnose(model, x, y, batch_size=16)  # the last batch is short
+    for name in ("conv", "dense"):
+        a, kernel = features(model, name, x), model.get_layer(name).get_weights()[0]
+        singular = np.linalg.svd(a, compute_uv=False)
+        share = singular / singular.sum()
+        rank = np.exp(-(share * np.log(share)).sum())
+        np.testing.assert_allclose(found.layers[name].effective_rank, rank, rtol=1e-5)
+        norms = np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
+        np.testing.assert_allclose(found.layers[name].weight_norm, norms.mean(), rtol=1e-5)
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x))
+        gradient = np.asarray(tape.gradient(loss, model.get_layer(name).kernel.value))
+        norms = np.linalg.norm(gradient.reshape(-1, gradient.shape[-1]), axis=0)
+        np.testing.assert_allclose(found.layers[name].gradient_norm, norms.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(50, 4), (3, 7)])
+def test_effective_rank_equals_that_of_numpys_svd(shape):
+    a = np.random.default_rng(0).normal(size=shape) @ np.diag(2.0 ** -np.arange(shape[1]))
+    singular = np.linalg.svd(a, compute_uv=False)
+    share = singular / singular.sum()
+    expected = np.exp(-(share * np.log(share)).sum())
+    np.testing.assert_allclose(effective_rank(a.T @ a), expected, rtol=1e-6)
+    assert effective_rank(np.zeros((3, 3))) == 0
+
+
+def test_without_targets_useless_is_not_known():
+    model, (x, _) = network(), data()
+    found = diagnose(model, x)
+    assert found.layers["conv"].useless is None
+    assert "useless filters are not known" in found.verdict
+
+
+def test_a_wide_layer_is_sampled_and_the_result_says_so():
+    model, (x, y) = network(), data()
+    found = diagnose(model, x, y, max_width=5)
+    assert found.layers["conv"].width == 5
+    assert "a random sample of 5 of 8 filters" in str(found)
+    assert len(found.layers["conv"].useless) == len(diagnose(model, x, y).layers["conv"].useless)
+
+
+def test_a_data_set_gives_the_same_and_the_model_stays_as_it_is():
+    model, (x, y) = network(), data()
+    before = model.get_weights()
+    by_arrays = diagnose(model, x, y, batch_size=16)
+    by_batches = diagnose(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(16))
+    assert by_arrays.to_dict() == by_batches.to_dict()
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_result_is_plain_data_and_reads_as_text_and_html():
+    model, (x, y) = network(), data()
+    found = diagnose(model, x, y)
+    json.dumps(found.to_dict())
+    assert repr(found) == str(found)
+    assert "conv" in str(found)
+    assert "<table>" in found._repr_html_()
+    assert "\x1b" not in str(found)

@@ -1,0 +1,157 @@
+"""Remedies draw what the layers' own initializers draw, and reset what belongs to it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.remedies import (
+    ResetLayer,
+    ShrinkAndPerturb,
+    reset_layer,
+    reset_model,
+    reset_optimizer,
+    shrink_and_perturb,
+)
+from kerasrestart.restart.when import EveryEpochs
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(16, 6, 6, 2)).astype("float32")
+Y = RNG.integers(0, 3, 16)
+
+
+def trained(optimizer=None):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, use_bias=False, name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, name="logits", kernel_initializer="he_uniform"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.Adam(0.01), loss)
+    model.fit(X, Y, epochs=2, batch_size=8, verbose=0)
+    return model
+
+
+def slots_of(model, layer):
+    optimizer = model.optimizer
+    paths = [v.path for v in optimizer._trainable_variables]
+    chosen = [i for i, path in enumerate(paths) if path.split("/")[-2] == layer]
+    return [np.asarray(s[i]) for s in (optimizer._momentums, optimizer._velocities) for i in chosen]
+
+
+def values(model):
+    return {v.path: np.asarray(v) for v in [*model.variables, *model.optimizer.variables]}
+
+
+def test_a_head_is_reset_with_its_slots_and_all_else_stays():
+    model = trained()
+    before = values(model)
+    reset_layer(model, "logits", seed=3)
+    kernel, bias = model.get_layer("logits").get_weights()
+    assert np.abs(kernel).max() <= np.sqrt(6 / 4)  # He uniform
+    assert (kernel != before[model.get_layer("logits").kernel.path]).all()
+    assert not bias.any()
+    assert not any(slot.any() for slot in slots_of(model, "logits"))
+    assert all(slot.any() for slot in slots_of(model, "conv"))
+    for path, value in values(model).items():
+        if "logits" not in path:
+            np.testing.assert_array_equal(value, before[path], err_msg=path)
+
+
+def test_the_norm_of_a_convolution_is_reset_with_it():
+    model = trained()
+    reset_layer(model, ["conv"])
+    expected = (1, 0, 0, 1)  # gamma, beta, moving mean, moving variance
+    for value, initial in zip(model.get_layer("norm").get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(value, np.full(4, initial))
+    assert not any(slot.any() for slot in slots_of(model, "norm"))
+
+
+def test_weights_are_a_function_of_the_seed():
+    kernels = []
+    for seed in (1, 1, 2):
+        model = trained()
+        reset_layer(model, "logits", seed=seed)
+        kernels.append(model.get_layer("logits").get_weights()[0])
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert (kernels[0] != kernels[2]).all()
+
+
+def test_a_model_is_reset_whole_but_for_frozen_layers_and_the_learning_rate():
+    model = trained()
+    model.get_layer("conv").trainable = False
+    conv = model.get_layer("conv").get_weights()[0]
+    logits = model.get_layer("logits").get_weights()[0]
+    reset_model(model, seed=1)
+    np.testing.assert_array_equal(model.get_layer("conv").get_weights()[0], conv)
+    assert (model.get_layer("logits").get_weights()[0] != logits).all()
+    np.testing.assert_array_equal(model.get_layer("norm").moving_mean, np.zeros(4))
+    assert int(model.optimizer.iterations) == 0
+    assert float(model.optimizer.learning_rate) == np.float32(0.01)
+
+
+def test_an_optimizer_takes_its_next_step_as_a_new_one_does():
+    model = trained(keras.optimizers.Nadam(0.01))
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    twin.compile(keras.optimizers.Nadam(0.01), model.loss)
+    reset_optimizer(model)
+    for one in (model, twin):
+        one.fit(X, Y, epochs=1, batch_size=8, shuffle=False, verbose=0)
+    for value, expected in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_shrink_and_perturb_scales_weights_and_adds_noise_of_the_given_deviation():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((100,)), layers.Dense(100)])
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 100)), np.ones((4, 100)), verbose=0)
+    before = model.get_weights()[0]
+    shrink_and_perturb(model, 0.4, 0.01, seed=5)
+    noise = model.get_weights()[0] - 0.4 * before
+    assert abs(noise.mean()) < 5e-4
+    assert abs(noise.std() - 0.01) < 3e-4
+    assert not any(np.asarray(slot).any() for slot in model.optimizer._momentums)
+
+
+def test_the_callback_resets_the_head_after_each_round():
+    model = trained()
+    head = PartialRestart(
+        when=EveryEpochs(1, monitor="loss"), reset=ResetLayer("logits"), max_restarts=2
+    )
+    model.fit(X, Y, epochs=4, verbose=0, callbacks=[head])
+    names = [event.initializer for event in head.events]
+    assert names == ["remedy ResetLayer(layers='logits')"] * 2
+        "remedy ResetLayer(layers='logits')"
+    ] * 2
+    assert "Applied ResetLayer(layers='logits'); learning rate reset" in head.events[0].summary()
+    assert [event.layers for event in head.events] == [{}, {}]
+
+
+def test_the_callback_takes_a_function():
+    seen = []
+    restart = PartialRestart(when=EveryEpochs(1, monitor="loss"), reset=seen.append, max_restarts=2)
+    model = trained()
+    model.fit(X, Y, epochs=4, verbose=0, callbacks=[restart])
+    assert seen == [model, model]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: reset_layer(trained(), "head"), "has no layer of that name. Received: layers='h"),
+        (lambda: ShrinkAndPerturb(2, 0.1), "shrink must be a number between 0 and 1"),
+        (lambda: PartialRestart(reset=ResetLayer("x"), control="none"), "A control re-init"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
