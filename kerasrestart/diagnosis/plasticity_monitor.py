@@ -68,7 +68,7 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         super().__init__()
         check_whole("every", every, 1)
         self._data = x, y
-        self._options = {"layers": layers, "batch_size": batch_size}
+        self._options: dict[str, Any] = {"layers": layers, "batch_size": batch_size}
         self.every = every
         self.log_dir = log_dir
         self.history: list[dict[str, Any]] = []

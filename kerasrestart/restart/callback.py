@@ -121,12 +121,11 @@ class PartialRestart(RestartLifeCycle):
         observers: Sequence[RestartObserver] = (),
     ):
         remedy = reset if isinstance(reset, Remedy) or callable(reset) else None
-        if reset is None or remedy is not None:
-            reset = Reset(initializer)
+        part: Any = Reset(initializer) if reset is None or remedy is not None else reset
         plan = RestartPlan(
             select=Fraction(fraction) if select is None else select,
             when=OnPlateau(monitor, patience) if when is None else when,
-            reset=reset,
+            reset=part,
             remedy=remedy,
             scoring=criterion if isinstance(criterion, Scoring) else Scoring(criterion),
             control=control,

@@ -130,8 +130,6 @@ def test_the_callback_resets_the_head_after_each_round():
     model.fit(X, Y, epochs=4, verbose=0, callbacks=[head])
     names = [event.initializer for event in head.events]
     assert names == ["remedy ResetLayer(layers='logits')"] * 2
-        "remedy ResetLayer(layers='logits')"
-    ] * 2
     assert "Applied ResetLayer(layers='logits'); learning rate reset" in head.events[0].summary()
     assert [event.layers for event in head.events] == [{}, {}]
 
