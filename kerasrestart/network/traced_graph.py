@@ -34,7 +34,7 @@ def traced_graph(model: keras.Model, x: Any = None, data: Any = None) -> Graph:
     Raises:
         TypeError, ValueError: As `find_filter_layers` does.
     """
-    _check_model(model)
+    check_model(model)
     trace = _trace(model, x, data)
     graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
     mark_own_calls(graph, trace, model)
@@ -68,7 +68,8 @@ def is_listed(layer: keras.Layer) -> bool:
     return isinstance(layer, _LISTED)
 
 
-def _check_model(model: Any) -> None:
+def check_model(model: Any) -> None:
+    """Checks that a model is one of Keras 3 on TensorFlow; TypeError, ValueError."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Filters are scored and restarted in Keras on TensorFlow: expected "

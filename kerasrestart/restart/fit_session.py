@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.input_specs import known_inputs
+from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.initializers import derive_seed
@@ -200,6 +201,7 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             set; the criterion needs gradients and the losses have no reduction in common; or as
             `restart_filters`.
     """
+    check_model(model)
     if not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
     scorer, left_out = _scorer(model, plan, plan.layers, data), []

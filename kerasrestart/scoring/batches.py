@@ -24,7 +24,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
         Batches `(x,)`, `(x, y)` or `(x, y, sample_weight)`; a `tf.data.Dataset` as it is.
 
     Raises:
-        TypeError: `x` is something else.
+        TypeError: `x` is something else, or `y` or `sample_weight` are not arrays.
         ValueError: `y` or `sample_weight` are given beside batches; or batches have no end, or a
             `PyDataset` has none.
     """
@@ -47,6 +47,13 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
                 "x must be arrays, a tf.data.Dataset or a keras.utils.PyDataset. Received: "
                 f"{type(leaf).__name__}"
             )
+    for name, given in (("y", y), ("sample_weight", sample_weight)):
+        for leaf in keras.tree.flatten(given):
+            if leaf is not None and not getattr(leaf, "shape", ()):
+                raise TypeError(
+                    f"{name} must be arrays, one row per example. Received: {type(given).__name__} "
+                    f"of {type(leaf).__name__}"
+                )
     return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
 from kerasrestart.scoring.criteria import Criterion, Saliency
@@ -68,6 +69,7 @@ def score_filters(
             are given beside a data set, which holds its own; or no layer can be scored.
         TypeError: `model` is not a Keras model; or `x` is neither arrays nor a data set.
     """
+    check_model(model)
     criterion = criteria.get(criterion)
     if criterion.needs_gradient and (not model.compiled or model.optimizer is None):
         raise ValueError(

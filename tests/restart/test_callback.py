@@ -696,6 +696,12 @@ def test_an_interrupt_in_validation_leaves_no_step_on_the_model(kind, images):
     assert callbacks[0].scorer.examples == examples > 0
 
 
+@pytest.mark.parametrize("model", [None, layers.Conv2D(2, 3)])
+def test_check_refuses_what_is_no_model_in_one_line(model):
+    with pytest.raises(TypeError, match=r"Expected a Keras 3 model.* Received: "):
+        restart_of().check(model)
+
+
 def test_the_model_must_be_compiled():
     model = keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(2, 3)], name="net")
     with pytest.raises(ValueError, match=r"Model 'net' is not compiled: call model\.compile"):

@@ -469,6 +469,23 @@ def test_without_targets_a_criterion_of_the_loss_is_refused_in_one_line(make, cr
     assert kr.score_filters(model, make(images[0]), criterion="activation")
 
 
+@pytest.mark.parametrize("model", [None, layers.Conv2D(2, 3), "model"])
+def test_what_is_no_model_is_refused_in_one_line(model, images):
+    with pytest.raises(TypeError, match=r"Expected a Keras 3 model.* Received: ") as error:
+        kr.score_filters(model, *images)
+    assert "\n" not in str(error.value)
+
+
+def test_targets_that_are_no_arrays_are_refused_in_one_line(images):
+    x, y = images
+    with pytest.raises(TypeError, match=r"^y must be arrays.* Received: list of int$"):
+        kr.score_filters(network(conv()), x, y.tolist())
+    with pytest.raises(
+        TypeError, match=r"^sample_weight must be arrays.* Received: list of float$"
+    ):
+        kr.score_filters(network(conv()), x, y, sample_weight=[1.0] * len(x))
+
+
 def test_examples_of_another_kind_are_refused_in_one_line(images):
     model = network(conv())
     generator = (images for _ in range(1))
