@@ -43,6 +43,8 @@ class FitSession:
     def __init__(self, model: keras.Model, plan: RestartPlan):
         self._model, self._plan = model, plan
         self._scorer: Scorer | None = None
+        self._data: Any = None
+        self._optimizer = model.optimizer
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -51,15 +53,23 @@ class FitSession:
             self._scoring = train_function.attach(model, self._prepare, plan.scoring.every)
             return
         self._prepare()
-        several = model.distribute_strategy.num_replicas_in_sync > 1
-        # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
-        if self.scorer.needs_step or (several and trains_as_keras(model)):
-            self._scoring = train_function.attach(model, self.scorer, plan.scoring.every)
+        self._attach()
 
     def _prepare(self, data: Any = None) -> Scorer:
-        self._scorer, self.left_out = prepare(self._model, self._plan, data)
-        self.coverage = self._scorer.filter_layers.coverage()
-        return self._scorer
+        self._data = data
+        self._use(*prepare(self._model, self._plan, data))
+        return self.scorer
+
+    def _use(self, scorer: Scorer, left_out: list[str]) -> None:
+        self._scorer, self.left_out = scorer, left_out
+        self.coverage = scorer.filter_layers.coverage()
+
+    def _attach(self) -> None:
+        several = self._model.distribute_strategy.num_replicas_in_sync > 1
+        # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
+        if self.scorer.needs_step or (several and trains_as_keras(self._model)):
+            every = self._plan.scoring.every
+            self._scoring = train_function.attach(self._model, self.scorer, every)
 
     @property
     def scorer(self) -> Scorer:
@@ -93,12 +103,24 @@ class FitSession:
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
 
+        If other layers train since then, those are watched from now on.
+
         Raises:
-            ValueError: The slots of its optimizer are not known.
+            ValueError, TypeError: As `prepare`.
         """
-        if self._scoring is None or not self._scoring.was_rebuilt():
-            return False
-        _check_optimizers(self._model)
+        changed = self._model.optimizer is not self._optimizer
+        self._optimizer = self._model.optimizer
+        if self._scoring is not None:
+            changed = self._scoring.was_rebuilt() or changed
+        if not changed or self._scorer is None:
+            return changed
+        scorer, left_out = prepare(self._model, self._plan, self._data)
+        if list(scorer.layers) != list(self._scorer.layers):
+            self._use(scorer, left_out)
+            before = self._scoring
+            self._attach()
+            if before is not None:
+                before.detach()
         return True
 
     def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:

@@ -125,6 +125,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._continue_last(epoch)
             if self._fit.was_compiled_again():
                 self.state.learning_rate = self._fit.learning_rate
+                self._report_filters()
             if self.state.lowers_rate:
                 self._lower_learning_rate(epoch)
             if self.state.pending is not None:

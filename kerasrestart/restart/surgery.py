@@ -198,6 +198,9 @@ def obstacles(
     trained = {id(variable) for variable in model.trainable_variables}
     reasons = {}
     for key in keys:
+        if key not in found.layers:
+            reasons[key] = f"it {found.left_out.get(key, 'is not in the model')}"
+            continue
         layer = found.layers[key].layer
         if id(kernels.incoming_kernel(layer)) not in trained:
             reasons[key] = "its kernel is not trainable"

@@ -282,6 +282,39 @@ def test_a_model_compiled_again_during_fit_has_its_new_learning_rate_reset(image
     assert restart.events[0].learning_rate == 0.5
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "magnitude"])
+@pytest.mark.parametrize("unfreezes", [True, False])
+def test_layers_that_train_since_the_model_was_compiled_again_are_those_watched(
+    criterion, unfreezes, images, capsys
+):
+    class Compiles(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.get_layer("first").trainable = unfreezes
+                self.model.compile(keras.optimizers.SGD(0.5), loss=self.model.loss)
+                self.model.make_train_function()  # Keras needs it where no scorer is attached
+
+    model = net()
+    model.get_layer("first").trainable = not unfreezes
+    model.compile("sgd", loss=model.loss)
+    every = kr.EveryEpochs(2, "loss", recovery_epochs=1)
+    restart = restart_of(every, criterion=criterion, max_restarts=2, stop_on_repeat=False)
+    fit(images, restart, model=model, after=[Compiles()], epochs=5, verbose=2)
+    both = ["first", "second"]
+    layers_of = [list(event.layers) for event in restart.events]
+    # The first restart, selected before and made after, is of what trained before and still does.
+    assert layers_of == [["second"], both if unfreezes else ["second"]]
+    assert list(restart.scores) == (both if unfreezes else ["second"])
+    assert [event.learning_rate for event in restart.events] == [0.5, 0.5]
+    lines = capsys.readouterr().out.splitlines()
+    counts = [" ".join(line.split()[:4]) for line in lines if line.startswith("Watching")]
+    assert counts == (["Watching 4 of 12", "Watching 12 of 12"][:: 1 if unfreezes else -1])
+    assert any("'first' is not restarted: it is not trainable" in line for line in lines) == (
+        not unfreezes
+    )
+    assert not {"make_train_function", "train_step"} & set(vars(model))
+
+
 def two_heads(*trained):
     """A network whose heads `a` and `b` read a convolution each; some of them have a loss."""
     image = keras.Input((8, 8, 2))
