@@ -101,6 +101,12 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the filters, and makes the model train with the scored step."""
+        if "epochs" not in (self.params or {}):
+            raise ValueError(
+                "PartialRestart needs to know how many epochs follow, as fit tells it. Received: "
+                f"params={self.params!r}. Expected, in a loop of your own: "
+                "keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS)."
+            )
         self._fit = FitSession(self.model, self.plan)
         if self._last is not None and self._last[0] is self.model:
             self._fit.coverage = ""  # was said when the first of these fits began
@@ -158,8 +164,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
             if self.state.pending is not None:
                 self.state.pending = None
                 self._no_more_restarts("another callback has ended the training")
-            elif self.rounds and not self.events and self.state.finished is None:
-                self._messages.append(messages.no_restart_line(self.plan))
+            elif self.rounds and not self.events:
+                why = messages.no_restart_line(self.plan, bool(self.scores), self.state.finished)
+                self._messages += [why] if why else []
         if self.rounds and not self.rounds[-1].ended:
             self._end_round(TRAINING_ENDED)
         for observer in self.observers:

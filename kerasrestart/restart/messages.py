@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
 from kerasrestart.restart.when import OnPlateau
 
 
@@ -12,8 +12,29 @@ def start_line(plan: RestartPlan) -> str:
     return f"A restart follows when {plan.when.describe()}, {times}."
 
 
-def no_restart_line(plan: RestartPlan) -> str:
-    """Why training ended without a restart."""
+def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -> str | None:
+    """Why training ended without a restart.
+
+    Args:
+        plan: The plan.
+        was_scored: Whether any batch was scored.
+        finished: Why there were to be no more restarts, which was said already; None if there were.
+
+    Returns:
+        The line; None where nothing is to add.
+    """
+    if not was_scored:
+        return (
+            "No filter was restarted: no batch was scored. A loop of your own needs "
+            "model.train_on_batch, or a Scorer in its step."
+        )
+    if finished is not None:
+        if not finished.endswith(TOO_FEW_EPOCHS):
+            return None
+        return (
+            f"No filter was restarted: {type(plan.when).__name__}(..., recovery_epochs=N) restarts "
+            "with N epochs left. A loop of fit calls needs N=0 and initial_epoch."
+        )
     if isinstance(plan.when, OnPlateau):
         return (
             f"No filter was restarted: {plan.when.monitor} still improved within "

@@ -20,6 +20,8 @@ from kerasrestart.restart.select_filters import check_select, choose
 from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
 from kerasrestart.scoring.scoring import Scoring
 
+TOO_FEW_EPOCHS = "too few for a filter to recover in"
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
@@ -164,7 +166,7 @@ class RestartPlan:
         if epochs_left is None:
             return Decision(progress, finished="another callback has ended the training")
         if epochs_left < when.min_epochs_after_restart:
-            why = f"{epochs_left} epochs left, too few for a filter to recover in"
+            why = f"{epochs_left} epochs left, {TOO_FEW_EPOCHS}"
             return Decision(progress, finished=why)
         if scores is None:
             # Every batch so far has overflowed its loss scale: the next epoch has scores.

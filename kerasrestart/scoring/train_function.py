@@ -94,6 +94,7 @@ class ScoringFunction:
         self._scorings: list[AttachedScorer] = []
         self._functions: dict[tuple[int, ...], Callable[[Any], Any]] = {}
         self._may_be_new_fit = False
+        self._in_fit = False
 
     def __call__(self, iterator: Any) -> Any:
         """Trains on the next batch; returns its logs."""
@@ -104,6 +105,12 @@ class ScoringFunction:
             self.remove_all()
             self._model.make_train_function()
             return self._model.train_function(iterator)
+        if self._in_fit and not _is_of_fit(iterator):
+            # A train_on_batch after a fit that was broken off, or of a callback: not its batch.
+            if () not in self._functions:
+                self._functions[()] = self._function([])
+            return self._functions[()](iterator)
+        self._in_fit = _is_of_fit(iterator)
         try:
             if any(scoring.scorer is None for scoring in self._scorings):
                 iterator, data = _first_batch(iterator)
@@ -134,7 +141,7 @@ class ScoringFunction:
         if scoring not in self._scorings:
             self._scorings.append(scoring)
         self.check()
-        self._may_be_new_fit = False
+        self._may_be_new_fit = self._in_fit = False
         object.__setattr__(self._model, "make_train_function", self._make)
         self._model.train_function = self
 
@@ -156,6 +163,7 @@ class ScoringFunction:
         """Lets the model train by its own function again."""
         self._scorings.clear()
         self._functions.clear()
+        self._in_fit = False
         if vars(self._model).get("make_train_function") == self._make:
             object.__delattr__(self._model, "make_train_function")
         if self._model.train_function is self:

@@ -690,6 +690,56 @@ def test_a_restart_of_no_filter_resets_the_learning_rate_and_later_ones_may_sele
     np.testing.assert_allclose(epochs, [0.01, 0.001] * 3, rtol=1e-6)
 
 
+def test_a_loop_of_fits_of_one_epoch_says_what_it_needs(images, capsys):
+    fit(images, restart_of(kr.EveryEpochs(1, "loss")), epochs=1, verbose=2)
+    line = "EveryEpochs(..., recovery_epochs=N) restarts with N epochs left. A loop of fit calls"
+    assert line in capsys.readouterr().out
+    when = kr.EveryEpochs(1, "loss", recovery_epochs=0)
+    restart = restart_of(when, max_restarts=2, stop_on_repeat=False)
+    model = net()
+    for epoch in range(4):
+        fit(images, restart, model=model, initial_epoch=epoch, epochs=epoch + 1)
+    assert [event.epoch for event in restart.events] == [0, 1]
+
+
+def own_loop(model, images, restart, train, **params):
+    """Three epochs of two batches, in a loop that is not `fit`."""
+    callbacks = keras.callbacks.CallbackList([restart], model=model, **params)
+    callbacks.on_train_begin()
+    for epoch in range(3):
+        callbacks.on_epoch_begin(epoch)
+        for rows in (slice(0, 10), slice(10, 20)):
+            loss = train(images[0][rows], images[1][rows])
+        callbacks.on_epoch_end(epoch, {"loss": float(loss)})
+    callbacks.on_train_end()
+
+
+def every_epoch():
+    return kr.EveryEpochs(1, "loss", recovery_epochs=1)
+
+
+def test_a_loop_of_ones_own_restarts_filters_or_says_what_it_needs(images, capsys):
+    model, restart = net(), restart_of(every_epoch(), max_restarts=1)
+    with pytest.raises(ValueError, match=r"CallbackList\(\[restart\], model=model, epochs="):
+        own_loop(model, images, restart, model.train_on_batch)
+    assert "make_train_function" not in vars(model)
+    own_loop(model, images, restart, model.train_on_batch, epochs=3)
+    assert len(restart.events) == 1
+    model = net()
+
+    def plain_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    capsys.readouterr()
+    own_loop(model, images, restart, plain_step, epochs=3)
+    assert restart.events == []
+    assert "no batch was scored. A loop of your own needs" in capsys.readouterr().out
+
+
 def test_an_epoch_without_batches_leaves_the_scores_as_they_were(images):
     """Keras warns and continues where the data end, and starts them again at the next epoch."""
     seen = []

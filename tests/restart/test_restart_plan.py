@@ -67,6 +67,7 @@ def test_the_rate_is_lowered_before_filters_are_restarted():
         ({"events": [restarted(1)]}, "the same filters were selected as at the last", True),
         ({"left": None}, "another callback has ended the training", False),
         ({"left": 1}, "1 epochs left, too few", False),
+        ({"left": 0, "when": {"recovery_epochs": 1}}, "0 epochs left, too few", False),
         ({"scores": {"conv": np.array([1.0, np.nan, 2.0, 3.0])}}, "has diverged", False),
     ],
     ids=str,
@@ -82,7 +83,7 @@ def test_restarts_end(circumstances, why, ends):
 def test_restarts_continue_otherwise():
     assert decide(events=[restarted(1)], stop_on_repeat=False).chosen
     assert decide(events=[restarted(2)]).chosen
-    assert decide(left=0, when={"recovery_epochs": 0}).chosen  # the next fit restarts
+    assert decide(left=0, when={"recovery_epochs": 0}).chosen  # the next fit restarts them
     assert decide(left=2).chosen
 
 

@@ -212,6 +212,8 @@ def test_a_fit_that_was_broken_off_leaves_no_scoring_to_the_next(images, randomi
     with pytest.raises(KeyboardInterrupt):
         model.fit(*images, batch_size=4, verbose=0, callbacks=[attached, Stop()])
     assert not any("call" in vars(layer) for layer in model.layers)
+    model.train_on_batch(images[0][:4], images[1][:4])
+    assert scorer.seen == 4
     model.fit(*images, batch_size=4, verbose=0)
     assert scorer.seen == 4
     assert "make_train_function" not in vars(model)
