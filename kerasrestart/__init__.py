@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kerasrestart.restart.select_filters import select_filters
     from kerasrestart.restart.surgery import restart_filters
     from kerasrestart.restart.tensorboard import RestartTensorBoard
-    from kerasrestart.restart.when import EveryEpochs, OnPlateau
+    from kerasrestart.restart.when import EveryEpochs, OnPlateau, When
     from kerasrestart.scoring.reader_input_means import reader_input_means
     from kerasrestart.scoring.score_filters import score_filters
     from kerasrestart.scoring.scorer import Scorer
@@ -59,6 +59,7 @@ _HOMES = {
     "Scorer": "kerasrestart.scoring.scorer",
     "Scoring": "kerasrestart.scoring.scoring",
     "ShrinkAndPerturb": "kerasrestart.restart.remedies",
+    "When": "kerasrestart.restart.when",
     "describe": "kerasrestart.network.describe",
     "diagnose": "kerasrestart.diagnosis.diagnose",
     "reader_input_means": "kerasrestart.scoring.reader_input_means",
@@ -90,6 +91,7 @@ __all__ = [
     "Scorer",
     "Scoring",
     "ShrinkAndPerturb",
+    "When",
     "describe",
     "diagnose",
     "models",

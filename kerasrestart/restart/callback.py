@@ -66,7 +66,7 @@ class PartialRestart(RestartLifeCycle):
             function that takes the scores by layer, float32 `[filters]`, and returns
             `{layer: indices}`. Defaults to None: the short form.
         when: When a round ends: `OnPlateau`, `EveryEpochs`, or an object of a class of your own,
-            see `kerasrestart.restart.when.When`. Defaults to None: the short form.
+            see `kerasrestart.When`. Defaults to None: the short form.
         reset: How filters are restarted: `Reset`. Or what is done instead of a restart of filters:
             `ResetLayer`, `ResetModel`, `ShrinkAndPerturb`, `ResetOptimizer`, or a function that
             changes the model it gets; then no filters are selected, and the same remedy is applied

@@ -4,7 +4,7 @@ Readable without TensorFlow. To write your own, derive a class from `When`:
 
 ```python
 @dataclasses.dataclass(frozen=True)
-class BelowLoss(kerasrestart.restart.when.When):
+class BelowLoss(kerasrestart.When):
     loss: float
 
     def step(self, progress, value):
