@@ -73,7 +73,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_on_several_devices_has_the_numbers_of_one_device(alone, devices):
     folder = alone.with_name(f"devices{devices}")
     done = run(folder, devices)
