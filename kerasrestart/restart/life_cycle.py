@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -11,7 +12,12 @@ import numpy as np
 from kerasrestart.restart import initializers, messages
 from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.observer import RestartObserver
-from kerasrestart.restart.plan import Decision, RestartPlan
+from kerasrestart.restart.plan import (
+    ENDED_BY_ANOTHER,
+    TOO_FEW_EPOCHS,
+    Decision,
+    RestartPlan,
+)
 from kerasrestart.restart.records import (
     REMEDY,
     PendingRestart,
@@ -25,6 +31,17 @@ from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
 
 TRAINING_ENDED = "training ended"
+
+
+@dataclasses.dataclass(frozen=True)
+class _LastFit:
+    """A `fit` that has ended, which another may continue at `next_epoch`."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    next_epoch: int
+    state: RestartState
+    scores: dict[str, np.ndarray]
 
 
 class RestartLifeCycle(keras.callbacks.Callback):
@@ -54,7 +71,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._fit: FitSession | None = None
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
-        self._last: tuple[keras.Model, int, RestartState, dict[str, np.ndarray]] | None = None
+        self._last: _LastFit | None = None
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
@@ -108,7 +125,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 "keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS)."
             )
         self._fit = FitSession(self.model, self.plan)
-        if self._last is not None and self._last[0] is self.model:
+        if self._last is not None and self._last.model is self.model:
             self._fit.coverage = ""  # was said when the first of these fits began
         else:
             self._report_filters()
@@ -163,7 +180,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
             if self.state.pending is not None:
                 self.state.pending = None
-                self._no_more_restarts("another callback has ended the training")
+                self._no_more_restarts(ENDED_BY_ANOTHER)
             elif self.rounds and not self.events:
                 why = messages.no_restart_line(self.plan, bool(self.scores), self.state.finished)
                 self._messages += [why] if why else []
@@ -176,7 +193,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._print_messages()
         if self.rounds:
             last = self.rounds[-1]
-            self._last = self.model, last.first_epoch + last.epochs, self.state, self.scores
+            next_epoch = last.first_epoch + last.epochs
+            optimizer = self.model.optimizer
+            self._last = _LastFit(self.model, optimizer, next_epoch, self.state, self.scores)
 
     @contextlib.contextmanager
     def _detaching(self) -> Iterator[None]:
@@ -194,11 +213,16 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _continue_last(self, epoch: int) -> None:
         """Continues the last `fit` where this one begins at the epoch after it."""
         last, self._last = self._last, None
-        if last is None or self.rounds or not epoch or last[:2] != (self.model, epoch):
+        if last is None or self.rounds or last.model is not self.model or last.next_epoch != epoch:
             return
-        _, _, self.state, self.scores = last
+        rate = self.state.learning_rate
+        self.state, self.scores = last.state, last.scores
+        if last.optimizer is not self.model.optimizer:  # compiled in between
+            self.state.learning_rate = rate
         if self.rounds[-1].ended == TRAINING_ENDED:
             self.rounds[-1].ended = None
+        if (self.state.finished or "").endswith((TOO_FEW_EPOCHS, ENDED_BY_ANOTHER)):
+            self.state.finished = None  # was true of that fit alone
 
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None

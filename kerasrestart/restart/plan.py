@@ -21,6 +21,7 @@ from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
 from kerasrestart.scoring.scoring import Scoring
 
 TOO_FEW_EPOCHS = "too few for a filter to recover in"
+ENDED_BY_ANOTHER = "another callback has ended the training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,7 @@ class RestartPlan:
         if len(state.events) >= self.max_restarts:
             return self._last_round(progress, f"max_restarts={self.max_restarts} reached")
         if epochs_left is None:
-            return Decision(progress, finished="another callback has ended the training")
+            return Decision(progress, finished=ENDED_BY_ANOTHER)
         if epochs_left < when.min_epochs_after_restart:
             why = f"{epochs_left} epochs left, {TOO_FEW_EPOCHS}"
             return Decision(progress, finished=why)

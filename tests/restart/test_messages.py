@@ -71,6 +71,28 @@ def test_a_loop_of_fits_restarts_as_one_fit_does(network):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_later_fit_restarts_where_the_last_had_too_few_epochs_left(network):
+    build, fit = network
+    restart = kr.PartialRestart(when=kr.EveryEpochs(2, monitor="loss"), max_restarts=1)
+    model = build()
+    fit(model, restart, epochs=2)
+    assert not restart.events
+    fit(model, restart, initial_epoch=2, epochs=6)
+    assert [event.epoch for event in restart.events] == [2]
+
+
+def test_a_later_fit_keeps_the_rate_that_it_was_compiled_with(network):
+    build, fit = network
+    when = kr.EveryEpochs(1, monitor="loss", recovery_epochs=0)
+    restart = kr.PartialRestart(when=when, max_restarts=2)
+    model = build(rate=0.05)
+    fit(model, restart, epochs=1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.001), loss)
+    fit(model, restart, initial_epoch=1, epochs=2)
+    assert [event.learning_rate for event in restart.events] == [0.001]
+
+
 def test_a_fit_from_the_first_epoch_begins_with_a_new_baseline(network):
     build, fit = network
     restart = kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss", recovery_epochs=0))
