@@ -180,7 +180,8 @@ class ShrinkAndPerturb(Remedy):
     """`shrink_and_perturb` as an argument of `PartialRestart`.
 
     Args:
-        shrink, perturb: As in `shrink_and_perturb`.
+        shrink: As in `shrink_and_perturb`.
+        perturb: As in `shrink_and_perturb`.
     """
 
     shrink: float
