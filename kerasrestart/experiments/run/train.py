@@ -158,6 +158,8 @@ def _train(
         recorder,
     ]
 
+    epochs = _epochs(settings)
+
     def fit(first_epoch: int) -> None:
         batches = data.train_batches(
             images.train,
@@ -173,8 +175,8 @@ def _train(
             steps_per_epoch=data.steps_per_epoch(images.train, settings.batch_size),
             validation_data=validation,
             validation_steps=validation_steps,
-            initial_epoch=settings.epochs if begin.done else first_epoch,
-            epochs=settings.epochs,
+            initial_epoch=epochs if begin.done else first_epoch,
+            epochs=epochs,
             verbose="auto" if sys.stdout.isatty() else 2,
             shuffle=False,  # the batches are shuffled already
             callbacks=[
@@ -206,6 +208,13 @@ def _train(
     # Smoothing would distort the few points of restarts.
     print("http://localhost:6006/#custom_scalars&_smoothingWeight=0", flush=True)
     return record
+
+
+def _epochs(settings: RunSettings) -> int:
+    """How many epochs a run has at most; rounds of equal length add up to less than `--epochs`."""
+    if settings.trigger == "epochs":
+        return min(settings.epochs, settings.round_epochs * (settings.max_restarts + 1))
+    return settings.epochs
 
 
 def _preprocessing(
