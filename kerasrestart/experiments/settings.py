@@ -255,6 +255,11 @@ class RunSettings:
         ignored_on_resume=True,
         in_study="none, a study makes its baselines",
     )
+    test_each_epoch: bool = _run(
+        False,
+        "Also test after each epoch: column test_accuracy of history.csv. Nothing is chosen by it; "
+        "it shows what choosing the best epoch by the test set would claim.",
+    )
     on_nan: str = _run(
         "stop",
         "When the loss is not finite: stop, with the last good state saved; or rollback: continue "

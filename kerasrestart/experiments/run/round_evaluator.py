@@ -46,15 +46,16 @@ class RoundEvaluator(RestartObserver):
     def on_round_end(self, ended, restart):
         """Evaluates the last epoch and the best, and leaves the weights as they were."""
         model = restart.model
-        last = best = self._accuracy(model)
+        last = best = self.accuracy(model)
         if ended.best_epoch != ended.first_epoch + ended.epochs - 1:
             last_weights = model.get_weights()
             model.set_weights(self._round_weights)
-            best = self._accuracy(model)
+            best = self.accuracy(model)
             model.set_weights(last_weights)
         self.evaluations[ended.round] = {"best": best, "last": last}
 
-    def _accuracy(self, model: keras.Model) -> float | None:
+    def accuracy(self, model: keras.Model) -> float | None:
+        """Test accuracy of a model as it is, 0..1; None without a test."""
         if self.test is None:
             return None
         logs = model.evaluate(self.test, steps=self.steps, verbose=0, return_dict=True)
@@ -91,3 +92,23 @@ class RoundEvaluator(RestartObserver):
         self.evaluations, self._best_value = evaluations, best_value
         self.best_weights = run_best
         self._round_weights = run_best if same else round_best
+
+
+class TestEachEpoch(keras.callbacks.Callback):
+    """Adds `test_accuracy` to the logs of each epoch, for the callbacks after it in the list.
+
+    Args:
+        evaluator: The `RoundEvaluator` with the test set.
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self, evaluator: RoundEvaluator):
+        super().__init__()
+        self.evaluator = evaluator
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates the test set; without one, the logs stay as they are."""
+        accuracy = self.evaluator.accuracy(self.model)
+        if logs is not None and accuracy is not None:
+            logs["test_accuracy"] = accuracy

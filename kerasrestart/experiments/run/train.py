@@ -30,7 +30,7 @@ from kerasrestart.experiments.run.guarded_fit import (
     fit_to_end,
 )
 from kerasrestart.experiments.run.recorder import Recorder
-from kerasrestart.experiments.run.round_evaluator import RoundEvaluator
+from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
@@ -183,6 +183,7 @@ def _train(
                 *([clock] if clock else []),
                 DivergenceCheck(),
                 restart,
+                *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),
                 keras.callbacks.TensorBoard(folder.path, write_graph=False),
                 checkpoint,  # last: an epoch is over when its state is saved
