@@ -2,8 +2,9 @@
 
     python -m tests.soak.ray_cluster
 
-Both nodes are on this machine. Every file that the study makes of its runs must be that of the
-same study without a cluster, byte for byte.
+Both nodes are on this machine. One is killed when both baselines have completed three epochs, and
+its run must resume on the other. A second study runs through `ray://`. Every file that these
+make of their runs must be that of the same study without a cluster, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from tests.soak.kill_study import compare
 
 COMMAND = (
     *(sys.executable, "-m", "kerasrestart.study", "--study_name=tiny", "--dataset=shapes"),
-    *("--train_examples=200", "--batch_size=50", "--round_epochs=1", "--max_restarts=1"),
+    *("--train_examples=200", "--batch_size=50", "--round_epochs=40", "--max_restarts=1"),
     *("--arms=none,uniform", "--seeds=0-1"),
 )
 STUDY = pathlib.Path("tf_logs") / "tiny"
+CLIENT_PORT = 23471
 ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 
@@ -34,30 +36,56 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         local, on_ray = pathlib.Path(folder, "local"), pathlib.Path(folder, "ray")
         assert _start(local, ()).wait() == 0, "the undisturbed study failed"
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        head = {"num_cpus": 0, "ray_client_server_port": CLIENT_PORT}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             first = cluster.add_node(num_cpus=1)
             cluster.add_node(num_cpus=1)
             study = _start(on_ray, ("--executor=ray", f"--ray_address={cluster.address}"))
-            # Both baselines run, one on each node.
-            while len(list((on_ray / STUDY).glob("logs/*.log"))) < 2 and study.poll() is None:
-                time.sleep(0.2)
-            time.sleep(5)
-            records = len(list((on_ray / STUDY).glob("*/run.json")))
+            while study.poll() is None and _epochs(on_ray) < 3:
+                time.sleep(0.05)
+            assert not list((on_ray / STUDY).glob("*/run.json")), "too late: a baseline has ended"
             cluster.remove_node(first, allow_graceful=False)
-            print(f"a node is killed; {records} records", flush=True)
+            print("a node is killed", flush=True)
             status = study.wait()
+            print((on_ray / "log").read_text(), flush=True)
+            assert status == 0, "the study on the cluster failed"
+            resumed = [
+                log.stem
+                for log in (on_ray / STUDY / "logs").glob("*.log")
+                if "resum" in log.read_text().lower()
+            ]
+            print(f"resumed: {resumed}", flush=True)
+            through = _start(
+                pathlib.Path(folder, "client"),
+                ("--executor=ray", f"--ray_address=ray://127.0.0.1:{CLIENT_PORT}"),
+            )
+            assert through.wait() == 0, "the study through ray:// failed"
         finally:
             cluster.shutdown()
-        print((on_ray / "log").read_text(), flush=True)
-        assert status == 0, "the study on the cluster failed"
-        differences = compare(local / STUDY, on_ray / STUDY)
+        # With the same command line in each report.
+        for place in (on_ray, pathlib.Path(folder, "client")):
+            assert _start(place, ("--collect",)).wait() == 0
+        differences = [
+            f"{place}: {name}"
+            for place in ("ray", "client")
+            for name in compare(local / STUDY, pathlib.Path(folder, place) / STUDY)
+        ]
     print("; ".join(differences) or "the same report, byte for byte")
-    return int(bool(differences))
+    return int(bool(differences) or len(resumed) != 1)
+
+
+def _epochs(place: pathlib.Path) -> int:
+    """The epochs that both baselines have completed."""
+    histories = [
+        len(path.read_text().splitlines()) - 1
+        for path in (place / STUDY).glob("*-baseline-*/history.csv")
+    ]
+    return min(histories) if len(histories) == 2 else 0
 
 
 def _start(place: pathlib.Path, more: tuple[str, ...]) -> subprocess.Popen:
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     with (place / "log").open("w") as log:
         return subprocess.Popen((*COMMAND, *more), cwd=place, stdout=log, stderr=log)
 

@@ -106,6 +106,7 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
+    _check_executor(parsed)
     folder, jobs = read_plan(parsed)
     if parsed.values["dry_run"]:
         for job in jobs:
@@ -129,6 +130,21 @@ def main(parsed: Parsed) -> None:
         title=values["title"],
         command=_command(),
     )
+
+
+def _check_executor(parsed: Parsed) -> None:
+    """Refuses flags of the executor that was not chosen."""
+    chosen = parsed.values["executor"]
+    other, names = "ray", ("ray_address", "num_cpus", "num_gpus")
+    if chosen == "ray":
+        other, names = "local", ("workers",)
+    for name in names:
+        if name in parsed.given:
+            received = STUDY[name].as_flag(parsed.given[name])
+            raise PlanError(
+                f"--{name} is for --executor={other}. Received: {received} with "
+                f"--executor={chosen}; expected --executor={other}, or no --{name}"
+            )
 
 
 def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:

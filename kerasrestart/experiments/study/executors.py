@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,7 @@ class LocalExecutor:
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._pool = ThreadPoolExecutor(workers)
         self._processes: list[subprocess.Popen] = []
+        self._is_stopping = False
 
     def submit(self, arguments: Sequence[str], log: pathlib.Path) -> Future[Ended]:
         """Starts Python with arguments; its output goes to the log."""
@@ -50,11 +52,12 @@ class LocalExecutor:
             str(log),
             place=os.getcwd(),  # noqa: PTH109
             threads=self._threads,
-            started=self._processes.append,
+            started=self._started,
         )
 
     def stop(self) -> None:
         """Ends all runs, and waits for that."""
+        self._is_stopping = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             if process.poll() is None:
@@ -62,6 +65,11 @@ class LocalExecutor:
         for process in self._processes:
             end_process(process)
         self._pool.shutdown()
+
+    def _started(self, process: subprocess.Popen) -> None:
+        self._processes.append(process)
+        if self._is_stopping:  # it started while `stop` went through the list
+            process.terminate()
 
 
 class RayExecutor:
@@ -91,8 +99,9 @@ class RayExecutor:
         self._owns = not ray.is_initialized()
         if self._owns:
             try:
+                _check_address(address)
                 ray.init(address=address or "local", log_to_driver=False, logging_level="error")
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise PlanError(
                     f"--ray_address must be that of a Ray cluster. Received: {address!r}: {reason}"
@@ -127,3 +136,11 @@ class RayExecutor:
             self._ray.wait(self._refs, num_returns=len(self._refs), timeout=60)
         if self._owns:
             self._ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raises an OSError or ValueError if nobody listens; Ray itself needs minutes to notice."""
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()

@@ -41,9 +41,10 @@ def launch_study(
         arms = sum(job.cell is not None for job in jobs)
         for weights in {job.settings.weights for job in jobs} - {None}:
             locate_alexnet_weights(weights)  # now, not when their first run starts
+        chosen = executor()
         print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
         with interruptible():
-            failed = run_jobs(jobs, folder, executor=executor(), show=_print)
+            failed = run_jobs(jobs, folder, executor=chosen, show=_print)
     report = collect(jobs, folder, failed, title=title, command=command)
     print(f"Report: {report}", flush=True)
     if failed:

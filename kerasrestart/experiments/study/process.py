@@ -66,7 +66,9 @@ def run_process(
         )
     try:
         started(process)
-        code = process.wait()
+        # Not `wait`: Ray cancels a task by an interrupt that a system call would not notice.
+        while (code := process.poll()) is None:
+            time.sleep(0.1)
     finally:
         end_process(process)
     reason = _failure(code, path, start) if code else None

@@ -13,6 +13,8 @@ from kerasrestart.experiments.study.plan import Job, PlanError
 from kerasrestart.experiments.study.process import Ended
 from kerasrestart.experiments.study.results import load_cell
 
+_LOOK_AGAIN = 10.0  # seconds until there may be more room, as when a node joins a cluster
+
 
 def is_done(job: Job, folder: pathlib.Path) -> bool:
     """Returns whether the run of a job is complete.
@@ -96,7 +98,7 @@ def run_jobs(
                 log = _log(job, folder)
                 show(f"{job.name} starts; log: {log}")
                 running[executor.submit(job.command_arguments(str(folder)), log)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, _LOOK_AGAIN, FIRST_COMPLETED).done:
                 job = running.pop(future)
                 ended = _ended(future)
                 durations.append(ended.seconds)
