@@ -135,9 +135,8 @@ def main(parsed: Parsed) -> None:
 def _check_executor(parsed: Parsed) -> None:
     """Refuses flags of the executor that was not chosen."""
     chosen = parsed.values["executor"]
-    other, names = "ray", ("ray_address", "num_cpus", "num_gpus")
-    if chosen == "ray":
-        other, names = "local", ("workers",)
+    other = "local" if chosen == "ray" else "ray"
+    names = {"local": ["workers"], "ray": ["ray_address", "num_cpus", "num_gpus"]}[other]
     for name in names:
         if name in parsed.given:
             received = STUDY[name].as_flag(parsed.given[name])

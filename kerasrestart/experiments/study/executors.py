@@ -21,7 +21,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many runs there is room for at once."""
+        """How many runs it takes at once."""
 
     def submit(self, arguments: Sequence[str], log: pathlib.Path) -> Future[Ended]:
         """Starts Python with arguments; its output goes to the log."""
@@ -113,7 +113,7 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """How many runs the nodes of now have room for; at least one, as a cluster may grow."""
+        """How many runs the present nodes take; at least one, as a cluster may grow."""
         have = self._ray.cluster_resources()
         return max(1, int(min(have.get(name, 0) / n for name, n in self._needs.items() if n)))
 

@@ -13,7 +13,7 @@ from kerasrestart.experiments.study.plan import Job, PlanError
 from kerasrestart.experiments.study.process import Ended
 from kerasrestart.experiments.study.results import load_cell
 
-_LOOK_AGAIN = 10.0  # seconds until there may be more room, as when a node joins a cluster
+_LOOK_AGAIN = 10.0  # seconds until slots are counted again: nodes may join a cluster
 
 
 def is_done(job: Job, folder: pathlib.Path) -> bool:
@@ -89,7 +89,7 @@ def run_jobs(
             for job in [j for j in waiting if j.needs in failed]:
                 waiting.remove(job)
                 failed[job.name] = f"its baseline {job.needs} failed"
-            # Submitted only as there is room: the runs of the first seed come first, and a
+            # Submitted only as slots become free: the runs of the first seed come first, and a
             # baseline's arms before the next baseline.
             ready = [job for job in waiting if job.needs is None or job.needs in done]
             slots = executor.slots
