@@ -73,6 +73,23 @@ STUDY = {
         ),
         Setting("seeds", str, "0-2", "study", "Seeds, such as 0-9 or 0,1,5-7."),
         Setting("workers", int, 1, "study", "Runs at a time; they share the cores.", least=1),
+        Setting(
+            "executor",
+            str,
+            "local",
+            "study",
+            "Where the runs run: processes on this machine, or tasks on a Ray cluster.",
+            choices=("local", "ray"),
+        ),
+        Setting(
+            "ray_address",
+            str,
+            None,
+            "study",
+            "The Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: Ray starts here.",
+        ),
+        Setting("num_cpus", int, 1, "study", "CPU cores for each run on Ray.", least=1),
+        Setting("num_gpus", float, 0.0, "study", "GPUs for each run on Ray.", least=0),
         Setting("dry_run", bool, False, "study", "Only print the command line of each run."),
         Setting(
             "collect", bool, False, "study", "Run nothing: write the report of the finished runs."
@@ -89,20 +106,44 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
+    _check_executor(parsed)
     folder, jobs = read_plan(parsed)
     if parsed.values["dry_run"]:
         for job in jobs:
             print(job.command(str(folder)))
         return
+    from kerasrestart.experiments.study.executors import LocalExecutor, RayExecutor
     from kerasrestart.experiments.study.launch import launch_study
+
+    values = parsed.values
+
+    def executor() -> LocalExecutor | RayExecutor:
+        if values["executor"] == "local":
+            return LocalExecutor(values["workers"])
+        needs = {name: values[name] for name in ("num_cpus", "num_gpus")}
+        return RayExecutor(values["ray_address"], **needs)
 
     launch_study(
         jobs,
         folder,
-        workers=0 if parsed.values["collect"] else parsed.values["workers"],
-        title=parsed.values["title"],
+        executor=None if values["collect"] else executor,
+        title=values["title"],
         command=_command(),
     )
+
+
+def _check_executor(parsed: Parsed) -> None:
+    """Refuses flags of the executor that was not chosen."""
+    chosen = parsed.values["executor"]
+    other = "local" if chosen == "ray" else "ray"
+    names = {"local": ["workers"], "ray": ["ray_address", "num_cpus", "num_gpus"]}[other]
+    for name in names:
+        if name in parsed.given:
+            received = STUDY[name].as_flag(parsed.given[name])
+            raise PlanError(
+                f"--{name} is for --executor={other}. Received: {received} with "
+                f"--executor={chosen}; expected --executor={other}, or no --{name}"
+            )
 
 
 def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:

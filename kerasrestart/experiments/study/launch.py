@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kerasrestart.experiments.interruption import RunStoppedError, interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.study.collect import collect
+from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.runner import run_jobs
 
 
 def launch_study(
-    jobs: Sequence[Job], folder: pathlib.Path, *, workers: int, title: str | None, command: str
+    jobs: Sequence[Job],
+    folder: pathlib.Path,
+    *,
+    executor: Callable[[], Executor] | None,
+    title: str | None,
+    command: str,
 ) -> None:
     """Runs all jobs that have not finished, and writes the report.
 
     Args:
         jobs: As `make_plan` lists them.
         folder: The study's folder.
-        workers: How many run at the same time; 0: none, the report of the finished runs is written.
+        executor: Makes that in which they run; None: the report of the finished runs is written.
         title: Title of the report, or None: made from the folder's name.
         command: The command line of the study, for the report.
 
@@ -31,13 +37,14 @@ def launch_study(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs have ended.
     """
     failed: dict[str, str] = {}
-    if workers:
+    if executor:
         arms = sum(job.cell is not None for job in jobs)
         for weights in {job.settings.weights for job in jobs} - {None}:
             locate_alexnet_weights(weights)  # now, not when their first run starts
+        chosen = executor()
         print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
         with interruptible():
-            failed = run_jobs(jobs, folder, workers=workers, show=_print)
+            failed = run_jobs(jobs, folder, executor=chosen, show=_print)
     report = collect(jobs, folder, failed, title=title, command=command)
     print(f"Report: {report}", flush=True)
     if failed:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import dataclasses
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.settings import IGNORED_ON_RESUME
+from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job, PlanError
+from kerasrestart.experiments.study.process import Ended
+from kerasrestart.experiments.study.results import load_cell
 
-
-@dataclasses.dataclass
-class _Run:
-    job: Job
-    process: subprocess.Popen
-    log: pathlib.Path
-    log_start: int  # the log also holds the output of earlier attempts
-    started: float
+_LOOK_AGAIN = 10.0  # seconds until slots are counted again: nodes may join a cluster
 
 
 def is_done(job: Job, folder: pathlib.Path) -> bool:
@@ -53,7 +41,7 @@ def run_jobs(
     jobs: Sequence[Job],
     folder: pathlib.Path,
     *,
-    workers: int,
+    executor: Executor,
     show: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Runs all jobs that are not complete yet.
@@ -63,13 +51,13 @@ def run_jobs(
 
     Example:
     ```python
-    failed = run_jobs(jobs, pathlib.Path("tf_logs/small_data"), workers=2)
+    failed = run_jobs(jobs, pathlib.Path("tf_logs/small_data"), executor=LocalExecutor(2))
     ```
 
     Args:
         jobs: The jobs, each after the baseline that it needs.
         folder: The study's folder.
-        workers: Number of processes at once. They share the CPU cores equally.
+        executor: Where they run; it is stopped at the end.
         show: Called with one line of text for each finished job. Defaults to `print`.
 
     Returns:
@@ -89,41 +77,63 @@ def run_jobs(
     failed: dict[str, str] = {}
     durations: list[float] = []
     shown_notes: set[str] = set()
-    running: dict[Future[int], _Run] = {}
+    running: dict[Future[Ended], Job] = {}
+    best: dict[str, tuple[float, str]] = {}
+    for job in jobs:
+        if job.name in done:
+            _result(job, folder, best)
     if done:
         show(f"{len(done)} of {total} runs are complete already.")
-    with ThreadPoolExecutor(workers) as pool, _terminating(running):
+    try:
         while waiting or running:
             for job in [j for j in waiting if j.needs in failed]:
                 waiting.remove(job)
                 failed[job.name] = f"its baseline {job.needs} failed"
-            # Submitted only as workers become free: the runs of the first seed come first, and a
+            # Submitted only as slots become free: the runs of the first seed come first, and a
             # baseline's arms before the next baseline.
             ready = [job for job in waiting if job.needs is None or job.needs in done]
-            for job in ready[: workers - len(running)]:
+            slots = executor.slots
+            for job in ready[: max(0, slots - len(running))]:
                 waiting.remove(job)
-                run = _start(job, folder, workers)
-                running[pool.submit(run.process.wait)] = run
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                run = running.pop(future)
-                seconds = time.monotonic() - run.started
-                durations.append(seconds)
-                if future.result() == 0 and is_done(run.job, folder):
-                    done.add(run.job.name)
-                    message = f"{run.job.name} is complete"
-                    if (note := _data_note(run.job, folder)) and note not in shown_notes:
+                log = _log(job, folder)
+                show(f"{job.name} starts; log: {log}")
+                running[executor.submit(job.command_arguments(str(folder)), log)] = job
+            for future in wait(running, _LOOK_AGAIN, FIRST_COMPLETED).done:
+                job = running.pop(future)
+                ended = _ended(future)
+                durations.append(ended.seconds)
+                if ended.reason is None and is_done(job, folder):
+                    done.add(job.name)
+                    message = f"{job.name} is complete{_result(job, folder, best)}"
+                    if (note := _data_note(job, folder)) and note not in shown_notes:
                         shown_notes.add(note)
                         show(f"*** {note} ***")
                 else:
-                    failed[run.job.name] = reason = _failure(run)
-                    message = f"{run.job.name} FAILED: {reason}"
-                left = (len(waiting) + len(running)) * sum(durations) / len(durations) / workers
+                    reason = f"{ended.reason or 'it wrote no record'} (see {_log(job, folder)})"
+                    failed[job.name] = reason
+                    message = f"{job.name} FAILED: {reason}"
+                left = (len(waiting) + len(running)) * sum(durations) / len(durations) / slots
                 failures = f", {len(failed)} failed" if failed else ""
                 show(
                     f"[{len(done)}/{total} runs{failures}, about {_duration(left)} left] {message} "
-                    f"after {_duration(seconds)}"
+                    f"after {_duration(ended.seconds)}"
                 )
+    finally:
+        executor.stop()
     return failed
+
+
+def _ended(future: Future[Ended]) -> Ended:
+    """How a run ended; a task that Ray gave up, such as after its node was lost, failed."""
+    try:
+        return future.result()
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        return Ended(f"{type(error).__name__}: {reason}", 0.0)
+
+
+def _log(job: Job, folder: pathlib.Path) -> pathlib.Path:
+    return folder / "logs" / f"{job.name}.log"
 
 
 def _data_note(job: Job, folder: pathlib.Path) -> str | None:
@@ -132,53 +142,18 @@ def _data_note(job: Job, folder: pathlib.Path) -> str | None:
     return record.get("data", {}).get("note")
 
 
-def _start(job: Job, folder: pathlib.Path, workers: int) -> _Run:
-    log = folder / "logs" / f"{job.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = {"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ}
-    with log.open("ab") as output:
-        log_start = output.tell()
-        process = subprocess.Popen(
-            [sys.executable, *job.command_arguments(str(folder))],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            # Ctrl-C interrupts the study only, which then terminates its processes.
-            start_new_session=True,
-        )
-    return _Run(job, process, log, log_start, time.monotonic())
-
-
-@contextlib.contextmanager
-def _terminating(running: dict[Future[int], _Run]) -> Iterator[None]:
-    """Terminates the processes that are still running at the end of the block."""
+def _result(job: Job, folder: pathlib.Path, best: dict[str, tuple[float, str]]) -> str:
+    """The outcome of a run, and the best so far of its network, in words."""
     try:
-        yield
-    finally:
-        for run in running.values():
-            run.process.terminate()  # not SIGINT, which background jobs of a shell ignore
-        wait(running, timeout=60)
-        for run in running.values():
-            run.process.kill()
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel to kill this process when the study dies, as a killed study cannot."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _failure(run: _Run) -> str:
-    output = run.log.read_bytes()[run.log_start :]
-    lines = output.decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    code = run.process.returncode
-    status = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    reason = errors[-1].removeprefix("error: ") if errors and code > 0 else status
-    return f"{reason} (see {run.log})"
+        found = load_cell(folder / job.name, job.cell) if job.cell else None
+    except ValueError:
+        found = None  # the report says why
+    if found is None:
+        return ""
+    model, mine = found.cell.model, (found.chosen, job.name)
+    best[model] = max(best.get(model, mine), mine)
+    accuracy, name = best[model]
+    return f": {found.chosen:.2%} (best so far {accuracy:.2%}, {name})"
 
 
 def _duration(seconds: float) -> str:

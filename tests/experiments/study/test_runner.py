@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from kerasrestart.experiments.study.executors import LocalExecutor
 from kerasrestart.experiments.study.plan import Job, PlanError, make_plan
 from kerasrestart.experiments.study.runner import is_done, run_jobs
 from tests.experiments.records.sample_record import sample_record
@@ -62,6 +63,10 @@ def jobs_of(arms=("he",), seeds=(0,)):
     return make_plan(BASE, networks=["mininet"], arms=arms, seeds=seeds, logdir="logs/st")
 
 
+def _quiet(line):
+    pass
+
+
 def begun(folder):
     return (folder / "begun").read_text().splitlines() if (folder / "begun").exists() else []
 
@@ -73,28 +78,36 @@ def set_how(folder, **how):
 def test_a_baseline_is_complete_before_its_arms_start(folder):
     lines = []
     set_how(folder, seconds=0.2)
-    failed = run_jobs(jobs_of(arms=("he",), seeds=(0, 1)), folder, workers=3, show=lines.append)
+    failed = run_jobs(
+        jobs_of(arms=("he",), seeds=(0, 1)), folder, executor=LocalExecutor(3), show=lines.append
+    )
     assert failed == {}
     order = begun(folder)
     for seed in (0, 1):
         end = order.index(f"end of mininet-baseline-s{seed}")
         for arm in ("none", "he"):
             assert order.index(f"mininet-{arm}-s{seed}") > end
-    assert len(lines) == 6
+    assert sum(line.startswith("[") for line in lines) == 6
+    assert lines[0] == f"mininet-baseline-s0 starts; log: {folder / 'logs/mininet-baseline-s0.log'}"
     assert lines[-1].startswith("[6/6 runs, about 0 s left] mininet-")
 
 
 def test_a_note_on_the_data_is_shown_once(folder):
     shown = []
     set_how(folder, note="These are NOT CIFAR-10.")
-    run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, show=shown.append)
-    assert shown[0] == "*** These are NOT CIFAR-10. ***"
+    run_jobs(jobs_of(seeds=(0, 1)), folder, executor=LocalExecutor(1), show=shown.append)
+    assert shown[1] == "*** These are NOT CIFAR-10. ***"
     assert sum("NOT CIFAR-10" in line for line in shown) == 1
 
 
 def test_at_most_as_many_runs_as_workers_at_once(folder):
     set_how(folder, seconds=0.3)
-    run_jobs(jobs_of(arms=("he", "xavier", "minmax")), folder, workers=2, show=lambda line: None)
+    run_jobs(
+        jobs_of(arms=("he", "xavier", "minmax")),
+        folder,
+        executor=LocalExecutor(2),
+        show=lambda line: None,
+    )
     now = highest = 0
     for line in begun(folder):
         now += -1 if line.startswith("end of") else 1
@@ -103,25 +116,27 @@ def test_at_most_as_many_runs_as_workers_at_once(folder):
 
 
 def test_complete_runs_are_not_repeated(folder):
-    run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
+    run_jobs(jobs_of(), folder, executor=LocalExecutor(1), show=_quiet)
     before = begun(folder)
     lines = []
-    run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lines.append)
+    run_jobs(jobs_of(arms=("he", "xavier")), folder, executor=LocalExecutor(1), show=lines.append)
     assert begun(folder)[len(before) :] == ["mininet-xavier-s0", "end of mininet-xavier-s0"]
     assert lines[0] == "3 of 4 runs are complete already."
 
 
 def test_a_missing_baseline_is_not_run_if_all_its_arms_are_complete(folder):
-    run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
+    run_jobs(jobs_of(), folder, executor=LocalExecutor(1), show=_quiet)
     (folder / "mininet-baseline-s0" / "run.json").unlink()
     before = begun(folder)
-    assert run_jobs(jobs_of(), folder, workers=1, show=lambda line: None) == {}
+    assert run_jobs(jobs_of(), folder, executor=LocalExecutor(1), show=_quiet) == {}
     assert begun(folder) == before
 
 
 def test_a_failed_baseline_skips_only_its_own_arms(folder):
     set_how(folder, mininet_baseline_s0="error: the disk is full")
-    failed = run_jobs(jobs_of(seeds=(0, 1)), folder, workers=1, show=lambda line: None)
+    failed = run_jobs(
+        jobs_of(seeds=(0, 1)), folder, executor=LocalExecutor(1), show=lambda line: None
+    )
     assert failed["mininet-baseline-s0"].startswith("the disk is full (see ")
     assert failed["mininet-none-s0"] == "its baseline mininet-baseline-s0 failed"
     assert set(failed) == {"mininet-baseline-s0", "mininet-none-s0", "mininet-he-s0"}
@@ -131,13 +146,17 @@ def test_a_failed_baseline_skips_only_its_own_arms(folder):
 def test_other_runs_continue_after_a_failure_and_it_is_retried_next_time(folder):
     set_how(folder, mininet_none_s0="error: out of memory", mininet_he_s0="killed")
     lines = []
-    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lines.append)
+    failed = run_jobs(
+        jobs_of(arms=("he", "xavier")), folder, executor=LocalExecutor(1), show=lines.append
+    )
     assert failed["mininet-none-s0"].startswith("out of memory (see ")
     assert failed["mininet-he-s0"].startswith("killed by signal 9 (see ")
     assert "end of mininet-xavier-s0" in begun(folder)
     assert any("1 failed" in line and "FAILED: out of memory" in line for line in lines)
     set_how(folder, mininet_none_s0=3)
-    failed = run_jobs(jobs_of(arms=("he", "xavier")), folder, workers=1, show=lambda line: None)
+    failed = run_jobs(
+        jobs_of(arms=("he", "xavier")), folder, executor=LocalExecutor(1), show=lambda line: None
+    )
     assert list(failed) == ["mininet-none-s0"]
     # The log also holds the error of the first attempt.
     assert failed["mininet-none-s0"].startswith("exit status 3 (see ")
@@ -149,7 +168,7 @@ def test_a_run_with_other_settings_is_refused_before_any_run_starts(folder):
     (folder / jobs[-1].name).mkdir()
     (folder / jobs[-1].name / "run.json").write_text(json.dumps(sample_record(settings=settings)))
     with pytest.raises(PlanError, match=r"--learning_rate was 0\.5, is 0\.01"):
-        run_jobs(jobs, folder, workers=1, show=lambda line: None)
+        run_jobs(jobs, folder, executor=LocalExecutor(1), show=_quiet)
     assert begun(folder) == []
 
 
@@ -179,7 +198,7 @@ def test_an_interrupt_terminates_the_runs(folder):
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_jobs(jobs_of(), folder, workers=1, show=lambda line: None)
+            run_jobs(jobs_of(), folder, executor=LocalExecutor(1), show=_quiet)
     finally:
         thread.join()
         signal.signal(signal.SIGALRM, before)
@@ -194,9 +213,9 @@ def test_runs_die_with_a_killed_study(folder):
         """
         import sys, pathlib
         sys.path.insert(0, sys.argv[1])
-        from test_runner import fake_arguments, jobs_of, run_jobs, Job
+        from test_runner import LocalExecutor, fake_arguments, jobs_of, run_jobs, Job
         Job.command_arguments = fake_arguments
-        run_jobs(jobs_of(), pathlib.Path(sys.argv[2]), workers=1)
+        run_jobs(jobs_of(), pathlib.Path(sys.argv[2]), executor=LocalExecutor(1))
         """
     )
     here = pathlib.Path(__file__).parent
