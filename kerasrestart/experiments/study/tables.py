@@ -11,6 +11,8 @@ from typing import Any
 from kerasrestart.experiments.report.markdown import align
 from kerasrestart.experiments.study.comparison import Arm, Group, p_text
 from kerasrestart.experiments.study.plan import BASELINE, CONTROL
+from kerasrestart.experiments.study.published import Published
+from kerasrestart.experiments.study.results import CellResult
 from kerasrestart.experiments.study.statistics import Summary, summarize
 
 
@@ -49,11 +51,13 @@ class Table:
         return text.getvalue()
 
 
-def by_initialisation(groups: Sequence[Group]) -> Table:
+def by_initialisation(groups: Sequence[Group], published: Published | None = None) -> Table:
     """A row for the baseline and each arm, a column for each model, as in the paper's table 2.
 
     Args:
         groups: The study.
+        published: Results of a paper, each in a column beside the study's, with the difference
+            between them. Defaults to None.
     """
     models = list(dict.fromkeys(group.model for group in groups))
     texts: dict[tuple[str, str], dict[str, str]] = {}
@@ -66,7 +70,10 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
         found |= {arm.name: arm.summary for arm in group.arms}
         for name, summary in found.items():
             text = f"{_mean(summary)} ({summary.n})"
-            texts.setdefault((group.variation, name), {})[group.model] = text
+            row = texts.setdefault((group.variation, name), {})
+            row[group.model] = text
+            theirs = published.by_arm.get(group.model, {}).get(name) if published else None
+            row[_beside(group.model)] = _published(theirs, summary)
             data.append(
                 {
                     **_place(group),
@@ -74,27 +81,48 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
                     "n": summary.n,
                     "mean": summary.mean,
                     "standard deviation": summary.deviation,
+                    **({"published": theirs} if published else {}),
                 }
             )
     lead = ("variation", "arm") if any(group.variation for group in groups) else ("arm",)
+    columns: list[str] = []
+    for model in models:
+        columns.append(model)
+        if published and model in published.by_arm:
+            columns.append(_beside(model))
+    names = [c if c in models else f"{published.name} (difference)" for c in columns if published]
     return Table(
         "by_initialisation",
         "By initialisation (number of seeds in brackets)",
-        (*lead, *models),
+        (*lead, *(names or columns)),
         [
-            (*key[-len(lead) :], *(of_model.get(model, "") for model in models))
-            for key, of_model in texts.items()
+            (*key[-len(lead) :], *(row.get(column, "") for column in columns))
+            for key, row in texts.items()
         ],
         len(lead),
         data,
     )
 
 
-def by_restart(groups: Sequence[Group]) -> Table:
+def _beside(model: str) -> str:
+    """Key of the published results of a model; no model has such a name."""
+    return f"{model}, published"
+
+
+def _published(value: float | None, mean: Summary | None) -> str:
+    """A published value, and how much the study's mean is above it."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if mean is None else f"{value:.2f} ({mean.mean - value:+.2f})"
+
+
+def by_restart(groups: Sequence[Group], published: Published | None = None) -> Table:
     """A row for each arm of each model, a column for each round, as in the paper's table 3.
 
     Args:
         groups: The study.
+        published: Results of a paper; each arm that has some is followed by a row with them.
+            Defaults to None.
     """
     longest = max(len(result.by_round) for group in groups for result in group.results)
     rounds = ["baseline", *(f"restart {n}" for n in range(1, longest))]
@@ -102,11 +130,14 @@ def by_restart(groups: Sequence[Group]) -> Table:
     rows, data = [], []
     for group in groups:
         for arm in group.arms:
-            texts = []
+            texts, beside = [], []
+            theirs = published.by_restart.get(group.model, {}).get(arm.name) if published else None
             for number, label in enumerate(rounds):
                 values = [100 * r.by_round[number] for r in arm.results if len(r.by_round) > number]
                 summary = summarize(values) if values else None
                 texts.append(_mean(summary) if summary else "")
+                value = theirs[number] if theirs and number < len(theirs) else None
+                beside.append(_published(value, summary))
                 if summary:
                     data.append(
                         {
@@ -116,12 +147,66 @@ def by_restart(groups: Sequence[Group]) -> Table:
                             "n": summary.n,
                             "mean": summary.mean,
                             "standard deviation": summary.deviation,
+                            **({"published": value} if published else {}),
                         }
                     )
             rows.append((*_lead(group, varied), arm.name, str(arm.summary.n), *texts))
+            if published and theirs:
+                name = f"{arm.name}, {published.name} (difference)"
+                rows.append((*_lead(group, varied), name, "1", *beside))
     header = ("model", *(["variation"] if varied else []), "arm", "n", *rounds)
     header, rows = _without_idle_columns(header, rows)
     return Table("by_restart", "By restart", header, rows, header.index("n"), data)
+
+
+def by_test_epoch(groups: Sequence[Group]) -> Table:
+    """What choosing epochs by the test set would claim: gains over the baseline, in points.
+
+    A row for each arm of each model. Both gains compare the best epoch after the baseline with the
+    baseline's best epoch; the epochs are chosen by the monitored metric, and by test accuracy. Runs
+    without `--test_each_epoch` are left out.
+
+    Args:
+        groups: The study.
+    """
+    rows: list[tuple[str, ...]] = []
+    data: list[dict[str, Any]] = []
+    for group in groups:
+        for arm in group.arms:
+            tested = [result for result in arm.results if "test_accuracy" in result.history]
+            if not tested:
+                continue
+            honest = summarize([100 * (r.chosen - r.by_round[0]) for r in tested])
+            gains = [_test_gain(result) for result in tested]
+            found = summarize(gains)
+            span = f"{min(gains):+.2f} to {max(gains):+.2f}" if len(gains) > 1 else ""
+            texts = (str(found.n), f"{honest.mean:+.2f}", f"{found.mean:+.2f}", span)
+            rows.append((group.name, arm.name, *texts))
+            data.append(
+                {
+                    **_place(group),
+                    "arm": arm.name,
+                    "n": found.n,
+                    "gain by validation": honest.mean,
+                    "gain by test": found.mean,
+                    "lowest gain by test": min(gains),
+                    "highest gain by test": max(gains),
+                }
+            )
+    header: tuple[str, ...] = (
+        *("model", "arm", "n"),
+        *("by validation", "by test", "by test, one seed"),
+    )
+    if rows:
+        header, rows = _without_idle_columns(header, rows)
+    title = "Gain over the baseline, with epochs chosen by validation and by test accuracy (points)"
+    return Table("by_test_epoch", title, header, rows, header.index("n"), data)
+
+
+def _test_gain(result: CellResult) -> float:
+    """Highest test accuracy after the baseline less that of the baseline, in points."""
+    values, start = result.history["test_accuracy"], result.record["rounds"][0]["epochs"]
+    return 100 * (max(values[start:], default=max(values)) - max(values[:start]))
 
 
 def differences(groups: Sequence[Group]) -> Table:
