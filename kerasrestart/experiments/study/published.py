@@ -20,7 +20,7 @@ class Published:
         by_restart: Network -> arm -> accuracy in percent of each round, starting with the baseline.
         settings: Network -> setting -> its value there, where it is known and may differ here.
         differs: What differs from every study, in whole sentences.
-        figures: Kind of a figure -> its number there, such as `"figure 3"`.
+        figures: Kind of a figure -> its name there, such as `"figure 3"`.
     """
 
     name: str
@@ -30,6 +30,13 @@ class Published:
     settings: Mapping[str, Mapping[str, Any]]
     differs: tuple[str, ...]
     figures: Mapping[str, str]
+
+    def file_name(self, figure: str) -> str:
+        """The name of a figure's file: after that of the paper's figure, if there is one."""
+        kind, _, of = figure.partition("-")
+        if kind not in self.figures:
+            return figure
+        return f"{self.figures[kind].replace(' ', '_')}-{of or kind}"
 
 
 _IMAGES = {"training images": 50_000, "epochs per round": 40}

@@ -77,9 +77,10 @@ def write_report(
     if (by_test := tables.by_test_epoch(groups)).rows:
         made.append(by_test)
     drawn = figures.draw(groups)
-    images = {f"figures/{name}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
+    names = {name: published.file_name(name) if published else name for name in drawn}
+    images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
-    files |= {f"figures/{name}.png": to_bytes(f, "png") for name, f in drawn.items()}
+    files |= {f"figures/{names[name]}.png": to_bytes(f, "png") for name, f in drawn.items()}
     for table in made:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
@@ -91,7 +92,7 @@ def write_report(
         *_verdicts(groups),
         *_tables(made),
         *(_differs(groups, published) if published else []),
-        *_figures(groups, list(images), published),
+        *_figures(groups, names, published),
         *_settings(groups, common_settings(results)),
         *_origin(results),
         "## Command",
@@ -178,7 +179,7 @@ def _differs(groups: Sequence[Group], published: Published) -> list[str]:
         here = {
             "training images": {r["data"]["examples"]["train"] for r in records},
             "epochs per round": {r["settings"]["round_epochs"] for r in records},
-            "pixels": {r["data"]["image_shape"][0] for r in records},
+            "pixels": {r["settings"]["image_size"] or r["data"]["image_shape"][0] for r in records},
         }
         differ = [
             f"{name} {' and '.join(map(str, sorted(here[name])))} ({value} there)"
@@ -196,20 +197,19 @@ def _differs(groups: Sequence[Group], published: Published) -> list[str]:
 
 
 def _figures(
-    groups: Sequence[Group], names: Sequence[str], published: Published | None
+    groups: Sequence[Group], names: Mapping[str, str], published: Published | None
 ) -> list[str]:
     if not names:
         return []
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
     curves = "; ".join(dict.fromkeys(figures.curve_measure(group) for group in groups))
     sections = ["## Figures", f"Curves show {curves}; verdicts and differences use {outcomes}."]
-    for name in names:
-        stem = pathlib.PurePosixPath(name).name.removesuffix(".svg")
-        kind, _, of = stem.partition("-")
+    for figure, name in names.items():
+        kind, _, of = figure.partition("-")
         caption = f"{of or 'All models'}: {_CAPTIONS[kind]}"
         if published and kind in published.figures:
             caption += f" As in {published.figures[kind]} of {escape(published.name)}."
-        sections += [f"![{stem}](<{name}>)", caption]
+        sections += [f"![{name}](<figures/{name}.svg>)", caption]
     return sections
 
 

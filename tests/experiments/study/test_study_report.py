@@ -29,6 +29,7 @@ from kerasrestart.experiments.study import figures
 from kerasrestart.experiments.study.comparison import compare
 from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import make_plan
+from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.report import ReportSettings, write_report
 
 RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
@@ -344,3 +345,15 @@ def _write_run(folder, one):
     epochs = zip(*one.history.values(), strict=True)
     lines = [",".join(one.history), *(",".join(map(str, epoch)) for epoch in epochs)]
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_and_captions_name_those_of_the_paper(tmp_path):
+    more = {"round_epochs": 15, "image_size": None, "precision": "float32"}
+    results = [result("none", 0, (0.7, 0.8), data={"image_shape": [32, 32, 3]}, **more)]
+    path = report(tmp_path, results, published=PUBLISHED["han_zhang"])
+    names = {file.stem for file in (tmp_path / "figures").iterdir()}
+    assert names == {"figure_3-baselines", "figures_4_to_6-mininet", "figures_7_to_9-mininet"}
+    text = path.read_text()
+    assert "![figure_3-baselines](<figures/figure_3-baselines.svg>)" in text
+    assert text.count("As in figures 4 to 6 of Han and Zhang.") == 1
+    assert "training images 200 (50000 there), epochs per round 15 (40 there), float32." in text
