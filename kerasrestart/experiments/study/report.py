@@ -11,7 +11,7 @@ from typing import Any
 from kerasrestart.experiments.report import html_page
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.markdown import code, escape, one_line, plain_table
-from kerasrestart.experiments.study import figures, tables
+from kerasrestart.experiments.study import figures, origin_tables, tables
 from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.published import Published
@@ -74,8 +74,8 @@ def write_report(
         tables.by_initialisation(groups, published),
         tables.by_restart(groups, published),
     ]
-    if (by_test := tables.by_test_epoch(groups)).rows:
-        made.append(by_test)
+    origins = (origin_tables.by_test_epoch(groups), origin_tables.restarted(groups))
+    made += [table for table in origins if table.rows]
     drawn = figures.draw(groups)
     names = {name: published.file_name(name) if published else name for name in drawn}
     images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}

@@ -12,7 +12,6 @@ from kerasrestart.experiments.report.markdown import align
 from kerasrestart.experiments.study.comparison import Arm, Group, p_text
 from kerasrestart.experiments.study.plan import BASELINE, CONTROL
 from kerasrestart.experiments.study.published import Published
-from kerasrestart.experiments.study.results import CellResult
 from kerasrestart.experiments.study.statistics import Summary, summarize
 
 
@@ -76,7 +75,7 @@ def by_initialisation(groups: Sequence[Group], published: Published | None = Non
             row[_beside(group.model)] = _published(theirs, summary)
             data.append(
                 {
-                    **_place(group),
+                    **place(group),
                     "arm": name,
                     "n": summary.n,
                     "mean": summary.mean,
@@ -141,7 +140,7 @@ def by_restart(groups: Sequence[Group], published: Published | None = None) -> T
                 if summary:
                     data.append(
                         {
-                            **_place(group),
+                            **place(group),
                             "arm": arm.name,
                             "round": label,
                             "n": summary.n,
@@ -155,58 +154,8 @@ def by_restart(groups: Sequence[Group], published: Published | None = None) -> T
                 name = f"{arm.name}, {published.name} (difference)"
                 rows.append((*_lead(group, varied), name, "1", *beside))
     header = ("model", *(["variation"] if varied else []), "arm", "n", *rounds)
-    header, rows = _without_idle_columns(header, rows)
+    header, rows = without_idle_columns(header, rows)
     return Table("by_restart", "By restart", header, rows, header.index("n"), data)
-
-
-def by_test_epoch(groups: Sequence[Group]) -> Table:
-    """What choosing epochs by the test set would claim: gains over the baseline, in points.
-
-    A row for each arm of each model. Both gains compare the best epoch after the baseline with the
-    baseline's best epoch; the epochs are chosen by the monitored metric, and by test accuracy. Runs
-    without `--test_each_epoch` are left out.
-
-    Args:
-        groups: The study.
-    """
-    rows: list[tuple[str, ...]] = []
-    data: list[dict[str, Any]] = []
-    for group in groups:
-        for arm in group.arms:
-            tested = [result for result in arm.results if "test_accuracy" in result.history]
-            if not tested:
-                continue
-            honest = summarize([100 * (r.chosen - r.by_round[0]) for r in tested])
-            gains = [_test_gain(result) for result in tested]
-            found = summarize(gains)
-            span = f"{min(gains):+.2f} to {max(gains):+.2f}" if len(gains) > 1 else ""
-            texts = (str(found.n), f"{honest.mean:+.2f}", f"{found.mean:+.2f}", span)
-            rows.append((group.name, arm.name, *texts))
-            data.append(
-                {
-                    **_place(group),
-                    "arm": arm.name,
-                    "n": found.n,
-                    "gain by validation": honest.mean,
-                    "gain by test": found.mean,
-                    "lowest gain by test": min(gains),
-                    "highest gain by test": max(gains),
-                }
-            )
-    header: tuple[str, ...] = (
-        *("model", "arm", "n"),
-        *("by validation", "by test", "by test, one seed"),
-    )
-    if rows:
-        header, rows = _without_idle_columns(header, rows)
-    title = "Gain over the baseline, with epochs chosen by validation and by test accuracy (points)"
-    return Table("by_test_epoch", title, header, rows, header.index("n"), data)
-
-
-def _test_gain(result: CellResult) -> float:
-    """Highest test accuracy after the baseline less that of the baseline, in points."""
-    values, start = result.history["test_accuracy"], result.record["rounds"][0]["epochs"]
-    return 100 * (max(values[start:], default=max(values)) - max(values[:start]))
 
 
 def differences(groups: Sequence[Group]) -> Table:
@@ -224,7 +173,7 @@ def differences(groups: Sequence[Group]) -> Table:
             values = None if found is None else dataclasses.asdict(found)
             data.append(
                 {
-                    **_place(group),
+                    **place(group),
                     "arm": arm.name,
                     "verdict": arm.verdict,
                     "n": arm.summary.n,
@@ -254,7 +203,7 @@ def differences(groups: Sequence[Group]) -> Table:
         ),
         *("difference", "95% interval", "p after Holm", "seeds for one point"),
     )
-    header, rows = _without_idle_columns(header, rows)
+    header, rows = without_idle_columns(header, rows)
     title = "Differences from the control"
     return Table("differences", title, header, rows, header.index("mean"), data)
 
@@ -287,7 +236,7 @@ def _mean(summary: Summary) -> str:
     return f"{summary.mean:.2f}{spread}"
 
 
-def _without_idle_columns(
+def without_idle_columns(
     header: tuple[str, ...], rows: list[tuple[str, ...]]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Leaves out empty columns, and the model where there is only one: tables fit a phone."""
@@ -303,5 +252,6 @@ def _lead(group: Group, varied: bool) -> tuple[str, ...]:
     return (group.model, group.variation) if varied else (group.model,)
 
 
-def _place(group: Group) -> dict[str, str]:
+def place(group: Group) -> dict[str, str]:
+    """The columns of a CSV file that name a group."""
     return {"model": group.model, "variation": group.variation}

@@ -292,4 +292,4 @@ def test_the_committed_records_give_the_committed_report_of_the_paper(
     written = ROOT / "docs" / "results" / "paper" / name
     for table in (made / "tables").iterdir():
         assert table.read_bytes() == (written / "tables" / table.name).read_bytes()
-    assert len(list((made / "tables").iterdir())) == 8
+    assert len(list((made / "tables").iterdir())) == 10

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from synthetic_study import result
 
-from kerasrestart.experiments.study import tables
+from kerasrestart.experiments.study import origin_tables, tables
 from kerasrestart.experiments.study.comparison import NO_DIFFERENCE, compare
 from kerasrestart.experiments.study.published import PUBLISHED
 
@@ -241,6 +241,25 @@ def test_gains_by_test_epochs_are_those_computed_by_hand():
     other = result("uniform", 1, (0.70, 0.71))
     one.history["test_accuracy"] = (0.70, 0.71, 0.75, 0.72)
     other.history["test_accuracy"] = (0.70, 0.69, 0.71, 0.70)
-    (row,) = tables.by_test_epoch(compare([one, other])).rows
+    (row,) = origin_tables.by_test_epoch(compare([one, other])).rows
     assert row == ("uniform", "2", "+1.50", "+2.50", "+1.00 to +4.00")
-    assert not tables.by_test_epoch(compare(RUNS)).rows
+    assert not origin_tables.by_test_epoch(compare(RUNS)).rows
+
+
+def test_selected_filters_are_described_as_computed_by_hand():
+    def event(*layers):
+        names = ("a", "b")
+        return {
+            "layers": {
+                name: {"filters": filters, "scores": scores}
+                for name, (filters, scores) in zip(names, layers, strict=True)
+            }
+        }
+
+    one = result("uniform", 0, (0.70, 0.72, 0.73))
+    one.record["events"][:] = [
+        event(([0], [1.0, 3.0, 8.0]), ([1, 2], [6.0, 1.0, 2.0, 3.0])),  # 1 of 4; 1.5 of 3
+        event(([0], [1.0, 1.0, 4.0]), ([0, 2], [1.0, 3.0, 1.0, 3.0])),  # 1 of 2; 1 of 2
+    ]
+    (row,) = origin_tables.restarted(compare([one])).rows
+    assert row == ("uniform", "1", "3.0", "0.38", "0.50", "67%")
