@@ -177,9 +177,9 @@ class Setting:
     @property
     def range(self) -> str:
         """The values that it takes, in words that follow "must be"."""
-        if self.choices and self.forms:
+        if self.forms:
             *most, last = (*self.choices, *self.forms)
-            return f"one of {', '.join(most)}, or {last}"
+            return f"one of {', '.join(most)}, or {last}" if most else last
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.expected:

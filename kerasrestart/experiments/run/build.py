@@ -12,6 +12,8 @@ from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStar
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.layer_rates import with_two_rates
+from kerasrestart.experiments.run.own_code import load_object
+from kerasrestart.experiments.run.own_network import build_own_network, ends_in_softmax
 from kerasrestart.experiments.run.strategies import synchronize_norms
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.restart.callback import PartialRestart
@@ -24,11 +26,17 @@ def build_model(
 
     Returns:
         The model, and its weights that were loaded from a file; None if there are none.
+
+    Raises:
+        SettingError: The function that `model` names fails, or makes another kind of model.
     """
-    build = NETWORKS[settings.model]
     height, width, channels = images.train.images.shape[1:]
     side = settings.image_size
-    model = build((side or height, side or width, channels), len(images.classes))
+    shape, classes = (side or height, side or width, channels), len(images.classes)
+    if settings.model in NETWORKS:
+        model = NETWORKS[settings.model](shape, classes)
+    else:
+        model = build_own_network(settings.model, shape, classes)
     optimizer, weights = _optimizer(settings), None
     if settings.weights is not None:
         weights = load_alexnet_weights(model, settings.weights)
@@ -40,7 +48,7 @@ def build_model(
             optimizer = with_two_rates(optimizer, loaded, factor)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
         metrics=["accuracy"],
         jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
     )
@@ -63,7 +71,7 @@ def _optimizer(settings: RunSettings) -> keras.optimizers.Optimizer:
 
 def restart_callback(settings: RunSettings) -> PartialRestart:
     """Makes the callback that the settings describe."""
-    arguments = restart_plan_arguments(settings.to_dict())
+    arguments = restart_plan_arguments(settings.to_dict(), load_object)
     return PartialRestart(criterion=arguments.pop("scoring"), **arguments)
 
 
