@@ -174,8 +174,12 @@ class _Flag(flags.Flag):
 
     def parse(self, argument: str) -> None:
         """Takes a value as it is typed; a repeated flag adds to those before."""
-        value = [argument] if self.setting.repeated else self.setting.parse(argument)
-        self.value = [*self.value, *value] if self.setting.repeated and self.present else value
+        setting = self.setting
+        is_list = setting.repeated and setting.type is list
+        value = [argument] if is_list else setting.parse(argument)
+        if setting.repeated and self.present:
+            value = [*self.value, *value] if is_list else f"{self.value},{value}"
+        self.value = value
         self.present += 1
 
 

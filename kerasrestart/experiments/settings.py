@@ -471,7 +471,7 @@ def changed_sources(
     """
     return [
         f"the code of --{key} has changed"
-        for key in was.keys() & now.keys()
+        for key in sorted(was.keys() & now.keys())
         if key.partition("=")[0] not in ignored and was[key] != now[key]
     ]
 

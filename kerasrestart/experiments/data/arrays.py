@@ -62,10 +62,10 @@ def from_arrays(value: Any, name: str) -> ImageData:
     Splits that are not given are taken from the training images: a tenth each, see `split_tenth`.
 
     Args:
-        value: `(x, y)`; `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` has it; a dict
-            of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it is.
-            Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or floating-point in
-            0..1, which are rounded to 256 levels. Labels are whole numbers from 0, or texts, `[n]`
+        value: `(x, y)`; `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` has it; a
+            dict of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it
+            is. Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or
+            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from 0, or texts, `[n]`
             or `[n, 1]`.
         name: Name of the data set.
 
@@ -79,9 +79,7 @@ def from_arrays(value: Any, name: str) -> ImageData:
     parts = {split: arrays[split] for split in SPLITS if split in arrays}
     images = {split: _images(x) for split, (x, _) in parts.items()}
     labels, classes = _labels({split: y for split, (_, y) in parts.items()}, names)
-    return assemble(
-        name, classes, {split: Split(images[split], labels[split]) for split in parts}
-    )
+    return assemble(name, classes, {split: Split(images[split], labels[split]) for split in parts})
 
 
 def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> ImageData:
@@ -126,7 +124,9 @@ def _by_name(value: Any) -> dict[str, Any]:
         for x, split in names.items():
             y = x.replace("x", "y", 1)
             if (x in value) != (y in value):
-                raise DataError(f"Each x needs its y. Received: {sorted(value)}; expected {_NAMES}.")
+                raise DataError(
+                    f"Each x needs its y. Received: {sorted(value)}; expected {_NAMES}."
+                )
             if x in value:
                 found[split] = (value[x], value[y])
         known = {*names, *(x.replace("x", "y", 1) for x in names), "classes"}
@@ -172,9 +172,7 @@ def _images(array: Any) -> np.ndarray:
     return images.astype(np.uint8)
 
 
-def _labels(
-    labels: Mapping[str, Any], names: Any
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _labels(labels: Mapping[str, Any], names: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The labels as int32 by split, and the names of the classes."""
     arrays = {split: np.asarray(of) for split, of in labels.items()}
     arrays = {s: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for s, a in arrays.items()}

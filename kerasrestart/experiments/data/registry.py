@@ -8,7 +8,6 @@ from kerasrestart.experiments.data import cifar10, shapes
 from kerasrestart.experiments.data.arrays import from_arrays, load_npz, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, split_validation, subset
 from kerasrestart.experiments.data.errors import (
-    DataError,
     UnavailableError,
     check_integer,
     check_seed,
@@ -98,9 +97,7 @@ def load(
     return data if train is data.train else dataclasses.replace(data, train=train)
 
 
-def _load_own(
-    name: str, data_dir: str | os.PathLike | None, image_size: int | None
-) -> ImageData:
+def _load_own(name: str, data_dir: str | os.PathLike | None, image_size: int | None) -> ImageData:
     kind, _, place = name.partition(":")
     if SETTINGS["dataset"].references(name):
         with errors_name_reference("dataset", name):

@@ -186,7 +186,8 @@ def _split_counts(folder: Path, name: str) -> dict[str, int]:
         counts[split["name"]] = sum(shards)
     if not counts.get("train"):
         raise DataError(
-            f"--dataset=tfds:{name} must have a split train. Received: {', '.join(counts) or 'none'}."
+            f"--dataset=tfds:{name} must have a split train. Received: "
+            f"{', '.join(counts) or 'none'}."
         )
     return counts
 

@@ -100,7 +100,10 @@ def _initializer(found: Any, is_reversed: bool) -> Any:
     from kerasrestart.restart import initializers
 
     del is_reversed
-    initializers.get(found)
+    try:
+        initializers.get(found)
+    except ValueError as error:
+        raise TypeError(f"it is neither: {type(found).__name__}") from error
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from kerasrestart.experiments import references
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import SETTINGS, errors_name_reference
-from kerasrestart.network.keras_internals import layer_names_from_start
+from kerasrestart.network.keras_internals import input_structure, layer_names_from_start
 
 
 def build_own_network(text: str, input_shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -52,7 +52,8 @@ def build_own_network(text: str, input_shape: tuple[int, int, int], classes: int
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Whether a model returns probabilities; the others return logits."""
-    last = model.layers[-1] if model.layers else None
+    # The layers of a subclass are in no order.
+    last = model.layers[-1] if model.layers and input_structure(model) is not None else None
     return isinstance(last, keras.layers.Softmax) or (
         getattr(last, "activation", None) is keras.activations.softmax
     )

@@ -90,9 +90,7 @@ def run(
             weights.sha256 if weights else None,
             strategy.num_replicas_in_sync,
         )
-        prefix = "-".join(
-            (short_name(settings.model), short_name(settings.init), images.name)
-        )
+        prefix = "-".join((short_name(settings.model), short_name(settings.init), images.name))
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
             if (record := read_record(folder.path)) is not None:

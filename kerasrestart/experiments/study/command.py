@@ -41,8 +41,9 @@ STUDY = {
             list,
             ["mininet"],
             "study",
-            "A network: the name of a model, or NAME:flag=value,flag=value. NAME@SIZE:flag=value "
-            "is for one --size. Repeat the flag for several.",
+            "A network: the name of a model, your own as MODULE:FUNCTION, or "
+            "NAME:flag=value,flag=value, as in NAME:model=MODULE:FUNCTION,augment=true. "
+            "NAME@SIZE:flag=value is for one --size. Repeat the flag for several.",
             repeated=True,
         ),
         Setting(
