@@ -64,6 +64,8 @@ def find(text: str) -> pathlib.Path | None:
     Raises:
         WrongReferenceError: There is no such module, file or name.
     """
+    if text in _registered:
+        return None
     module, name = _parts(text)
     path = _file_of(module)
     if path is not None and path.suffix == ".py":
@@ -148,6 +150,14 @@ def register(value: Any, name: str | None = None, *, sha256: str | None = None) 
     text = name or _reference_to(owner)
     _registered[text] = (value, sha256 or _hash_of_source(owner, value))
     return text
+
+
+def register_result(value: Any, name: str) -> str:
+    """Gives the result of a function that is to be called a reference, see `register`."""
+    register(value, name)
+    sha256 = _registered[name][1]
+    _registered[name] = (lambda: value, sha256)
+    return name
 
 
 def is_importable(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -226,6 +227,11 @@ class Setting:
             default = str(default).lower()
         known = self.default not in (None, []) and "Default:" not in self.help
         return f"{self.help}{choices}{f' Default: {default}.' if known else ''}"
+
+
+def as_arguments(message: str) -> str:
+    """Turns a message about flags into one about arguments of the same names."""
+    return re.sub(r"(?<![\w-])--(?=[a-z])", "", message)
 
 
 def parse_words(words: Collection[str], settings: Mapping[str, Setting]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split, split_tenth
 from kerasrestart.experiments.data.errors import DataError, one_line
+from kerasrestart.restart.files import atomic_write
 
 SPLITS = ("train", "validation", "test")
 _NAMES = "x_train, y_train, x_test, y_test; or x, y"
@@ -51,6 +52,21 @@ def load_npz(path: str | os.PathLike) -> ImageData:
         raise DataError(f"{file}: {error}") from error
 
 
+def save_npz(path: pathlib.Path, data: ImageData) -> None:
+    """Writes a data set as `load_npz` reads it, atomically.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {"classes": np.array(data.classes)}
+    for name in SPLITS:
+        split = getattr(data, name)
+        arrays |= {f"x_{name}": split.images, f"y_{name}": split.labels}
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
 def from_arrays(value: Any, name: str) -> ImageData:
     """Makes a data set of arrays.
 
@@ -65,8 +81,8 @@ def from_arrays(value: Any, name: str) -> ImageData:
         value: `(x, y)`; `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` has it; a
             dict of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it
             is. Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or
-            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from 0, or texts, `[n]`
-            or `[n, 1]`.
+            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from 0,
+            or texts, `[n]` or `[n, 1]`.
         name: Name of the data set.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import re
 import shlex
-import sys
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program
@@ -156,7 +155,7 @@ def main(parsed: Parsed) -> None:
         report=ReportSettings(
             folder / (values["report_name"] or ""),
             values["title"] or f"Study {values['report_name'] or folder.name}",
-            _command(),
+            _command(parsed),
             PUBLISHED.get(values["compare_with"]),
         ),
     )
@@ -197,9 +196,9 @@ def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
     return folder, jobs
 
 
-def _command() -> str:
+def _command(parsed: Parsed) -> str:
     """The command line of the study; --collect makes the same report as the runs."""
-    words = [word for word in sys.argv[1:] if not re.fullmatch("--?(no)?collect(=.*)?", word)]
+    words = [word for word in parsed.typed if not re.fullmatch("--?(no)?collect(=.*)?", word)]
     return shlex.join(["python", "-m", "kerasrestart.study", *words])
 
 

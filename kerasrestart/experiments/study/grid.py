@@ -197,7 +197,8 @@ def parse_sweep(texts: Sequence[str]) -> list[tuple[str, Values]]:
                 parsed = parse_words([f"{name}={value}"], SETTINGS)[name]
             except SettingError as error:
                 raise PlanError(f"In '--sweep={text}': {error}") from error
-            axes[name].setdefault(parsed, f"{name}={value}")
+            is_own = SETTINGS[name].references(parsed) if isinstance(parsed, str) else ()
+            axes[name].setdefault(parsed, f"{name}={short_name(value) if is_own else value}")
     combinations = itertools.product(*(of.items() for of in axes.values()))
     return [
         (
