@@ -81,8 +81,8 @@ def from_arrays(value: Any, name: str) -> ImageData:
         value: `(x, y)`; `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` has it; a
             dict of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it
             is. Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or
-            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from 0,
-            or texts, `[n]` or `[n, 1]`.
+            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from
+            0, or texts, `[n]` or `[n, 1]`.
         name: Name of the data set.
 
     Raises:
