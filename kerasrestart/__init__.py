@@ -94,6 +94,7 @@ __all__ = [
     "When",
     "describe",
     "diagnose",
+    "experiments",
     "models",
     "reader_input_means",
     "reset_layer",
@@ -107,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
+    if name in ("experiments", "models"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

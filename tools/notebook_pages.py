@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tools.notebook import as_markdown, read  # noqa: E402
+from tools.notebook import as_markdown, read
 
 
 def on_files(files: Files, config: Any) -> Files:
