@@ -109,7 +109,9 @@ def test_the_menu_has_all_pages():
 def test_links_to_files_lead_somewhere(document):
     folder = (ROOT / document).parent
     targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text())
-    assert [target for target in targets if not (folder / target).exists()] == []
+    missing = [target for target in targets if not (folder / target).exists()]
+    # The page of a notebook is made when the site is built.
+    assert [t for t in missing if not (folder / t).with_suffix(".ipynb").exists()] == []
 
 
 def api_names():

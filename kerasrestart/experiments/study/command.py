@@ -11,6 +11,7 @@ from kerasrestart.experiments.command_line import Parsed, Program
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
+from kerasrestart.experiments.startup import choose_backend
 from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, of_size, parse_seeds
 from kerasrestart.experiments.study.plan import Job, make_plan
 from kerasrestart.experiments.study.published import PUBLISHED
@@ -130,6 +131,7 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
+    choose_backend()  # packages with your own code may import Keras
     _check_executor(parsed)
     folder, jobs = read_plan(parsed)
     if parsed.values["dry_run"]:
