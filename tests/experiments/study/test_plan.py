@@ -10,10 +10,12 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments.run import command as run_command
+from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.study import command, figures
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
     PlanError,
+    network_settings,
     of_size,
     parse_seeds,
     parse_sweep,
@@ -153,7 +155,7 @@ def test_runs_are_named_after_functions_and_code_is_looked_for(tmp_path, monkeyp
         *("tiny-baseline2-s0", "tiny-mine-select=low-s0"),  # callbacks may act before a restart
         *("tiny-none-select=high-s0", "tiny-mine-select=high-s0"),
     ]
-    with pytest.raises(SettingError, match="--select must be .* Did you mean low"):
+    with pytest.raises(SettingError, match=r"--select must be .* Did you mean low"):
         plan(arms=("mine:select=own.py:lo",))
 
 
