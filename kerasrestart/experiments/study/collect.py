@@ -13,6 +13,7 @@ from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.report import write_report
 from kerasrestart.experiments.study.results import CellResult, common_settings, load_cell
 from kerasrestart.experiments.study.runner import is_done
+from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.experiments.study.verdicts import print_verdicts
 from kerasrestart.restart.files import write_text
 
@@ -26,6 +27,7 @@ def collect(
     *,
     title: str | None,
     command: str,
+    tuning: Tuning | None = None,
 ) -> pathlib.Path:
     """Writes the report of the finished runs and the records for TensorBoard; prints the verdicts.
 
@@ -37,6 +39,7 @@ def collect(
         failed: Failed run -> the reason.
         title: Title of the report, or None: made from the folder's name.
         command: The command line of the study.
+        tuning: The trials of its tuning. Defaults to None: nothing was tuned.
 
     Returns:
         The path of `report.html`; `report.md` is beside it.
@@ -66,6 +69,7 @@ def collect(
         settings=common_settings(results),
         command=command,
         missing=missing,
+        tuning=tuning,
     )
     write_text(folder / RUNS, _runs_csv(results))
     print_verdicts(groups)

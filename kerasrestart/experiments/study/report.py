@@ -15,6 +15,7 @@ from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.results import CellResult
 from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.restart.files import write_text
 
 _CAPTIONS = {
@@ -37,6 +38,7 @@ def write_report(
     settings: Mapping[str, Any],
     command: str,
     missing: Mapping[str, str],
+    tuning: Tuning | None = None,
 ) -> pathlib.Path:
     """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
 
@@ -51,6 +53,7 @@ def write_report(
         settings: The settings that all runs have in common.
         command: The command line of the study.
         missing: Missing run -> the reason, in a few words.
+        tuning: The trials of the study's tuning. Defaults to None: nothing was tuned.
 
     Returns:
         The path of `report.md`.
@@ -68,7 +71,7 @@ def write_report(
     images = {f"figures/{name}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
     files |= {f"figures/{name}.png": to_bytes(f, "png") for name, f in drawn.items()}
-    for table in made:
+    for table in [*made, *([tuning.table()] if tuning else [])]:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
     _write_files(folder, files)
@@ -78,6 +81,7 @@ def write_report(
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
+        *_tuning(tuning),
         *_figures(groups, list(images)),
         *_settings(groups, settings),
         *_origin(results),
@@ -151,6 +155,13 @@ def _tables(made: Sequence[tables.Table]) -> list[str]:
     for table in made:
         sections += [f"### {table.title}", table.to_markdown()]
     return sections
+
+
+def _tuning(tuning: Tuning | None) -> list[str]:
+    if tuning is None:
+        return []
+    table = tuning.table()
+    return ["## Tuning", f"{tuning.sentence()} In percent; chosen in bold.", table.to_markdown()]
 
 
 def _figures(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
