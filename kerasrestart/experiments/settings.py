@@ -39,6 +39,7 @@ def _setting(default: Any, description: str, *, group: str, **options: Any) -> A
 _data = functools.partial(_setting, group="data")
 _model = functools.partial(_setting, group="model")
 _restart = functools.partial(_setting, group="restart", after_baseline=True)
+_remedy = functools.partial(_setting, group="remedy", after_baseline=True)
 _schedule = functools.partial(_setting, group="schedule")
 _training = functools.partial(_setting, group="training")
 _run = functools.partial(_setting, group="run")
@@ -198,19 +199,6 @@ class RunSettings:
         False,
         "With --outgoing=zero: add to the biases what restarted filters contributed on average.",
     )
-    remedy: str = _restart(
-        "none",
-        "What else each restart does, after the filters: head_reset re-initialises the last layer, "
-        "full_reset all weights and the optimizer state, optimizer_reset that state alone, "
-        "shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and Adams 2020).",
-        choices=REMEDIES,
-    )
-    shrink: float = _restart(
-        0.4, "Factor on all weights of --remedy=shrink_and_perturb.", least=0, most=1
-    )
-    perturb: float = _restart(
-        0.01, "Standard deviation of the noise of --remedy=shrink_and_perturb.", least=0
-    )
     score_every: int = _restart(
         1, "Score every N-th batch. Changes weights only through restarts.", argument="every"
     )
@@ -219,6 +207,20 @@ class RunSettings:
         "Score only in epochs after which a restart can come within N epochs. Default: in all "
         "epochs.",
         argument="window",
+    )
+
+    remedy: str = _remedy(
+        "none",
+        "What else each restart does, after the filters: head_reset re-initialises the last layer, "
+        "full_reset all weights and the optimizer state, optimizer_reset that state alone, "
+        "shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and Adams 2020).",
+        choices=REMEDIES,
+    )
+    shrink: float = _remedy(
+        0.4, "Factor on all weights of --remedy=shrink_and_perturb.", least=0, most=1
+    )
+    perturb: float = _remedy(
+        0.01, "Standard deviation of the noise of --remedy=shrink_and_perturb.", least=0
     )
 
     trigger: str = _schedule(

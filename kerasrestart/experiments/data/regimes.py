@@ -224,8 +224,8 @@ class ClassSubsets(Stationary):
     regime = ClassSubsets(split, classes=10, epochs=6, seed=0)  # 30 tasks: 180 epochs
     ```
 
-    Labels stay those of the data. Accuracy is measured in training alone: the other classes are no
-    part of the task.
+    Labels stay those of the data. Accuracy is measured in training alone: a task says nothing about
+    other classes.
 
     Args:
         split: The training examples.

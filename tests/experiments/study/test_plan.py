@@ -37,8 +37,8 @@ def test_arms_of_a_seed_share_one_baseline_which_comes_first():
     for job in jobs:
         seed = job.name[-1]
         is_baseline = job.cell is None
-        assert job.needs == (None if is_baseline else f"mininet-baseline-s{seed}")
-        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs}")
+        assert job.needs == (() if is_baseline else (f"mininet-baseline-s{seed}",))
+        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs[0]}")
         assert job.settings.max_restarts == (0 if is_baseline else 2)
         assert job.settings.seed == int(seed)
     assert jobs[3].cell == Cell("mininet", "random", 0)
@@ -64,8 +64,8 @@ def test_arms_are_made_of_flags():
 
 def test_an_arm_with_another_first_round_has_a_baseline_of_its_own():
     jobs = {job.name: job for job in plan(arms=("uniform", "decayed:weight_decay=0.01"))}
-    other = jobs[jobs["mininet-decayed-s0"].needs]
-    assert jobs["mininet-uniform-s0"].needs == "mininet-baseline-s0"
+    other = jobs[jobs["mininet-decayed-s0"].needs[0]]
+    assert jobs["mininet-uniform-s0"].needs == ("mininet-baseline-s0",)
     assert other.name == "mininet-baseline2-s0"
     assert other.settings.weight_decay == 0.01
     assert jobs["mininet-baseline-s0"].settings.weight_decay == 0
@@ -89,8 +89,8 @@ def test_a_sweep_that_matters_in_the_baseline_has_one_for_each_value():
         "mininet-baseline-learning_rate=0.2-s0",
     ]
     arm = jobs["mininet-uniform-learning_rate=0.2+fraction=0.1-s0"]
-    assert arm.needs == "mininet-baseline-learning_rate=0.2-s0"
-    assert jobs[arm.needs].settings.learning_rate == 0.2
+    assert arm.needs == ("mininet-baseline-learning_rate=0.2-s0",)
+    assert jobs[arm.needs[0]].settings.learning_rate == 0.2
 
 
 def test_equal_values_of_a_sweep_count_once():
@@ -196,7 +196,8 @@ def test_seeds():
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):
     parsed = command.PROGRAM.parse([f"--flagfile={ROOT / 'flags' / name}.flags"])
-    folder, jobs = command.read_plan(parsed)
+    study = command.read_plan(parsed)
+    folder, jobs = study.folder, study.jobs({})
     assert folder == pathlib.Path("tf_logs", name)
     assert len(jobs) == runs
 
@@ -206,7 +207,7 @@ def test_the_flagfiles_of_studies_are_plans(name, runs):
 )
 def test_a_regime_of_equal_rounds_needs_no_further_flag(regime):
     parsed = command.PROGRAM.parse(["--study_name=st", "--arms=he", "--seeds=0", *regime])
-    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed)[1])
+    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed).jobs({}))
 
 
 def study(*arguments, cwd):
