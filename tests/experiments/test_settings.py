@@ -94,7 +94,7 @@ def test_settings_before_the_first_restart_are_fixed_by_a_baseline():
         *("score_every", "score_window", "max_restarts", "stop_on_repeat", "epochs", "baseline"),
         *("remedy", "shrink", "perturb", "matched_run"),
     } == AFTER_BASELINE
-    assert {"baseline", "data_dir", "matched_run", "on_nan"} == IGNORED_ON_RESUME
+    assert {"baseline", "data_dir", "matched_run", "on_nan", "weights"} == IGNORED_ON_RESUME
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)

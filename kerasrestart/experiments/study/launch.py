@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job
+from kerasrestart.experiments.study.report import ReportSettings
 from kerasrestart.experiments.study.runner import run_jobs
 from kerasrestart.experiments.study.study_plan import StudyPlan
 from kerasrestart.experiments.study.tuning import find_values
@@ -19,16 +21,14 @@ def launch_study(
     study: StudyPlan,
     *,
     executor: Callable[[], Executor] | None,
-    title: str | None,
-    command: str,
+    report: ReportSettings,
 ) -> None:
     """Runs all jobs that have not finished, those of the tuning first, and writes the report.
 
     Args:
         study: The study.
         executor: Makes that in which they run; None: the report of the finished runs is written.
-        title: Title of the report, or None: made from the folder's name.
-        command: The command line of the study, for the report.
+        report: Where the report is written, and what it says of the study.
 
     Raises:
         ValueError, OSError: A folder holds a run with other settings, no run has finished, an arm
@@ -42,8 +42,9 @@ def launch_study(
         tuning = find_values(trials, study.tuning_folder, failed)
     jobs = study.jobs(tuning.chosen if tuning else {})
     failed = _run(jobs, study.folder, executor, "") or {}
-    report = collect(jobs, study.folder, failed, title=title, command=command, tuning=tuning)
-    print(f"Report: {report}", flush=True)
+    report = dataclasses.replace(report, tuning=tuning)
+    path = collect(jobs, study.folder, failed, report)
+    print(f"Report: {path}", flush=True)
     if failed:
         raise RunStoppedError(
             f"{len(failed)} of {len(jobs)} runs failed; the report gives the reasons"
