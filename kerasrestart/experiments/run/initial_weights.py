@@ -26,7 +26,9 @@ def regularize_to_initial_weights(model: keras.Model, strength: float) -> None:
         strength: The factor, above 0.
     """
     for variable in model.trainable_variables:
-        variable.regularizer = _distance(ops.convert_to_tensor(variable.value), strength)
+        # Through NumPy: convert_to_tensor returns a variable as it is, not a copy.
+        initial = ops.convert_to_tensor(ops.convert_to_numpy(variable))
+        variable.regularizer = _distance(initial, strength)
 
 
 def _distance(initial: keras.KerasTensor, strength: float) -> keras.regularizers.Regularizer:
