@@ -66,6 +66,7 @@ class RunRecord(msgspec.Struct):
     finished: str | None
     table: list[Row]
     timing: Timing
+    sources: dict[str, str | None] = {}  # of your own code, by `setting=reference`
 
 
 class ClosedRecord(msgspec.Struct):
@@ -90,6 +91,7 @@ class Identity(msgspec.Struct):
     weights: str | None
     replicas: Count
     environment: dict[str, Any]
+    sources: dict[str, str | None] = {}
 
 
 class FileMark(msgspec.Struct):

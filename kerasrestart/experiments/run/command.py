@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program, set_up_tensorflow
 from kerasrestart.experiments.setting import Setting
@@ -42,13 +42,13 @@ PLACE = {
 PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 
 
-def main(parsed: Parsed) -> None:
-    """Makes the run that the flags describe."""
+def main(parsed: Parsed) -> dict[str, Any]:
+    """Makes the run that the flags describe; returns its record."""
     set_up_tensorflow()
     settings = read_settings(parsed)
     from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
 
-    launch_run(settings, **{name: parsed.values[name] for name in PLACE})
+    return launch_run(settings, **{name: parsed.values[name] for name in PLACE})
 
 
 def read_settings(parsed: Parsed) -> RunSettings:

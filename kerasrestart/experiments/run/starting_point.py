@@ -16,7 +16,13 @@ from kerasrestart.experiments.run.state_folder import (
     StateFolder,
     read_state,
 )
-from kerasrestart.experiments.settings import AFTER_BASELINE, IGNORED_ON_RESUME, RunSettings
+from kerasrestart.experiments.settings import (
+    AFTER_BASELINE,
+    IGNORED_ON_RESUME,
+    RunSettings,
+    changed_sources,
+    source_hashes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +75,7 @@ def identity_of(
         "weights": weights,
         "replicas": replicas,
         "environment": dict(environment),
+        "sources": source_hashes(settings.to_dict()),
     }
 
 
@@ -157,6 +164,8 @@ def _check_same(
         differ.append("the initial weights are others")
     if mine["replicas"] != theirs["replicas"]:
         differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
+    sources = theirs.get("sources", {})
+    differ += changed_sources(sources, mine["sources"], free | IGNORED_ON_RESUME)
     was, now = theirs["environment"], mine["environment"]
     differ += [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
