@@ -109,6 +109,7 @@ class RunSettings:
         "Initial weights of --model=alexnet: a .safetensors or .pth file with torchvision's names, "
         "or imagenet, which downloads torchvision's file once. Images are then normalised as for "
         "ImageNet.",
+        ignored_on_resume=True,  # a file may be moved; the weights in it are compared
     )
     freeze_features: bool = _model(
         False, "Keep the convolutions of --weights: they are neither trained nor restarted."
@@ -306,11 +307,14 @@ class RunSettings:
         Returns:
             A few words for each flag: its other value and its value here.
         """
-        return [
-            f"--{name} was {was!r}, is {value!r}"
-            for name, value in self.to_dict().items()
-            if name not in ignored and (was := others.get(name, SETTINGS[name].default)) != value
-        ]
+        found = []
+        for name, value in self.to_dict().items():
+            was = others.get(name, SETTINGS[name].default)
+            # Another file may hold the same weights; none at all does not.
+            free = name in ignored and (name != "weights" or None not in (was, value))
+            if was != value and not free:
+                found.append(f"--{name} was {was!r}, is {value!r}")
+        return found
 
 
 def _definitions() -> dict[str, Setting]:

@@ -12,8 +12,9 @@ from kerasrestart.experiments.command_line import Parsed, Program
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds
+from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, of_size, parse_seeds
 from kerasrestart.experiments.study.plan import Job, make_plan
+from kerasrestart.experiments.study.published import PUBLISHED
 
 TEXT = """
 Compares ways to restart over several seeds and writes the report.
@@ -34,17 +35,22 @@ STUDY = {
             valid=is_plain_name,
             expected="a plain name, such as table2",
         ),
-        Setting(
-            "title", str, None, "study", "Title of the report. Default: made from --study_name."
-        ),
+        Setting("title", str, None, "study", "Title of the report. Default: made from its name."),
         Setting(
             "network",
             list,
             ["mininet"],
             "study",
-            "A network: the name of a model, or NAME:flag=value,flag=value. Repeat the flag for "
-            "several.",
+            "A network: the name of a model, or NAME:flag=value,flag=value. NAME@SIZE:flag=value "
+            "is for one --size. Repeat the flag for several.",
             repeated=True,
+        ),
+        Setting(
+            "size",
+            str,
+            None,
+            "study",
+            "Which networks run, of those given as NAME@SIZE. Needed where there are such.",
         ),
         Setting(
             "arms",
@@ -90,6 +96,24 @@ STUDY = {
         ),
         Setting("num_cpus", int, 1, "study", "CPU cores for each run on Ray.", least=1),
         Setting("num_gpus", float, 0.0, "study", "GPUs for each run on Ray.", least=0),
+        Setting(
+            "report_name",
+            str,
+            None,
+            "study",
+            "Folder of the report in the study's folder, so that several reports share their runs. "
+            "Default: the study's folder.",
+            valid=is_plain_name,
+            expected="a plain name, such as table2",
+        ),
+        Setting(
+            "compare_with",
+            str,
+            None,
+            "study",
+            "Published results to show beside those of the study: han_zhang, the paper.",
+            choices=tuple(PUBLISHED),
+        ),
         Setting("dry_run", bool, False, "study", "Only print the command line of each run."),
         Setting(
             "collect", bool, False, "study", "Run nothing: write the report of the finished runs."
@@ -114,6 +138,7 @@ def main(parsed: Parsed) -> None:
         return
     from kerasrestart.experiments.study.executors import LocalExecutor, RayExecutor
     from kerasrestart.experiments.study.launch import launch_study
+    from kerasrestart.experiments.study.report import ReportSettings
 
     values = parsed.values
 
@@ -127,8 +152,12 @@ def main(parsed: Parsed) -> None:
         jobs,
         folder,
         executor=None if values["collect"] else executor,
-        title=values["title"],
-        command=_command(),
+        report=ReportSettings(
+            folder / (values["report_name"] or ""),
+            values["title"] or f"Study {values['report_name'] or folder.name}",
+            _command(),
+            PUBLISHED.get(values["compare_with"]),
+        ),
     )
 
 
@@ -158,7 +187,7 @@ def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
     folder = pathlib.Path(values["logdir"]) / values["study_name"]
     jobs = make_plan(
         {name: value for name, value in parsed.given.items() if name in SETTINGS},
-        networks=values["network"],
+        networks=of_size(values["network"], values["size"]),
         arms=[*values["arms"], *values["arm"]],
         seeds=parse_seeds(values["seeds"]),
         sweep=values["sweep"],

@@ -25,6 +25,45 @@ class PlanError(SettingError):
     """A study that cannot be run as it is described."""
 
 
+def of_size(networks: Sequence[str], size: str | None) -> list[str]:
+    """The networks of one size of a study, such as one for a GPU and one for two cores.
+
+    Example:
+    ```python
+    networks = ["a@small:model=alexnet,image_size=64", "a@paper:model=alexnet,image_size=224"]
+    of_size(networks, "small")  # ["a:model=alexnet,image_size=64"]
+    ```
+
+    Args:
+        networks: As `network_settings` takes them; with `@SIZE` after the name, for one size only.
+        size: The size, or None: the study has no sizes.
+
+    Returns:
+        Those without a size and those of this size, without `@SIZE`.
+
+    Raises:
+        PlanError: No network has this size, or networks have sizes and `size` is None.
+    """
+    chosen, sizes = [], []
+    for network in networks:
+        label, colon, settings = network.partition(":")
+        name, at, of = label.partition("@")
+        if at:
+            sizes.append(of)
+        if not at or of == size:
+            chosen.append(f"{name}{colon}{settings}")
+    if sizes and size is None:
+        known = ", ".join(dict.fromkeys(sizes))
+        raise PlanError(f"--size must be one of {known}: the networks have sizes. Received: none")
+    if size is not None and size not in sizes:
+        known = ", ".join(dict.fromkeys(sizes)) or "left out: no --network=NAME@SIZE:... is given"
+        raise PlanError(
+            f"--size must be {f'one of {known}' if sizes else known}. "
+            f"Received: {size!r}{did_you_mean(size, sizes)}"
+        )
+    return chosen
+
+
 def network_settings(network: str) -> tuple[str, Values]:
     """The label of a network, and the settings that make it.
 

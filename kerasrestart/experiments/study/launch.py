@@ -10,6 +10,7 @@ from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job
+from kerasrestart.experiments.study.report import ReportSettings
 from kerasrestart.experiments.study.runner import run_jobs
 
 
@@ -18,8 +19,7 @@ def launch_study(
     folder: pathlib.Path,
     *,
     executor: Callable[[], Executor] | None,
-    title: str | None,
-    command: str,
+    report: ReportSettings,
 ) -> None:
     """Runs all jobs that have not finished, and writes the report.
 
@@ -27,8 +27,7 @@ def launch_study(
         jobs: As `make_plan` lists them.
         folder: The study's folder.
         executor: Makes that in which they run; None: the report of the finished runs is written.
-        title: Title of the report, or None: made from the folder's name.
-        command: The command line of the study, for the report.
+        report: Where the report is written, and what it says of the study.
 
     Raises:
         ValueError, OSError: A folder holds a run with other settings, no run has finished, or
@@ -45,8 +44,8 @@ def launch_study(
         print(f"{arms} runs and {len(jobs) - arms} baselines; records: {folder}", flush=True)
         with interruptible():
             failed = run_jobs(jobs, folder, executor=chosen, show=_print)
-    report = collect(jobs, folder, failed, title=title, command=command)
-    print(f"Report: {report}", flush=True)
+    path = collect(jobs, folder, failed, report)
+    print(f"Report: {path}", flush=True)
     if failed:
         raise RunStoppedError(
             f"{len(failed)} of {len(jobs)} runs failed; the report gives the reasons"

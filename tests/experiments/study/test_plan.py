@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,14 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments.run import command as run_command
-from kerasrestart.experiments.study import command
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds, parse_sweep
+from kerasrestart.experiments.study import command, figures
+from kerasrestart.experiments.study.grid import (
+    MAX_RUNS,
+    PlanError,
+    of_size,
+    parse_seeds,
+    parse_sweep,
+)
 from kerasrestart.experiments.study.plan import make_plan
 from kerasrestart.experiments.study.results import Cell
 
@@ -188,8 +195,8 @@ def test_seeds():
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        ("table2", 3 * 3 * 7),
-        ("table3", 5 * 3 * 4),
+        ("paper_table2", 3 * 3 * 8),
+        ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
     ],
@@ -197,7 +204,8 @@ def test_seeds():
 def test_the_flagfiles_of_studies_are_plans(name, runs):
     parsed = command.PROGRAM.parse([f"--flagfile={ROOT / 'flags' / name}.flags"])
     folder, jobs = command.read_plan(parsed)
-    assert folder == pathlib.Path("tf_logs", name)
+    is_paper = name.startswith("paper")
+    assert folder == pathlib.Path(*(("docs/results", "paper") if is_paper else ("tf_logs", name)))
     assert len(jobs) == runs
 
 
@@ -256,3 +264,32 @@ def test_missing_weights_are_reported_before_the_first_run(tmp_path):
     assert "Received: 'nowhere.pth'" in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_several_sizes_runs_the_networks_of_one():
+    networks = ["mininet", "a@small:model=alexnet,image_size=64", "a@paper:model=alexnet"]
+    assert of_size(networks, "small") == ["mininet", "a:model=alexnet,image_size=64"]
+    assert of_size(["mininet"], None) == ["mininet"]
+    with pytest.raises(PlanError, match="one of small, paper: the networks have sizes"):
+        of_size(networks, None)
+    with pytest.raises(PlanError, match=r"small, paper\. Received: 'papr'\. Did you mean paper"):
+        of_size(networks, "papr")
+    with pytest.raises(PlanError, match="left out: no --network=NAME@SIZE"):
+        of_size(["mininet"], "small")
+
+
+@pytest.mark.parametrize("name", ["table2", "table3"])
+def test_the_committed_records_give_the_committed_report_of_the_paper(
+    name, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(ROOT / "docs" / "results" / "paper", tmp_path / "docs" / "results" / "paper")
+    made = tmp_path / "docs" / "results" / "paper" / name
+    shutil.rmtree(made)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "draw", lambda groups: {})  # they depend on the fonts
+    flagfile = f"--flagfile={(ROOT / 'flags' / f'paper_{name}.flags')}"
+    command.main(command.PROGRAM.parse([flagfile, "--collect"]))
+    written = ROOT / "docs" / "results" / "paper" / name
+    for table in (made / "tables").iterdir():
+        assert table.read_bytes() == (written / "tables" / table.name).read_bytes()
+    assert len(list((made / "tables").iterdir())) == 10
