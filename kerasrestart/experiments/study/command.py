@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
@@ -184,7 +185,7 @@ def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
     values = parsed.values
     if values["study_name"] is None:
         raise PlanError("--study_name must be a plain name, such as table2. Received: none")
-    folder = pathlib.Path(values["logdir"]) / values["study_name"]
+    folder = user_path(values["logdir"], "logdir") / values["study_name"]
     jobs = make_plan(
         {name: value for name, value in parsed.given.items() if name in SETTINGS},
         networks=of_size(values["network"], values["size"]),
