@@ -15,6 +15,7 @@ from kerasrestart.experiments.data.errors import (
 from kerasrestart.experiments.data.folders import load_folder
 from kerasrestart.experiments.data.regimes import with_label_noise
 from kerasrestart.experiments.data.tfds_images import load_tfds
+from kerasrestart.experiments.paths import as_utf8
 from kerasrestart.experiments.settings import DATASETS, SETTINGS, errors_name_reference
 
 
@@ -144,8 +145,12 @@ def _load_shapes(
 def _note(data_dir: str | os.PathLike | None) -> str:
     # The reason of the failure is left out: the note is part of a run's record, equal runs have
     # equal records, and the reason differs from one attempt to the next.
+    try:
+        folder = str(cifar10.resolve_data_dir(data_dir))
+    except UnavailableError:  # the home folder is not known
+        folder = cifar10.DEFAULT_DATA_DIR
     return (
-        f"CIFAR-10 is not prepared in {cifar10.resolve_data_dir(data_dir)} and cannot be "
+        f"CIFAR-10 is not prepared in {' '.join(as_utf8(folder).split())} and cannot be "
         f"downloaded from {cifar10.DOWNLOAD_HOST}: using the built-in set shapes; "
         "numbers are NOT CIFAR-10's"
     )

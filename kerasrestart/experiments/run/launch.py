@@ -9,10 +9,11 @@ from kerasrestart.experiments import data
 from kerasrestart.experiments.data.dataset import in_colour
 from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_folder import check_folder
 from kerasrestart.experiments.run.own_code import load_code
 from kerasrestart.experiments.settings import RunSettings
-from kerasrestart.experiments.startup import choose_backend
+from kerasrestart.experiments.startup import choose_backend, load_keras
 
 
 def launch_run(
@@ -36,6 +37,7 @@ def launch_run(
     """
     with interruptible():
         choose_backend()
+        logdir = str(user_path(logdir, "logdir"))
         folder = pathlib.Path(logdir) / run_name if run_name else None
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:
@@ -54,6 +56,7 @@ def launch_run(
         if images.note:
             print(f"*** {images.note} ***", flush=True)
         # TensorFlow is imported here, once flags and data are known to be right.
+        load_keras()
         from kerasrestart.experiments.run.train import run
 
         return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)

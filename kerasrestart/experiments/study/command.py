@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import shlex
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
@@ -209,7 +209,7 @@ def read_plan(parsed: Parsed) -> StudyPlan:
     if values["study_name"] is None:
         raise PlanError("--study_name must be a plain name, such as table2. Received: none")
     study = StudyPlan(
-        pathlib.Path(values["logdir"]) / values["study_name"],
+        user_path(values["logdir"], "logdir") / values["study_name"],
         {name: value for name, value in parsed.given.items() if name in SETTINGS},
         networks=of_size(values["network"], values["size"]),
         arms=[*values["arms"], *values["arm"]],
