@@ -8,7 +8,7 @@ from typing import Any
 REVERSED = "reversed_"
 _NAMES = (
     *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
-    *("activation", "apoz", "gradient", "random"),
+    *("activation", "contribution", "apoz", "gradient", "orthogonality", "random"),
 )
 CRITERIA = _NAMES + tuple(REVERSED + name for name in _NAMES)
 
