@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kerasrestart.diagnosis.plasticity_monitor import PlasticityMonitor
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.every_steps import EverySteps
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.remedies import (
         ResetLayer,
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BelowMean": "kerasrestart.restart.select",
     "EveryEpochs": "kerasrestart.restart.when",
+    "EverySteps": "kerasrestart.restart.every_steps",
     "Fraction": "kerasrestart.restart.select",
     "GlobalFraction": "kerasrestart.restart.select",
     "OnPlateau": "kerasrestart.restart.when",
@@ -75,6 +77,7 @@ _HOMES = {
 __all__ = [
     "BelowMean",
     "EveryEpochs",
+    "EverySteps",
     "Fraction",
     "GlobalFraction",
     "OnPlateau",

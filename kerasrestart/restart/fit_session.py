@@ -13,6 +13,7 @@ from kerasrestart.network.input_specs import known_inputs
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
+from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
@@ -22,6 +23,7 @@ from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
+from kerasrestart.scoring.running_scorer import RunningScorer
 from kerasrestart.scoring.scorer import Scorer
 
 
@@ -45,6 +47,7 @@ class FitSession:
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
+        self._counted = 0  # batches, or groups that run as one, of this epoch
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -66,8 +69,10 @@ class FitSession:
 
     def _attach(self) -> None:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
-        # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
-        if self.scorer.needs_step or (several and trains_as_keras(self._model)):
+        # The scored step also weighs the replicas' parts of a batch, whether or not it scores. And
+        # what is attached counts the batches.
+        weighs = several and trains_as_keras(self._model)
+        if self.scorer.needs_step or weighs or self._plan.between_batches:
             every = self._plan.scoring.every
             self._scoring = train_function.attach(self._model, self.scorer, every)
 
@@ -95,10 +100,22 @@ class FitSession:
         Args:
             scored: Whether this epoch is scored.
         """
-        if self._scorer is not None:
+        self._counted = 0
+        if self._scorer is not None and not self._plan.between_batches:
             self._scorer.reset()
         if self._scoring is not None:
             self._scoring.begin_epoch(scored)
+
+    def score(self, scored: bool) -> None:
+        """Says whether the next batches are scored."""
+        if self._scoring is not None:
+            self._scoring.scores = scored
+
+    def new_batches(self) -> int:
+        """How many batches were trained on since the last call, or since the epoch began."""
+        groups = 0 if self._scoring is None else self._scoring.batches
+        new, self._counted = groups - self._counted, groups
+        return new * self._model.steps_per_execution
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
@@ -273,13 +290,15 @@ def _check_optimizers(model: keras.Model) -> None:
 def _scorer(
     model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None, data: Any
 ) -> Scorer:
-    return Scorer(
-        model,
-        plan.scoring.criterion,
-        seed=plan.seed,
-        found=find_filter_layers(model, layers, data=data),
-        with_reader_input_means=plan.reset.compensate_bias,
-    )
+    options: dict[str, Any] = {
+        "seed": plan.seed,
+        "found": find_filter_layers(model, layers, data=data),
+        "with_reader_input_means": plan.reset.compensate_bias,
+    }
+    if isinstance(plan.when, EverySteps):
+        options["decay"] = plan.when.decay
+        return RunningScorer(model, plan.scoring.criterion, **options)
+    return Scorer(model, plan.scoring.criterion, **options)
 
 
 def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:

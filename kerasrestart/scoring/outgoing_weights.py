@@ -13,8 +13,8 @@ NO_READER = "no weights are known that read its channels"
 class OutgoingWeights:
     """The layers that read each scored layer, and on which channels.
 
-    Where filters are added up, as at the end of residual blocks, the weights that read the sum count
-    for each of them.
+    Where filters are added up, as at the end of residual blocks, the weights that read the sum
+    count for each of them.
 
     Args:
         found: The filter layers of a model.

@@ -1,4 +1,4 @@
-"""Criteria that look at weights: outgoing ones (contribution), or all of a layer (orthogonality)."""
+"""Criteria of weights: outgoing ones (contribution), or those of a layer (orthogonality)."""
 
 import keras
 import numpy as np
@@ -31,7 +31,8 @@ def outgoing_norms(model):
     kernel = {layer.name: np.abs(layer.kernel.numpy()) for layer in model.layers if layer.weights}
     norms = {}
     # A grouped kernel has the channels of one group: those of the second follow with its filters.
-    norms["plain"] = [kernel["grouped"][:, :, c % 2, 3 * (c // 2) :][..., :3].sum() for c in range(4)]
+    first, second = kernel["grouped"][..., :3], kernel["grouped"][..., 3:]
+    norms["plain"] = [group[:, :, c].sum() for group in (first, second) for c in range(2)]
     # [rows, columns, filters, channels]
     norms["grouped"] = [kernel["transposed"][:, :, :, c].sum() for c in range(6)]
     norms["transposed"] = [kernel["depthwise"][:, :, c, :].sum() for c in range(5)]
