@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kerasrestart.diagnosis.plasticity_monitor import PlasticityMonitor
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.controller import RestartController
     from kerasrestart.restart.every_steps import EverySteps
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.remedies import (
@@ -54,6 +55,7 @@ _HOMES = {
     "ResetLayer": "kerasrestart.restart.remedies",
     "ResetModel": "kerasrestart.restart.remedies",
     "ResetOptimizer": "kerasrestart.restart.remedies",
+    "RestartController": "kerasrestart.restart.controller",
     "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
@@ -88,6 +90,7 @@ __all__ = [
     "ResetModel",
     "ResetOptimizer",
     "RestartBackup",
+    "RestartController",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",

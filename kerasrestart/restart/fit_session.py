@@ -12,14 +12,13 @@ from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.input_specs import known_inputs
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
+from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.compensation import check_compensation
 from kerasrestart.restart.every_steps import EverySteps
-from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
@@ -161,13 +160,6 @@ class FitSession:
             raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
         return scores, self.scorer.reader_input_means()
 
-    def _apply_remedy(self, seed: int) -> None:
-        remedy = self._plan.remedy
-        if isinstance(remedy, Remedy):
-            remedy.apply(self._model, seed)
-        else:
-            remedy(self._model)
-
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
     ) -> dict[str, str]:
@@ -181,35 +173,8 @@ class FitSession:
         Returns:
             By layer, why it is left out: it may have been frozen since training began.
         """
-        reset, found = self._plan.reset, self.scorer.filter_layers
-        left_out: dict[str, str] = {}
-        if self._plan.control != "none":
-            left_out = surgery.obstacles(self._model, found, event.layers, outgoing=reset.outgoing)
-        for name in left_out:
-            del event.layers[name]
-        chosen = {name: layer.filters for name, layer in event.layers.items()}
-        if self._plan.remedy is not None:
-            self._apply_remedy(derive_seed(self._plan.seed, event.restart))
-        elif self._plan.control is None:
-            surgery.restart_filters(
-                self._model,
-                chosen,
-                initializer=reset.initializer,
-                outgoing=reset.outgoing,
-                second_moment=reset.second_moment,
-                norms=reset.norms,
-                reader_input_means=reader_input_means if reset.compensate_bias else None,
-                seed=derive_seed(self._plan.seed, event.restart),
-                found=found,
-            )
-        elif self._plan.control == "slots":
-            surgery.reset_optimizer_state(
-                self._model,
-                chosen,
-                second_moment=reset.second_moment,
-                norms=reset.norms,
-                found=found,
-            )
+        found = self.scorer.filter_layers
+        left_out = apply_restart(self._model, self._plan, found, event, reader_input_means)
         self.learning_rate = event.learning_rate
         return left_out
 
@@ -219,7 +184,9 @@ class FitSession:
             self._scoring.detach()
 
 
-def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Scorer, list[str]]:
+def prepare(
+    model: keras.Model, plan: RestartPlan, data: Any = None, *, optimizer: Any = None
+) -> tuple[Scorer, list[str]]:
     """Makes the scorer of a model, after checking that the model can be restarted as planned.
 
     The optimizer is built where it is not yet.
@@ -229,6 +196,8 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
         plan: The plan.
         data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs.
             Defaults to None.
+        optimizer: The optimizer of a loop without `fit`, or several; the model need not be
+            compiled. Defaults to None: the model's own.
 
     Returns:
         The scorer, and the names of layers that are left out because of `outgoing`.
@@ -241,7 +210,7 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             `restart_filters`.
     """
     check_model(model)
-    if not model.compiled:
+    if optimizer is None and not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
     scorer, left_out = _scorer(model, plan, plan.layers, data), []
     if plan.reset.outgoing == "zero":
@@ -256,14 +225,18 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             )
         if obstacles:
             scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
-    check = None if plan.remedy is not None else getattr(plan.select, "check", None)
+    selects = plan.remedy is None and getattr(plan.when, "replacement_rate", None) is None
+    check = getattr(plan.select, "check", None) if selects else None
     if check is not None:
         check({name: layer.filters for name, layer in scorer.layers.items()})
-    if scorer.criterion.needs_gradient:
-        check_reductions(model)
-    _check_optimizers(model)
-    optimizer = model.optimizer
-    if plan.when.learning_rate_drops and optimizer and learning_rate_of(optimizer) is None:
+    if optimizer is not None:
+        check_optimizers(model, optimizer)
+    else:
+        if scorer.criterion.needs_gradient:
+            check_reductions(model)
+        _check_optimizers(model)
+    own = getattr(model, "optimizer", None)
+    if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
         raise ValueError(
             "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
             f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
@@ -274,8 +247,8 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
         )
     if plan.reset.outgoing == "zero":
-        for optimizer in optimizers_of(model):
-            surgery.check_adafactor(optimizer, plan.reset.second_moment)
+        for one in optimizers_of(model, optimizer):
+            surgery.check_adafactor(one, plan.reset.second_moment)
     if plan.reset.compensate_bias:
         check_compensation(scorer.filter_layers)
     return scorer, left_out

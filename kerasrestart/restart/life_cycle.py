@@ -76,7 +76,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
         self._last: _LastFit | None = None
-        self._epoch = 0
+        self._epoch = self._events_before = 0  # the epoch, and the restarts before it
         self._steps: StepRestarts | None = None  # between batches, once the filters are known
 
     def __getstate__(self):
@@ -153,7 +153,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
             self._continue_last(epoch)
-            self._epoch = epoch
+            self._epoch, self._events_before = epoch, len(self.events)
             if self._fit.was_compiled_again():
                 self.state.learning_rate = self._fit.learning_rate
                 self._report_filters()
@@ -357,7 +357,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if steps is not None:
             steps.advance(self._fit.new_batches())
             steps.save()
-            self._messages += messages.step_restart_lines(self.events, self._epoch)
+            of_epoch = self.events[self._events_before :]
+            self._messages += messages.step_restart_lines(of_epoch, self._epoch)
 
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = self._fit.learning_rate * self.plan.when.learning_rate_factor

@@ -66,14 +66,13 @@ def no_step_restart_line(steps: StepRestarts) -> str:
 
 def step_restart_lines(events: Sequence[RestartEvent], epoch: int) -> list[str]:
     """The restarts between the batches of an epoch, as one line; none where there were none."""
-    in_epoch = [event for event in events if event.step is not None and event.epoch == epoch]
-    if not in_epoch:
+    if not events:
         return []
     counts: Counter[str] = Counter()
-    for event in in_epoch:
+    for event in events:
         counts.update({name: len(of.filters) for name, of in event.layers.items()})
     by_layer = ", ".join(f"{name} {count}" for name, count in counts.items())
-    times = f"{len(in_epoch)} restart{'s' * (len(in_epoch) != 1)} between batches"
+    times = f"{len(events)} restart{'s' * (len(events) != 1)} between batches"
     what = f", {counts.total()} filters ({by_layer})" if counts else ""
     return [f"Epoch {epoch + 1}: {times}{what}."]
 
