@@ -13,6 +13,7 @@ from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.presets import preset_arguments
 from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import Fraction
@@ -142,6 +143,31 @@ class PartialRestart(RestartLifeCycle):
             expected = "RestartObservers"
             check("observers", observer, isinstance(observer, RestartObserver), expected)
         super().__init__(plan, observers)
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> PartialRestart:
+        """Returns a callback with the settings of a published method.
+
+        Example:
+        ```python
+        restart = kerasrestart.PartialRestart.preset("redo")
+        restart = kerasrestart.PartialRestart.preset(
+            "continual_backprop", when=kerasrestart.EverySteps(1, replacement_rate=1e-5)
+        )
+        ```
+
+        Args:
+            name: `"han_zhang"`: the defaults, with a lower learning rate in each round; `"redo"`:
+                dormant units (Sokar et al., ICML 2023); `"continual_backprop"`: Dohare et al.,
+                Nature 2024; `"repr"`: filters are dropped for some epochs first (Prakash et al.,
+                CVPR 2019). `kerasrestart.restart.presets` says what each does and where it differs
+                from its source.
+            **overrides: Arguments of `PartialRestart` that replace the preset's.
+
+        Raises:
+            ValueError, TypeError: The name is not known, or as `PartialRestart`.
+        """
+        return cls(**preset_arguments(name, overrides))
 
     def __repr__(self):
         values = vars(self.plan).items()

@@ -14,11 +14,12 @@ from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.compensation import check_compensation
+from kerasrestart.restart.dropping import HeldWeights, drop_filters
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
-from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.records import PendingRestart, RestartEvent
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
@@ -46,6 +47,7 @@ class FitSession:
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
+        self._held: HeldWeights | None = None
         self._counted = 0  # batches, or groups that run as one, of this epoch
         self.left_out: list[str] = []
         self.coverage = ""
@@ -63,6 +65,9 @@ class FitSession:
         return self.scorer
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
+        if self._plan.reset.drop_epochs:
+            self._release()
+            self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self.coverage = scorer.filter_layers.coverage()
 
@@ -174,14 +179,36 @@ class FitSession:
             By layer, why it is left out: it may have been frozen since training began.
         """
         found = self.scorer.filter_layers
+        if self._held is not None:
+            self._held.hold({})
         left_out = apply_restart(self._model, self._plan, found, event, reader_input_means)
         self.learning_rate = event.learning_rate
         return left_out
+
+    def drop(self, pending: PendingRestart) -> None:
+        """Begins an epoch without the filters that a restart is about; a control drops none.
+
+        Args:
+            pending: The restart.
+        """
+        chosen = {name: layer.filters for name, layer in pending.event.layers.items()}
+        if self._plan.control is not None or self._held is None:
+            return
+        if not pending.dropped_epochs:
+            means = pending.reader_input_means if self._plan.reset.compensate_bias else None
+            drop_filters(self._model, chosen, self.scorer.filter_layers, means)
+        self._held.hold(chosen)
 
     def detach(self) -> None:
         """Lets the model train with its own step again."""
         if self._scoring is not None:
             self._scoring.detach()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.remove()
+            self._held = None
 
 
 def prepare(

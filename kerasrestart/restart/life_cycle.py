@@ -160,7 +160,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             if self.state.lowers_rate:
                 self._lower_learning_rate(epoch)
             if self.state.pending is not None:
-                self._restart(self.state.pending)
+                self._drop_or_restart(self.state.pending)
             self._print_messages()
             window = self.plan.scoring.window
             scored = window is None or self.plan.may_restart_within(window, self.state)
@@ -261,6 +261,10 @@ class RestartLifeCycle(keras.callbacks.Callback):
             observer.on_epoch_end(epoch, self)
 
     def _decide(self, epoch: int, metrics: dict[str, float]) -> None:
+        if self.state.pending is not None:  # the network trains without its filters
+            if not self.plan.when.reaches_target(metrics[self.monitor]):
+                return
+            self.state.pending = None
         known = self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
         decision = self.plan.decide(
             self.state,
@@ -298,6 +302,15 @@ class RestartLifeCycle(keras.callbacks.Callback):
             layers=layer_restarts(decision.chosen, self.scores, last),
             metrics_before=metrics,
         )
+
+    def _drop_or_restart(self, pending: PendingRestart) -> None:
+        if pending.dropped_epochs >= self.plan.reset.drop_epochs:
+            self._restart(pending)
+            return
+        if not pending.dropped_epochs and self.plan.control is None:
+            self._messages.append(messages.drop_line(pending.event, self.plan.reset.drop_epochs))
+        self._fit.drop(pending)
+        pending.dropped_epochs += 1
 
     def _restart(self, pending: PendingRestart) -> None:
         event = pending.event

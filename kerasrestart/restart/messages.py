@@ -53,6 +53,15 @@ def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -
     return "No filter was restarted: training ended before the first round did."
 
 
+def drop_line(event: RestartEvent, epochs: int) -> str:
+    """That the network trains without some filters for some epochs."""
+    by_layer = ", ".join(
+        f"{name} {len(layer.filters)}/{layer.count}" for name, layer in event.layers.items()
+    )
+    length = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"Epoch {event.epoch + 1}: {event.reason}. Trains {length} without {by_layer}."
+
+
 def no_step_restart_line(steps: StepRestarts) -> str:
     """Why no filter was restarted between batches."""
     state, when = steps.state, steps.when

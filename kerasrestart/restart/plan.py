@@ -91,6 +91,12 @@ class RestartPlan:
                 "A control re-initialises nothing. Received: "
                 f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
             )
+        if self.between_batches and self.reset.drop_epochs:
+            raise ValueError(
+                "Filters are dropped for whole epochs. Received: "
+                f"drop_epochs={self.reset.drop_epochs}, when={self.when!r}; expected EveryEpochs "
+                "or OnPlateau."
+            )
         if self.control == "slots" and self.reset.outgoing != "keep":
             raise ValueError(
                 "control='slots' changes no weight. Received: "
@@ -179,7 +185,7 @@ class RestartPlan:
             return self._last_round(progress, f"max_restarts={self.max_restarts} reached")
         if epochs_left is None:
             return Decision(progress, finished=ENDED_BY_ANOTHER)
-        if epochs_left < when.min_epochs_after_restart:
+        if epochs_left < when.min_epochs_after_restart + self.reset.drop_epochs:
             why = f"{epochs_left} epochs left, {TOO_FEW_EPOCHS}"
             return Decision(progress, finished=why)
         if scores is None:

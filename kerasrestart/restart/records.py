@@ -212,15 +212,22 @@ class PendingRestart:
         event: The restart.
         reader_input_means: By layer, its mean inputs, float32 `[inputs]`; empty without
             `compensate_bias`.
+        dropped_epochs: For how many epochs the network has trained without the filters, with
+            `Reset(drop_epochs=)`.
     """
 
     event: RestartEvent
     reader_input_means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    dropped_epochs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON."""
         means = {name: means.tolist() for name, means in self.reader_input_means.items()}
-        return {"event": dataclasses.asdict(self.event), "reader_input_means": means}
+        return {
+            "event": dataclasses.asdict(self.event),
+            "reader_input_means": means,
+            "dropped_epochs": self.dropped_epochs,
+        }
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> PendingRestart:
@@ -233,6 +240,7 @@ class PendingRestart:
         return cls(
             RestartEvent.from_dict(written["event"]),
             {name: np.array(of_layer, np.float32) for name, of_layer in means},
+            written["dropped_epochs"],
         )
 
 
