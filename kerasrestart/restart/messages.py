@@ -65,7 +65,10 @@ def drop_line(event: RestartEvent, epochs: int) -> str:
 def no_step_restart_line(steps: StepRestarts) -> str:
     """Why no filter was restarted between batches."""
     state, when = steps.state, steps.when
-    batches = f"after {state.step} batch{'es' * (state.step != 1)}"
+    count = f"{state.step} batch{'es' * (state.step != 1)}"
+    if state.step <= when.steps:
+        return f"No filter was restarted: {count} passed, and steps={when.steps}."
+    batches = f"after {count}"
     if not any(state.mature(when, name).any() for name in state.since):
         return f"No filter was restarted: {batches} none is older than maturity={when.min_age}."
     if when.replacement_rate is not None:
