@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kerasrestart.diagnosis.plasticity_monitor import PlasticityMonitor
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.controller import RestartController
+    from kerasrestart.restart.every_steps import EverySteps
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.remedies import (
         ResetLayer,
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BelowMean": "kerasrestart.restart.select",
     "EveryEpochs": "kerasrestart.restart.when",
+    "EverySteps": "kerasrestart.restart.every_steps",
     "Fraction": "kerasrestart.restart.select",
     "GlobalFraction": "kerasrestart.restart.select",
     "OnPlateau": "kerasrestart.restart.when",
@@ -53,6 +56,7 @@ _HOMES = {
     "ResetLayer": "kerasrestart.restart.remedies",
     "ResetModel": "kerasrestart.restart.remedies",
     "ResetOptimizer": "kerasrestart.restart.remedies",
+    "RestartController": "kerasrestart.restart.controller",
     "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
@@ -76,6 +80,7 @@ _HOMES = {
 __all__ = [
     "BelowMean",
     "EveryEpochs",
+    "EverySteps",
     "Fraction",
     "GlobalFraction",
     "OnPlateau",
@@ -86,6 +91,7 @@ __all__ = [
     "ResetModel",
     "ResetOptimizer",
     "RestartBackup",
+    "RestartController",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",
