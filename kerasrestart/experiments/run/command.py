@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from kerasrestart.experiments.command_line import Parsed, Program, set_up_tensorflow
+from kerasrestart.experiments.command_line import (
+    VERBOSITY,
+    Parsed,
+    Program,
+    set_up_tensorflow,
+)
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
@@ -48,7 +53,8 @@ def main(parsed: Parsed) -> None:
     settings = read_settings(parsed)
     from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
 
-    launch_run(settings, **{name: parsed.values[name] for name in PLACE})
+    place = {name: parsed.values[name] for name in PLACE}
+    launch_run(settings, **place, quiet=parsed.values[VERBOSITY.name] < 1)
 
 
 def read_settings(parsed: Parsed) -> RunSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -10,11 +11,16 @@ from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.records.run_folder import check_folder
 from kerasrestart.experiments.settings import RunSettings
-from kerasrestart.experiments.startup import choose_backend
+from kerasrestart.experiments.startup import choose_backend, held_back_libraries
 
 
 def launch_run(
-    settings: RunSettings, *, logdir: str, run_name: str | None = None, resume: bool = True
+    settings: RunSettings,
+    *,
+    logdir: str,
+    run_name: str | None = None,
+    resume: bool = True,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Loads the data that the settings name and makes the run.
 
@@ -23,6 +29,8 @@ def launch_run(
         logdir: Folder of all runs.
         run_name: Name of this run's folder in it. Defaults to None: a name is made.
         resume: Whether to resume a run that is in that folder. Defaults to True.
+        quiet: Whether to hide what TensorFlow writes while it starts, unless it fails. Defaults to
+            False.
 
     Returns:
         The record, as `run.json` holds it.
@@ -38,15 +46,18 @@ def launch_run(
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:
             locate_alexnet_weights(settings.weights)
-        images = data.load(
-            settings.dataset,
-            settings.data_dir,
-            train_examples=settings.train_examples,
-            label_noise=settings.label_noise,
-        )
-        if images.note:
-            print(f"*** {images.note} ***", flush=True)
-        # TensorFlow is imported here, once flags and data are known to be right.
-        from kerasrestart.experiments.run.train import run
+        with held_back_libraries() if quiet else contextlib.nullcontext():
+            images = data.load(
+                settings.dataset,
+                settings.data_dir,
+                train_examples=settings.train_examples,
+                label_noise=settings.label_noise,
+            )
+            if images.note:
+                print(f"*** {images.note} ***", flush=True)
+            # TensorFlow is imported here, once flags and data are known to be right.
+            from kerasrestart.experiments.run.strategies import set_up_devices
+            from kerasrestart.experiments.run.train import run
 
+            set_up_devices()
         return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)
