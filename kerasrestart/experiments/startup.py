@@ -38,7 +38,7 @@ def held_back_libraries() -> Iterator[None]:
         yield
         return
     try:
-        held = tempfile.TemporaryFile()
+        held = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     except OSError:  # there is no folder for temporary files
         yield
         return
