@@ -11,6 +11,9 @@ from kerasrestart.experiments.setting import SettingError
 
 ALEXNET_MIN_SIDE = 63  # pixels: on smaller images its last pooling has no position
 
+UNTESTED_TASKS = ("random_labels", "class_subsets")
+"""Tasks in which accuracy on other images has no meaning: only training is measured."""
+
 _SELECTIONS = {
     "fraction": "Fraction",
     "global_fraction": "GlobalFraction",
@@ -53,6 +56,11 @@ def _check_model(values: Mapping[str, Any]) -> None:
         for name, unused in (("freeze_features", False), ("pretrained_learning_rate_factor", 1)):
             if values[name] != unused:
                 raise SettingError(f"--{name} is for layers that have --weights. Received: none")
+    if values["activation"] == "crelu" and (model == "resnet20" or weights is not None):
+        raise SettingError(
+            "--activation=crelu doubles the channels, which --model=resnet20 and --weights do not "
+            f"allow. Received: --model={model}; expected --activation=relu or leaky_relu"
+        )
     if values["freeze_features"] and values["layers"] is None:
         raise SettingError(
             "--freeze_features leaves only dense layers to restart. Received: no --layers; "
@@ -74,9 +82,9 @@ def _check_regime(values: Mapping[str, Any]) -> None:
             "--tasks and --warm_start_fraction change the data in each round, so all rounds must "
             f"be equally long. Received: --trigger={values['trigger']}; expected --trigger=epochs"
         )
-    if tasks == "random_labels" and values["monitor"].startswith("val_"):
+    if tasks in UNTESTED_TASKS and values["monitor"].startswith("val_"):
         raise SettingError(
-            "With --tasks=random_labels nothing can be validated. Received: "
+            f"With --tasks={tasks} nothing can be validated. Received: "
             f"--monitor={values['monitor']}; expected --monitor=accuracy or --monitor=loss"
         )
 

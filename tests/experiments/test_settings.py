@@ -92,8 +92,9 @@ def test_settings_before_the_first_restart_are_fixed_by_a_baseline():
         *("init", "criterion", "select", "fraction", "cap", "normalize", "min_survivors", "layers"),
         *("outgoing", "grace_restarts", "second_moment", "norms", "compensate_bias"),
         *("score_every", "score_window", "max_restarts", "stop_on_repeat", "epochs", "baseline"),
+        *("remedy", "shrink", "perturb", "matched_run"),
     } == AFTER_BASELINE
-    assert {"baseline", "data_dir", "on_nan"} == IGNORED_ON_RESUME
+    assert {"baseline", "data_dir", "matched_run", "on_nan", "weights"} == IGNORED_ON_RESUME
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)

@@ -1,9 +1,10 @@
-"""CIFAR-10 (Krizhevsky 2009) through TensorFlow Datasets, decoded once into arrays.
+"""CIFAR-10 (Krizhevsky 2009) through TensorFlow Datasets, decoded into arrays.
 
 TFDS on its own retries an unreachable download for minutes. This module checks the disk first and
 starts a download only after the server has answered.
 """
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split
+from kerasrestart.experiments.data.decoded import decoded_once
 from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
 from kerasrestart.experiments.data.web import open_url
 
@@ -135,7 +137,11 @@ def _read(folder: Path) -> tuple[Split, Split]:
     names = tuple(builder.info.features["label"].names)
     if names != CLASSES:
         raise _damaged(folder, f"its labels must be {', '.join(CLASSES)}. Received: {names!r}")
-    return _decode(builder, "train", folder), _decode(builder, "test", folder)
+    train, test = (
+        decoded_once(folder, name, functools.partial(_decode, builder, name, folder))
+        for name in ("train", "test")
+    )
+    return train, test
 
 
 def _check_listing(folder: Path) -> None:

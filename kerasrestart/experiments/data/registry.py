@@ -21,6 +21,7 @@ def load(
     *,
     validation_examples: int | None = None,
     train_examples: int | None = None,
+    eval_examples: int | None = None,
     label_noise: float = 0.0,
     seed: int = 0,
     shapes_examples: int = 20_000,
@@ -43,6 +44,8 @@ def load(
             Defaults to 5,000 for CIFAR-10 and to a tenth of the images for shapes.
         train_examples: Number of training images to keep, stratified by class. Defaults to `None`:
             all of them.
+        eval_examples: Number of validation images and of test images to keep, stratified by class.
+            Defaults to `None`: all of them.
         label_noise: Fraction of the training images with a wrong label, 0..1. Validation and test
             labels stay correct. Defaults to 0.
         seed: Seeds the validation split, the images kept, the wrong labels and the shapes. It is
@@ -65,6 +68,7 @@ def load(
     for argument, value in (
         ("validation_examples", validation_examples),
         ("train_examples", train_examples),
+        ("eval_examples", eval_examples),
     ):
         if value is not None:
             check_integer(argument, value, 1)
@@ -78,6 +82,12 @@ def load(
             if name == "cifar10":
                 raise
             data = _load_shapes(shapes_examples, validation_examples, seed, _note(data_dir))
+    if eval_examples is not None:
+        validation, test = (
+            subset(split, eval_examples, seed, "eval_examples")
+            for split in (data.validation, data.test)
+        )
+        data = dataclasses.replace(data, validation=validation, test=test)
     train = data.train
     if train_examples is not None:
         train = subset(train, train_examples, seed)

@@ -51,6 +51,7 @@ def launch_run(
                 settings.dataset,
                 settings.data_dir,
                 train_examples=settings.train_examples,
+                eval_examples=settings.eval_examples,
                 label_noise=settings.label_noise,
             )
             if images.note:

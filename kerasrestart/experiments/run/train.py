@@ -30,6 +30,7 @@ from kerasrestart.experiments.run.guarded_fit import (
     fit_to_end,
 )
 from kerasrestart.experiments.run.recorder import Recorder
+from kerasrestart.experiments.run.remedy_callback import RemedyCallback
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
@@ -184,6 +185,7 @@ def _train(
                 *([clock] if clock else []),
                 DivergenceCheck(),
                 restart,
+                *([RemedyCallback(restart, settings)] if settings.remedy != "none" else []),
                 *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),
                 keras.callbacks.TensorBoard(folder.path, write_graph=False),
