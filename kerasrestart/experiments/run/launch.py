@@ -40,25 +40,27 @@ def launch_run(
             data or the weights are not available.
         KeyboardInterrupt: Ctrl-C or SIGTERM before training.
     """
-    with interruptible():
+    with interruptible(), contextlib.ExitStack() as start:
         choose_backend()
+        if quiet:
+            start.enter_context(held_back_libraries())
         folder = pathlib.Path(logdir) / run_name if run_name else None
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:
             locate_alexnet_weights(settings.weights)
-        with held_back_libraries() if quiet else contextlib.nullcontext():
-            images = data.load(
-                settings.dataset,
-                settings.data_dir,
-                train_examples=settings.train_examples,
-                eval_examples=settings.eval_examples,
-                label_noise=settings.label_noise,
-            )
-            if images.note:
-                print(f"*** {images.note} ***", flush=True)
-            # TensorFlow is imported here, once flags and data are known to be right.
-            from kerasrestart.experiments.run.strategies import set_up_devices
-            from kerasrestart.experiments.run.train import run
+        images = data.load(
+            settings.dataset,
+            settings.data_dir,
+            train_examples=settings.train_examples,
+            eval_examples=settings.eval_examples,
+            label_noise=settings.label_noise,
+        )
+        if images.note:
+            print(f"*** {images.note} ***", flush=True)
+        # TensorFlow is imported here, once flags and data are known to be right.
+        from kerasrestart.experiments.run.strategies import set_up_devices
+        from kerasrestart.experiments.run.train import run
 
-            set_up_devices()
+        set_up_devices()
+        start.close()
         return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)
