@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging as python_logging
 import os
 import platform
 import shutil
@@ -23,7 +24,8 @@ VERBOSITY = Setting(
     int,
     -1,
     "run",
-    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised.",
+    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised and what "
+    "TensorFlow writes while it starts.",
     least=-3,
     most=9,
 )
@@ -76,6 +78,8 @@ class Program:
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])
         logging.use_absl_handler()
+        if parsed.values["verbosity"] < 1:  # it writes warnings about its cache
+            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
         try:
             main(parsed)
         except SettingError as error:

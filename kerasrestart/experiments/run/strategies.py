@@ -10,6 +10,18 @@ import tensorflow as tf
 from kerasrestart.scoring.replicas import split_batches
 
 
+def set_up_devices() -> list[str]:
+    """Makes TensorFlow find its devices, and lets it take GPU memory as it is needed.
+
+    Returns:
+        The GPUs, such as `["GPU:0"]`; `["CPU"]` where there is none.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    found = tf.config.list_logical_devices("GPU")
+    return [f"GPU:{number}" for number in range(len(found))] or ["CPU"]
+
+
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """Makes the strategy that a setting names.
 
@@ -17,8 +29,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         name: `"none"`: TensorFlow's default, of one replica; or `"mirrored"`: one replica on each
             GPU, or on each logical device of the CPU where there is no GPU.
     """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    set_up_devices()
     if name == "none":
         return tf.distribute.get_strategy()
     tf.get_logger().setLevel("WARNING")  # otherwise each collective prints a line

@@ -151,7 +151,8 @@ def _train(
         begin=begin,
     )
     replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
-    print(f"Data: {describe(images)}.{replicas} Records: {folder.path}{begin.message}", flush=True)
+    where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
+    print(f"Data: {describe(images)}. Device: {where}{begin.message}", flush=True)
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
