@@ -23,7 +23,7 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     many of its filters; their lowest score over the layer's mean score; how many of the filters of
     the restart before were selected again; by how much the monitored metric was worse after the
     next epoch; epochs until it was as good as before. A dash stands for what is not known. What is
-    the same for all layers of a restart stands in its first row.
+    the same for all layers of a restart is in its first row.
 
     The restarts between the batches of an epoch are summed: "3-9" in the first column are seven of
     them.

@@ -132,7 +132,7 @@ class RestartTensorBoard(RestartObserver):
     def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
         if event.step is not None:
-            return  # between batches there are too many: they are counted by epoch
+            return  # those between batches are counted by epoch
         with self._recording():
             tf.summary.text("restart/summary", event.summary(), event.epoch)
             _write_scalars(restart_scalars(event, restart.monitor), event.epoch)
