@@ -14,6 +14,12 @@ import tensorflow as tf
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Keeps decoded images of the tests out of the user's home folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     keras.utils.set_random_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging as python_logging
 import os
 import platform
 import shutil
@@ -23,7 +24,8 @@ VERBOSITY = Setting(
     int,
     -1,
     "run",
-    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised.",
+    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised and what "
+    "TensorFlow writes while it starts.",
     least=-3,
     most=9,
 )
@@ -37,11 +39,13 @@ class Parsed:
         values: All flags, by name.
         given: Those that were typed, or are in a flagfile.
         arguments: The words that are not flags.
+        typed: The command line, without the program's name.
     """
 
     values: Mapping[str, Any]
     given: Mapping[str, Any]
     arguments: Sequence[str]
+    typed: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Program:
     hidden: Collection[str] = ()
     arguments: str = ""
 
-    def start(self, main: Callable[[Parsed], None], *, stopped: str = "Stopped.") -> NoReturn:
+    def start(self, main: Callable[[Parsed], Any], *, stopped: str = "Stopped.") -> NoReturn:
         """Reads the command line, calls `main` and ends the process.
 
         Args:
@@ -74,6 +78,8 @@ class Program:
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])
         logging.use_absl_handler()
+        if parsed.values["verbosity"] < 1:  # it writes warnings about its cache
+            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
         try:
             main(parsed)
         except SettingError as error:
@@ -121,7 +127,34 @@ class Program:
             {name: flag.value for name, flag in found.items()},
             {name: flag.value for name, flag in found.items() if flag.present},
             arguments,
+            words,
         )
+
+    def from_values(self, given: Mapping[str, Any]) -> Parsed:
+        """Takes flags as Python values, as if they had been typed.
+
+        Args:
+            given: By name, the values. None: the default.
+
+        Raises:
+            SettingError: A name is not known, or a value is wrong.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if name not in self.settings:
+                raise SettingError(
+                    f"{name!r} is not a setting of {self.module}{did_you_mean(name, self.settings)}"
+                )
+            self.settings[name].check(value)
+        typed = []
+        for name, value in given.items():
+            setting = self.settings[name]
+            values = value if setting.repeated and setting.type is list else [value]
+            typed += [
+                f"--{name}={item}" if setting.repeated else setting.as_flag(item) for item in values
+            ]
+        defaults = {name: setting.default for name, setting in self.settings.items()}
+        return Parsed({**defaults, **given}, given, (), typed)
 
     def _flag_values(self) -> flags.FlagValues:
         values = flags.FlagValues()
@@ -174,8 +207,12 @@ class _Flag(flags.Flag):
 
     def parse(self, argument: str) -> None:
         """Takes a value as it is typed; a repeated flag adds to those before."""
-        value = [argument] if self.setting.repeated else self.setting.parse(argument)
-        self.value = [*self.value, *value] if self.setting.repeated and self.present else value
+        setting = self.setting
+        is_list = setting.repeated and setting.type is list
+        value = [argument] if is_list else setting.parse(argument)
+        if setting.repeated and self.present:
+            value = [*self.value, *value] if is_list else f"{self.value},{value}"
+        self.value = value
         self.present += 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from kerasrestart.experiments.models.alexnet_weights import (
 from kerasrestart.experiments.records.run_folder import RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
+from kerasrestart.experiments.references import short_name
 from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
 from kerasrestart.experiments.run import strategies
@@ -29,12 +31,15 @@ from kerasrestart.experiments.run.guarded_fit import (
     explain_startup_failure,
     fit_to_end,
 )
+from kerasrestart.experiments.run.own_code import make_callbacks
 from kerasrestart.experiments.run.recorder import Recorder
+from kerasrestart.experiments.run.remedy_callback import RemedyCallback
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.scoring.replicas import split_batches
 
@@ -76,6 +81,7 @@ def run(
             with strategy.scope():
                 model, weights = build_model(settings, images)
             restart = restart_callback(settings)
+            own = make_callbacks(settings)
             with errors_name_flags():
                 restart.check(model)  # before there is a folder
         identity = identity_of(
@@ -85,7 +91,7 @@ def run(
             weights.sha256 if weights else None,
             strategy.num_replicas_in_sync,
         )
-        prefix = f"{settings.model}-{settings.init}-{images.name}"
+        prefix = "-".join((short_name(settings.model), short_name(settings.init), images.name))
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
             if (record := read_record(folder.path)) is not None:
@@ -95,7 +101,7 @@ def run(
                 if not (folder.path / REPORT).exists():  # it failed, or was removed
                     write_run_report(folder.path)
                 return record
-            return _train(model, restart, settings, images, folder, weights, identity)
+            return _train(model, restart, settings, images, folder, weights, identity, own)
         finally:
             folder.release()
 
@@ -108,6 +114,7 @@ def _train(
     folder: RunFolder,
     weights: LoadedWeights | None,
     identity: dict[str, Any],
+    own: Sequence[Any],
 ) -> dict[str, Any]:
     strategy = model.distribute_strategy
     begin = starting_point(folder, settings, identity)
@@ -144,19 +151,24 @@ def _train(
         begin=begin,
     )
     replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
-    print(f"Data: {describe(images)}.{replicas} Records: {folder.path}{begin.message}", flush=True)
+    where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
+    print(f"Data: {describe(images)}. Device: {where}{begin.message}", flush=True)
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
     checkpoint.files.restore(begin.marks, begin.source)
     about_weights = weights.to_dict() if weights else None
-    recorder = Recorder(settings, images, folder, evaluator, checkpoint, about_weights)
+    recorder = Recorder(
+        settings, images, folder, evaluator, checkpoint, about_weights, identity["sources"]
+    )
     restart.observers += [
         evaluator,
         ScoreLog(folder.scores),
         RestartTensorBoard(folder.restarts, settings=settings.to_dict()),
+        *(observer for observer in own if isinstance(observer, RestartObserver)),
         recorder,
     ]
+    callbacks = [callback for callback in own if isinstance(callback, keras.callbacks.Callback)]
 
     epochs = _epochs(settings)
 
@@ -183,6 +195,8 @@ def _train(
                 *([clock] if clock else []),
                 DivergenceCheck(),
                 restart,
+                *([RemedyCallback(restart, settings)] if settings.remedy != "none" else []),
+                *callbacks,
                 *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),
                 keras.callbacks.TensorBoard(folder.path, write_graph=False),

@@ -34,6 +34,7 @@ def command(*arguments, cwd, redirect="", **variables):
     """Starts the command line in a shell, as a process of its own."""
     root = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root, **variables}
+    environment = {name: value for name, value in environment.items() if value is not None}
     shell = f'exec "$0" -m kerasrestart.main "$@" {redirect}'
     return subprocess.run(
         ["sh", "-c", shell, sys.executable, *arguments],
@@ -54,8 +55,10 @@ def record_of(folder):
 def finished(tmp_path_factory):
     """A small run with two restarts."""
     place = tmp_path_factory.mktemp("runs")
-    done = command(*SMALL, "--init=uniform", "--run_name=first", cwd=place)
-    assert done.returncode == 0, done.stderr
+    arguments = (*SMALL, "--init=uniform", "--run_name=first")
+    # As in a user's shell, and both streams in one.
+    done = command(*arguments, cwd=place, redirect="2>&1", TF_CPP_MIN_LOG_LEVEL=None)
+    assert done.returncode == 0, done.stdout
     return place / "tf_logs" / "first", done
 
 
@@ -76,6 +79,10 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
         assert 0.05 < row["test_accuracy_last"] < 1
     assert str(folder.name) in done.stdout
     assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
+
+
+def test_no_line_of_a_library_comes_before_the_first_line_of_a_run(finished):
+    assert finished[1].stdout.startswith("Data: shapes, ")
 
 
 def test_random_labels_are_neither_validated_nor_tested(tmp_path, typed):

@@ -29,21 +29,17 @@ from kerasrestart.experiments.study import figures
 from kerasrestart.experiments.study.comparison import compare
 from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import make_plan
-from kerasrestart.experiments.study.report import write_report
-from kerasrestart.experiments.study.results import common_settings
+from kerasrestart.experiments.study.published import PUBLISHED
+from kerasrestart.experiments.study.report import ReportSettings, write_report
 
 RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
 
 
 def report(folder, results=RUNS, **more):
-    arguments = {
-        "title": "Which init & why",
-        "settings": common_settings(results),
-        "command": "python -m kerasrestart.study --study_name='a b'",
-        "missing": {"mininet-clone-s0": "out of memory | <b>killed</b>"},
-        **more,
-    }
-    return write_report(folder, results, **arguments)
+    missing = more.pop("missing", {"mininet-clone-s0": "out of memory | <b>killed</b>"})
+    command = "python -m kerasrestart.study --study_name='a b'"
+    settings = {"title": "Which init & why", "command": command, **more}
+    return write_report(results, ReportSettings(folder, **settings), missing)
 
 
 @pytest.fixture(scope="module")
@@ -316,18 +312,19 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
             one.record["settings"].update(job.settings.to_dict())
             _write_run(tmp_path / job.name, one)
     failed = {"mininet-he-s1": "out of memory"}
-    path = collecting.collect(jobs, tmp_path, failed, title=None, command="python -m x")
-    assert path == tmp_path / "report.html"
+    settings = ReportSettings(tmp_path / "first", "A title", "python -m x")
+    path = collecting.collect(jobs, tmp_path, failed, settings)
+    assert path == tmp_path / "first" / "report.html"
     text = path.with_suffix(".md").read_text()
     printed = capsys.readouterr().out
     assert "mininet: test accuracy at the best epoch after the baseline, in percent" in printed
     assert "- he: no significant difference from the control with 1 seed: +0.00 points" in printed
     assert max(map(len, printed.splitlines()[:5])) <= 80
-    assert text.startswith(f"# Study {tmp_path.name}\n")
+    assert text.startswith("# A title\n")
     assert re.search(r"`mininet-he-s1` +\| `out of memory`", text)
     assert re.search(r"`mininet-none-s2` +\| `not finished`", text)
     assert "baseline-s" not in text
-    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "first" / "runs.csv").open()))
     assert [(row["arm"], row["seed"], row["folder"]) for row in rows] == [
         ("none", "0", "mininet-none-s0"),
         ("he", "0", "mininet-he-s0"),
@@ -337,9 +334,9 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
         {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )
     with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
-        collecting.collect(other, tmp_path, {}, title=None, command="")
+        collecting.collect(other, tmp_path, {}, settings)
     with pytest.raises(ValueError, match="has finished"):
-        collecting.collect(jobs, tmp_path / "empty", {}, title=None, command="")
+        collecting.collect(jobs, tmp_path / "empty", {}, settings)
 
 
 def _write_run(folder, one):
@@ -348,3 +345,15 @@ def _write_run(folder, one):
     epochs = zip(*one.history.values(), strict=True)
     lines = [",".join(one.history), *(",".join(map(str, epoch)) for epoch in epochs)]
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_and_captions_name_those_of_the_paper(tmp_path):
+    more = {"round_epochs": 15, "image_size": None, "precision": "float32"}
+    results = [result("none", 0, (0.7, 0.8), data={"image_shape": [32, 32, 3]}, **more)]
+    path = report(tmp_path, results, published=PUBLISHED["han_zhang"])
+    names = {file.stem for file in (tmp_path / "figures").iterdir()}
+    assert names == {"figure_3-baselines", "figures_4_to_6-mininet", "figures_7_to_9-mininet"}
+    text = path.read_text()
+    assert "![figure_3-baselines](<figures/figure_3-baselines.svg>)" in text
+    assert text.count("As in figures 4 to 6 of Han and Zhang.") == 1
+    assert "training images 200 (50000 there), epochs per round 15 (40 there), float32." in text
