@@ -2,11 +2,11 @@
 
     python -m tests.soak.fuzz_files --trials=2000
 
-Each trial changes one file: bits, bytes, lines, numbers, parts of its JSON, its name, or what it is
-(a folder, a broken link). The reader must then end with one line that names the file, or give the
-same answer as without the change. A traceback and another answer are faults. Of a file that cannot
-show that it was changed, such as a flagfile or the record of an older version, another answer is
-right too; a traceback is not.
+Each trial changes one file or two: bits, bytes, lines, numbers, parts of their JSON, their names,
+or what they are (a folder, a broken link). The reader must then end with one line that names the
+file, or give the same answer as without the change. A traceback and another answer are faults. Of a
+file that cannot show that it was changed, such as a flagfile or the record of an older version,
+another answer is right too; a traceback is not.
 
 All is done in one process, with the functions that the command lines call.
 """
@@ -35,6 +35,8 @@ from unittest import mock
 
 import numpy as np
 
+from kerasrestart.experiments.interruption import RunStoppedError
+
 NASTY_BYTES = (
     *(b"", b"\x00", b"\xff", b"\xc3", b"\n", b"\r\n", b",", b'"', b"[", b"{", b"]", b"-", b"null"),
     *(b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"[" * 3000, b"\xe2\x80\xa8", b"~", b"=", b"--"),
@@ -62,6 +64,7 @@ class Kind:
         is_checked: Whether a change that was not refused must leave the answer as it was.
         json: Whether parts of their JSON are changed too.
         needs: Folders at the place that are copied for a trial. Defaults to (): all.
+        is_slow: Whether it takes seconds, and has a quarter of the trials of another.
     """
 
     files: tuple[str, ...]
@@ -69,6 +72,7 @@ class Kind:
     is_checked: bool = True
     json: bool = True
     needs: tuple[str, ...] = ()
+    is_slow: bool = False
 
 
 class FaultError(AssertionError):
@@ -88,6 +92,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         kinds = make_kinds(pathlib.Path(folder, "whole"))
         names = chosen.kinds.split(",") if chosen.kinds else list(kinds)
+        names = [name for name in names for _ in range(1 if kinds[name].is_slow else 4)]
         for number in range(chosen.trials):
             name = names[number % len(names)]
             rng = random.Random(f"{chosen.seed}-{number}")
@@ -105,7 +110,7 @@ def main() -> int:
 
 
 def trial(kind: Kind, folder: pathlib.Path, rng: random.Random) -> str:
-    """Changes a file in a copy of `folder/whole`, and reads it.
+    """Changes a file or two in a copy of `folder/whole`, and reads them.
 
     Returns:
         "refused", "same" or "other".
@@ -117,14 +122,14 @@ def trial(kind: Kind, folder: pathlib.Path, rng: random.Random) -> str:
     expected = _expected(kind, folder)
     _copy(whole, place, kind.needs)
     paths = sorted({path for pattern in kind.files for path in place.glob(pattern)})
-    path = rng.choice(paths)
-    change = damage(path, rng, kind.json)
-    where = f"{path.relative_to(place)}, {change}"
+    changed = rng.sample(paths, min(len(paths), rng.choice([1, 1, 1, 2])))
+    changes = [f"{path.relative_to(place)}: {damage(path, rng, kind.json)}" for path in changed]
+    where = "; ".join(changes)
     outcome, said = _outcome(kind, place)
     if outcome == "traceback":
         raise FaultError(f"{where}: {said}")
     if outcome == "refused":
-        named = {str(path), str(path.parent), str(path.parent.parent / path.parent.name)}
+        named = [f"{name}" for path in changed for name in (path, path.parent)]
         if len(said.splitlines()) != 1 or not any(name in said for name in named):
             raise FaultError(f"{where}: not one line that names the file: {said!r}")
         if len(said) > 1500:
@@ -176,7 +181,11 @@ def _outcome(kind: Kind, place: pathlib.Path) -> tuple[str, Any]:
                 lines = err.getvalue().splitlines()
                 said = "\n".join(line for line in lines if line.startswith("error: "))
                 return ("traceback" if "Traceback" in err.getvalue() else "refused"), said
-            except (ValueError, OSError) as error:  # which the command lines print in one line
+            except (
+                ValueError,
+                OSError,
+                RunStoppedError,
+            ) as error:  # which the command lines print in one line
                 return "refused", " ".join(str(error).split())
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -313,7 +322,7 @@ def change_value(value: Any, rng: random.Random) -> tuple[Any, str]:
 def make_kinds(whole: pathlib.Path) -> dict[str, Kind]:
     """Makes a run, a study and other files in a new folder, and lists what reads them."""
     whole.mkdir()
-    settings, identity, model = _make_run(whole / "logs")
+    images, settings, identity, model = _make_run(whole / "logs")
     jobs = _make_study(whole)
     _make_weights(whole)
     _make_data(whole)
@@ -358,6 +367,25 @@ def make_kinds(whole: pathlib.Path) -> dict[str, Kind]:
             lambda place: _state_content(place, settings, identity, model),
             is_checked=False,
         ),
+        "resumed_content": Kind(
+            ("content.json",),
+            lambda place: _resumed_content(place, settings, images),
+            is_checked=False,
+            is_slow=True,
+        ),
+        "drawn_run": Kind(
+            ("foreign/run/*",),
+            lambda place: _report(place / "foreign/run", draws=True),
+            is_checked=False,
+            is_slow=True,
+        ),
+        "drawn_study": Kind(
+            ("foreign_study/*/run.json", "foreign_study/*/history.csv"),
+            lambda place: _study(place / "foreign_study", jobs, draws=True),
+            is_checked=False,
+            needs=("foreign_study",),
+            is_slow=True,
+        ),
         "baseline": Kind(state_files[1:], baseline, json=False, needs=logs),
         "flags": Kind(
             ("logs/run/flags.txt",),
@@ -388,8 +416,8 @@ RUN = (
 _WEIGHTS = ("w.safetensors", "w.pth")
 
 
-def _make_run(logdir: pathlib.Path) -> tuple[Any, dict[str, Any], Any]:
-    """A real run; returns its settings, its identity, and a model as it was built."""
+def _make_run(logdir: pathlib.Path) -> tuple[Any, Any, dict[str, Any], Any]:
+    """A real run; returns its data, settings and identity, and a model as it was built."""
     from kerasrestart.experiments import data
     from kerasrestart.experiments.run import train
     from kerasrestart.experiments.run.build import build_model
@@ -408,12 +436,13 @@ def _make_run(logdir: pathlib.Path) -> tuple[Any, dict[str, Any], Any]:
     with run_environment("float32"):
         model, _ = build_model(settings, images)
         identity = identity_of(settings, images, describe_environment())
-    return settings, identity, model
+    return images, settings, identity, model
 
 
 def _make_study(whole: pathlib.Path) -> list[Any]:
     """Runs of a study made of the real one; the same without hashes, as of an older version."""
     from kerasrestart.experiments.records.run_record import write_record
+    from kerasrestart.experiments.run.state_folder import read_state
     from kerasrestart.experiments.study.plan import make_plan
 
     flags = {
@@ -437,11 +466,11 @@ def _make_study(whole: pathlib.Path) -> list[Any]:
                 _without_hashes(folder)
     for name in ("run", "other"):
         for logs in ("runs", "foreign"):
-            others = shutil.ignore_patterns("state", "baseline", "flags.txt", "rounds.jsonl")
+            others = shutil.ignore_patterns("state", "baseline", "rounds.jsonl")
             shutil.copytree(run, whole / logs / name, ignore=others)
             if logs == "foreign":
                 _without_hashes(whole / logs / name)
-    state = _read_state(run)
+    state = read_state(min((run / "state").iterdir()))  # its last epoch is not trained yet
     (whole / "content.json").write_text(json.dumps(state.content))
     return jobs
 
@@ -506,29 +535,38 @@ def _ended_well(start: Callable[[], Any]) -> None:
             raise
 
 
-def _report(folder: pathlib.Path) -> Any:
+def _report(folder: pathlib.Path, draws: bool = False) -> Any:
     """The page and the data of its figures, which take a second to draw."""
     from kerasrestart.experiments.report import command, run_report
 
     drawn: list[str] = []
 
-    def draw(curves: Any) -> dict[str, Any]:
+    def note(curves: Any) -> dict[str, Any]:
         drawn.append(repr(curves))
         return {}
 
+    draw = run_report.draw_run if draws else note
     with mock.patch.object(run_report, "draw_run", draw), _typed(command, str(folder)):
         _ended_well(command.entry_point)
-    return (folder / "report.html").read_text(), drawn
+    page = (folder / "report.html").read_text()
+    if "Runs without a record" in page:
+        said = page[page.index("Runs without a record") :].partition("<")[0]
+        raise ValueError(f"{said} {folder / said.strip('.').split()[-1]}")
+    return page, drawn
 
 
-def _study(folder: pathlib.Path, jobs: list[Any]) -> Any:
+def _study(folder: pathlib.Path, jobs: list[Any], draws: bool = False) -> Any:
     """The files of a study's report without its figures."""
     from kerasrestart.experiments.study import figures
     from kerasrestart.experiments.study.collect import collect
     from kerasrestart.experiments.study.report import ReportSettings
 
-    with mock.patch.object(figures, "draw", return_value={}):
+    draw = figures.draw if draws else lambda *_: {}
+    with mock.patch.object(figures, "draw", draw):
         collect(jobs, folder, {}, ReportSettings(folder, title="t", command="c"))
+    text = (folder / "report.md").read_text()
+    if missing := re.search(r"`([\w-]+)` *\| `not finished`", text):
+        raise ValueError(f"{folder / missing[1]} is not finished")
     made = [*folder.glob("*.*"), *folder.glob("tables/*")]
     return {path.name: path.read_bytes() for path in sorted(made) if path.is_file()}
 
@@ -573,7 +611,7 @@ def _state_content(place: pathlib.Path, settings: Any, identity: Any, model: Any
     """A state whose files are whole, with the content of `content.json`."""
     from kerasrestart.experiments.run.state_folder import SavedState, StateFolder
 
-    content = json.loads((place / "content.json").read_text())
+    content = _content(place)
     run = place / "logs/run"
     state = _read_state(run)
     shutil.rmtree(run / "state")
@@ -588,27 +626,55 @@ def _state_content(place: pathlib.Path, settings: Any, identity: Any, model: Any
         raise ValueError(f"{error} {place / 'content.json'}") from error
 
 
+def _resumed_content(place: pathlib.Path, settings: Any, images: Any) -> Any:
+    """The history of a run that is resumed for its last epoch from a state with that content."""
+    from kerasrestart.experiments.run import train
+    from kerasrestart.experiments.run.state_folder import SavedState, StateFolder, read_state
+
+    run = place / "logs/run"
+    content = _content(place)
+    state = read_state(min((run / "state").iterdir()))
+    shutil.rmtree(run / "state")
+    (run / "run.json").unlink()
+    StateFolder(run / "state").write(
+        SavedState(content, state.variables, state.run_best, state.round_best)
+    )
+    try:
+        train.run(settings, images, logdir=str(place / "logs"), run_name="run")
+    except (ValueError, RunStoppedError) as error:
+        if str(run) not in str(error):
+            raise
+        raise ValueError(f"{error} {place / 'content.json'}") from error
+    return (run / "history.csv").read_bytes()
+
+
+def _content(place: pathlib.Path) -> Any:
+    path = place / "content.json"
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # only what a state can hold is of interest
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _flags(path: pathlib.Path) -> Any:
     from kerasrestart.experiments.run import command
 
-    return command.read_settings(_parsed(command, path)).to_dict()
+    return _read_flags(command, path, lambda parsed: command.read_settings(parsed).to_dict())
 
 
 def _study_flags(path: pathlib.Path) -> Any:
     from kerasrestart.experiments.study import command
 
-    _, jobs = command.read_plan(_parsed(command, path))
-    return [job.command("logs") for job in jobs]
+    return _read_flags(
+        command, path, lambda parsed: [job.command("logs") for job in command.read_plan(parsed)[1]]
+    )
 
 
-def _parsed(module: Any, path: pathlib.Path) -> Any:
-    """What a command line reads off a flagfile; its errors name the flag, which is as good."""
-    try:
-        return module.PROGRAM.parse([f"--flagfile={path}"])
-    except SystemExit:
-        if re.search(r"--\w|flag '?-", sys.stderr.getvalue()):
-            print(f"error: {path}", file=sys.stderr)
-        raise
+def _read_flags(module: Any, path: pathlib.Path, read: Callable[[Any], Any]) -> Any:
+    found: list[Any] = []
+    with _typed(module, f"--flagfile={path}"):
+        _ended_well(lambda: module.PROGRAM.start(lambda parsed: found.append(read(parsed))))
+    return found
 
 
 def _weights(place: pathlib.Path) -> Any:
