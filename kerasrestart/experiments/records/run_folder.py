@@ -126,6 +126,11 @@ class RunFolder:
                 raise ValueError(f"{entry} must be a folder: remove it. Received: a file.")
 
 
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is that of a run, which may not have a record yet."""
+    return (folder / _FLAGS).exists()
+
+
 def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | None = None) -> None:
     """Checks that a run can use a folder, and that the baseline it names exists.
 
