@@ -112,11 +112,12 @@ def call(text: str, *arguments: Any) -> Any:
     function = load(text)
     if not callable(function):
         raise WrongReferenceError(f"it is not a function: {type(function).__name__}")
-    with contextlib.suppress(ValueError):  # some have no signature
-        try:
-            inspect.signature(function).bind(*arguments)
-        except TypeError as error:
-            raise WrongReferenceError(f"it cannot be called: {error}") from error
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise WrongReferenceError(f"it cannot be called: {error}") from error
+    except ValueError:  # some have no signature
+        pass
     with _one_line(text):
         return function(*arguments)
 

@@ -40,10 +40,13 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     if not file.is_file():
         raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-    except AttributeError as error:  # a single array, as of np.save
-        raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array.") from error
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array.")
+        with loaded:
+            content = {name: loaded[name] for name in loaded.files}
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is damaged or not a NumPy file: {one_line(error)}.") from error
     try:

@@ -8,6 +8,7 @@ from kerasrestart.experiments.data import cifar10, shapes
 from kerasrestart.experiments.data.arrays import from_arrays, load_npz, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, split_validation, subset
 from kerasrestart.experiments.data.errors import (
+    DataError,
     UnavailableError,
     check_integer,
     check_seed,
@@ -16,6 +17,7 @@ from kerasrestart.experiments.data.folders import load_folder
 from kerasrestart.experiments.data.regimes import with_label_noise
 from kerasrestart.experiments.data.tfds_images import load_tfds
 from kerasrestart.experiments.paths import as_utf8
+from kerasrestart.experiments.setting import SettingError, as_arguments
 from kerasrestart.experiments.settings import DATASETS, SETTINGS, errors_name_reference
 
 
@@ -72,7 +74,10 @@ def load(
             copy is damaged (also with `"auto"`).
         SettingError: If a reference leads to nothing, or its function fails.
     """
-    SETTINGS["dataset"].check(name)
+    try:
+        SETTINGS["dataset"].check(name)
+    except SettingError as error:
+        raise DataError(as_arguments(str(error))) from error
     check_seed(seed)
     check_integer("shapes_examples", shapes_examples, 100)
     for argument, value in (

@@ -136,13 +136,14 @@ def _read(folder: Path, name: str, image_size: int | None) -> ImageData:
     image, label = builder.info.supervised_keys or ("image", "label")
     labelled = (
         isinstance(features, tfds.features.FeaturesDict)
-        and isinstance(features.get(image), tfds.features.Image)
-        and isinstance(features.get(label), tfds.features.ClassLabel)
+        and {image, label} <= set(features)
+        and isinstance(features[image], tfds.features.Image)
+        and isinstance(features[label], tfds.features.ClassLabel)
     )
     if not labelled or features[image].np_dtype != np.uint8:
         raise DataError(
             f"--dataset=tfds:{name} must have uint8 images and one class each. Received: "
-            f"{', '.join(features) if hasattr(features, '__iter__') else features}."
+            f"{' '.join(str(features).split())}."
         )
     height, width, channels = features[image].shape
     if channels not in CHANNELS:
