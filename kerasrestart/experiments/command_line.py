@@ -79,8 +79,10 @@ class Program:
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])
         logging.use_absl_handler()
-        if parsed.values["verbosity"] < 1:  # it writes warnings about its cache
-            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
+        # Matplotlib warns about its cache; with all that they log, a page takes 3,000 lines.
+        level = python_logging.ERROR if parsed.values["verbosity"] < 1 else python_logging.WARNING
+        for name in ("matplotlib", "markdown_it"):
+            python_logging.getLogger(name).setLevel(level)
         try:
             main(parsed)
         except SettingError as error:

@@ -23,6 +23,7 @@ def launch_run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    hparams: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Loads the data that the settings name and makes the run.
@@ -32,6 +33,8 @@ def launch_run(
         logdir: Folder of all runs.
         run_name: Name of this run's folder in it. Defaults to None: a name is made.
         resume: Whether to resume a run that is in that folder. Defaults to True.
+        hparams: Whether to write the run's settings and outcomes for TensorBoard's HParams tab.
+            Defaults to True.
         quiet: Whether to hide what TensorFlow writes while it starts, unless it fails. Defaults to
             False.
 
@@ -72,4 +75,6 @@ def launch_run(
 
         set_up_devices()
         start.close()
-        return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)
+        return run(
+            settings, images, logdir=logdir, run_name=run_name, resume=resume, hparams=hparams
+        )

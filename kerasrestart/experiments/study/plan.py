@@ -59,7 +59,7 @@ class Job:
 
     def command_arguments(self, logdir: str) -> list[str]:
         """The same as a list of words, without the interpreter."""
-        place = [f"--logdir={logdir}", f"--run_name={self.name}"]
+        place = [f"--logdir={logdir}", f"--run_name={self.name}", "--nohparams"]
         return ["-m", "kerasrestart.main", *self.settings.to_flags(), *place]
 
 
