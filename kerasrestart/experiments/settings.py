@@ -114,6 +114,12 @@ class RunSettings:
     model: str = _model(
         "mininet", "The network.", choices=("mininet", "alexnet", "resnet20"), in_study="--network"
     )
+    width: float = _model(
+        1.0,
+        "Factor on the filters and units of the hidden layers of --model=mininet.",
+        above=0,
+        most=16,
+    )
     activation: str = _model(
         "relu",
         "Activation of the hidden layers: relu; leaky_relu, of slope 0.2; or crelu, relu of the "

@@ -110,6 +110,7 @@ def refusal(arguments, capsys):
             "exclude each other",
         ),
         (["--tasks=class_subsets", "--trigger=epochs"], "expected --monitor=accuracy"),
+        (["--model=resnet20", "--width=0.5"], "--width is for --model=mininet"),
         (["--activation=gelu"], "one of relu, leaky_relu, crelu"),
         (["--activation=crelu", "--model=resnet20"], "expected --activation=relu or leaky_relu"),
         (["--remedy=head_rest"], "Did you mean head_reset?"),

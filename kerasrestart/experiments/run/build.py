@@ -30,9 +30,11 @@ def build_model(
     build = NETWORKS[settings.model]
     height, width, channels = images.train.images.shape[1:]
     side = settings.image_size
-    norm = {} if settings.norm is None else {"norm": settings.norm}
+    own: dict[str, Any] = {} if settings.norm is None else {"norm": settings.norm}
+    if settings.width != 1:
+        own["width"] = settings.width
     shape = (side or height, side or width, channels)
-    model = build(shape, len(images.classes), activation=settings.activation, **norm)
+    model = build(shape, len(images.classes), activation=settings.activation, **own)
     optimizer, weights = _optimizer(settings), None
     if settings.weights is not None:
         weights = load_alexnet_weights(model, settings.weights)

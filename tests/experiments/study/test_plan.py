@@ -252,7 +252,8 @@ def test_seeds():
         ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
-        ("shuffled_classes", 10 * 11 + 10 * 2),
+        ("shuffled_classes", 10 * (10 + 3)),
+        ("killing_rate", 10 * (6 + 4)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):
