@@ -13,6 +13,9 @@ from kerasrestart.scoring.scoring import REVERSED
 
 ALEXNET_MIN_SIDE = 63  # pixels: on smaller images its last pooling has no position
 
+UNTESTED_TASKS = ("random_labels", "class_subsets")
+"""Tasks in which accuracy on other images has no meaning: only training is measured."""
+
 _SELECTIONS = {
     "fraction": "Fraction",
     "global_fraction": "GlobalFraction",
@@ -63,12 +66,26 @@ def _check_model(values: Mapping[str, Any]) -> None:
             f"pixels, more than those of the data sets. Received: --image_size={side}; expected "
             f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
         )
+    if values["width"] != 1 and model != "mininet":
+        raise SettingError(f"--width is for --model=mininet. Received: --model={model}")
     if weights is not None and model != "alexnet":
         raise SettingError(f"--weights are for --model=alexnet. Received: --model={model}")
     if weights is None:
         for name, unused in (("freeze_features", False), ("pretrained_learning_rate_factor", 1)):
             if values[name] != unused:
                 raise SettingError(f"--{name} is for layers that have --weights. Received: none")
+    if values["activation"] == "crelu" and (model == "resnet20" or weights is not None):
+        raise SettingError(
+            "--activation=crelu doubles the channels, which --model=resnet20 and --weights do not "
+            f"allow. Received: --model={model}; expected --activation=relu or leaky_relu"
+        )
+    if is_reference(model):
+        for name, default in (("activation", "relu"), ("norm", None)):
+            if values[name] != default:
+                raise SettingError(
+                    f"--{name} is for the networks of this package. Received: "
+                    f"--{name}={values[name]} with --model={model}; expected a --model that has it"
+                )
     if values["freeze_features"] and values["layers"] is None:
         raise SettingError(
             "--freeze_features leaves only dense layers to restart. Received: no --layers; "
@@ -99,9 +116,9 @@ def _check_regime(values: Mapping[str, Any]) -> None:
             "--tasks and --warm_start_fraction change the data in each round, so all rounds must "
             f"be equally long. Received: --trigger={values['trigger']}; expected --trigger=epochs"
         )
-    if tasks == "random_labels" and values["monitor"].startswith("val_"):
+    if tasks in UNTESTED_TASKS and values["monitor"].startswith("val_"):
         raise SettingError(
-            "With --tasks=random_labels nothing can be validated. Received: "
+            f"With --tasks={tasks} nothing can be validated. Received: "
             f"--monitor={values['monitor']}; expected --monitor=accuracy or --monitor=loss"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging as python_logging
 import os
 import platform
 import shutil
@@ -18,12 +19,14 @@ from kerasrestart.experiments.interruption import RunStoppedError, exit_status
 from kerasrestart.experiments.setting import Setting, SettingError, did_you_mean
 from kerasrestart.experiments.startup import open_closed_streams
 
+_LONGEST = 1000  # characters of an error
 VERBOSITY = Setting(
     "verbosity",
     int,
     -1,
     "run",
-    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised.",
+    "What to log: -1 warnings, 0 information, 1 all, such as where an error was raised and what "
+    "TensorFlow writes while it starts.",
     least=-3,
     most=9,
 )
@@ -76,10 +79,14 @@ class Program:
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])
         logging.use_absl_handler()
+        # Matplotlib warns about its cache; with all that they log, a page takes 3,000 lines.
+        level = python_logging.ERROR if parsed.values["verbosity"] < 1 else python_logging.WARNING
+        for name in ("matplotlib", "markdown_it"):
+            python_logging.getLogger(name).setLevel(level)
         try:
             main(parsed)
         except SettingError as error:
-            fail(str(error), status=2)
+            fail(f"{error}{_flagfiles(sys.argv[1:])}", status=2)
         except (ValueError, OSError, RunStoppedError) as error:
             logging.debug("The error was raised here:", exc_info=True)
             fail(str(error), getattr(error, "status", 1))
@@ -109,13 +116,15 @@ class Program:
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in self.settings]
             hint = did_you_mean(f"--{error.flagname}", known)
-            fail(f"--{error.flagname} is not a flag of {self.module}{hint}", status=2)
+            message = f"--{error.flagname} is not a flag of {self.module}{hint}"
+            fail(f"{message}{_flagfiles(words)}", status=2)
         except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
-            fail(str(error), status=2)
+            fail(f"{error}{_flagfiles(words)}", status=2)
         if arguments and not self.arguments:
             fail(
                 "Expected flags only, such as "
-                f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}",
+                f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}"
+                f"{_flagfiles(words)}",
                 status=2,
             )
         found = {name: values[name] for name in (*self.settings, VERBOSITY.name)}
@@ -244,6 +253,14 @@ def set_up_tensorflow() -> None:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def _flagfiles(words: Sequence[str]) -> str:
+    """The end of a message about a flag that may be in a file."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    split = [(*word.lstrip("-").partition("=")[::2], following) for word, following in pairs]
+    files = [value or following for name, value, following in split if name == "flagfile"]
+    return f" (flags were also read from {', '.join(files)})" if files else ""
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the program with one line on standard error.
 
@@ -251,5 +268,8 @@ def fail(message: str, status: int = 1) -> NoReturn:
         message: What was wrong, what was received, what would be right.
         status: Exit status. Defaults to 1.
     """
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:  # it repeats a value, such as all of a file
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(status)

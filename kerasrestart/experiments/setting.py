@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kerasrestart.experiments.hints import did_you_mean
+from kerasrestart.experiments.paths import is_utf8
 from kerasrestart.experiments.references import is_reference
 
 _WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -157,7 +158,8 @@ class Setting:
 
     def _has_type(self, value: Any) -> bool:
         if self.type is str:  # a flagfile has one line for it
-            return isinstance(value, str) and len(f"{value}.".splitlines()) == 1
+            is_line = isinstance(value, str) and len(f"{value}.".splitlines()) == 1
+            return is_line and is_utf8(value)
         if self.type is float:
             return isinstance(value, int | float) and not isinstance(value, bool)
         return isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
@@ -187,7 +189,7 @@ class Setting:
             return self.expected
         if self.type not in (int, float):
             return {bool: "true or false", list: "a list separated by commas"}.get(
-                self.type, "a text of one line"
+                self.type, "a text of one line in UTF-8"
             )
         limits = [
             f"above {self.above}" if self.above is not None else "",

@@ -26,7 +26,10 @@ from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
 from kerasrestart.scoring.scoring import CRITERIA
 
 DATASETS = ("auto", "cifar10", "shapes")
-TASKS = ("none", "random_labels", "shuffled_classes")
+TASKS = ("none", "random_labels", "shuffled_classes", "class_subsets")
+ACTIVATIONS = ("relu", "leaky_relu", "crelu")
+NORMS = ("none", "batch", "layer")
+REMEDIES = ("none", "head_reset", "full_reset", "optimizer_reset", "shrink_and_perturb")
 MODELS = ("mininet", "alexnet", "resnet20")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -39,6 +42,7 @@ def _setting(default: Any, description: str, *, group: str, **options: Any) -> A
 _data = functools.partial(_setting, group="data")
 _model = functools.partial(_setting, group="model")
 _restart = functools.partial(_setting, group="restart", after_baseline=True)
+_remedy = functools.partial(_setting, group="remedy", after_baseline=True)
 _schedule = functools.partial(_setting, group="schedule")
 _training = functools.partial(_setting, group="training")
 _run = functools.partial(_setting, group="run")
@@ -85,6 +89,11 @@ class RunSettings:
     train_examples: int | None = _data(
         None, "Number of training images, equally many of each class. Default: all.", least=1
     )
+    eval_examples: int | None = _data(
+        None,
+        "Number of validation images and of test images, equally many of each class. Default: all.",
+        least=1,
+    )
     label_noise: float = _data(
         0.0, "Fraction of the training images that get a wrong label.", least=0, most=1
     )
@@ -98,7 +107,8 @@ class RunSettings:
     tasks: str = _data(
         "none",
         "A new task in each round, to show loss of plasticity (Dohare et al. 2024): random_labels "
-        "gives each training image a random label, shuffled_classes permutes the classes.",
+        "gives each training image a random label, shuffled_classes permutes the classes, "
+        "class_subsets has images of five classes, then of one, in turn (Kumar et al. 2024).",
         choices=TASKS,
     )
     augment: bool = _data(False, "Flip and shift the training images at random.")
@@ -116,6 +126,29 @@ class RunSettings:
         forms=(REFERENCE,),
         reference="a function (input_shape, classes) -> keras.Model",
         in_study="--network",
+    )
+    width: float = _model(
+        1.0,
+        "Factor on the filters and units of the hidden layers of --model=mininet.",
+        above=0,
+        most=16,
+    )
+    activation: str = _model(
+        "relu",
+        "Activation of the hidden layers: relu; leaky_relu, of slope 0.2; or crelu, relu of the "
+        "features and of their negatives, which doubles the inputs of the next layer.",
+        choices=ACTIVATIONS,
+    )
+    norm: str | None = _model(
+        None,
+        "Norm between a hidden layer and its activation: batch, or layer, over the channels of a "
+        "position. Default: as published, batch for resnet20 and none for the others.",
+        choices=NORMS,
+    )
+    l2_init: float = _model(
+        0.0,
+        "Add this times the sum of (weight - initial weight)^2 to the loss (Kumar et al. 2024).",
+        least=0,
     )
     weights: str | None = _model(
         None,
@@ -206,6 +239,20 @@ class RunSettings:
         argument="window",
     )
 
+    remedy: str = _remedy(
+        "none",
+        "What else each restart does, after the filters: head_reset re-initialises the last layer, "
+        "full_reset all weights and the optimizer state, optimizer_reset that state alone, "
+        "shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and Adams 2020).",
+        choices=REMEDIES,
+    )
+    shrink: float = _remedy(
+        0.4, "Factor on all weights of --remedy=shrink_and_perturb.", least=0, most=1
+    )
+    perturb: float = _remedy(
+        0.01, "Standard deviation of the noise of --remedy=shrink_and_perturb.", least=0
+    )
+
     trigger: str = _schedule(
         "plateau",
         "What ends a round of training: plateau (no improvement of --monitor for --patience "
@@ -245,6 +292,12 @@ class RunSettings:
     optimizer: str = _training("sgd", "The optimizer.", choices=("sgd", "adam", "adamw", "rmsprop"))
     learning_rate: float = _training(0.01, "Learning rate at the start of each round.", above=0)
     momentum: float = _training(0.9, "Momentum of sgd and rmsprop.", least=0, most=1)
+    beta_2: float = _training(
+        0.999, "Decay of the second moments of adam and adamw.", least=0, below=1
+    )
+    epsilon: float = _training(
+        1e-7, "Term that adam, adamw and rmsprop add to the denominator of a step.", above=0
+    )
     weight_decay: float = _training(
         0.0, "Decoupled weight decay, scaled by the learning rate.", least=0
     )
@@ -286,6 +339,14 @@ class RunSettings:
         after_baseline=True,
         ignored_on_resume=True,
         in_study="none, a study makes its baselines",
+    )
+    matched_run: str | None = _run(
+        None,
+        "Folder of a run that has ended: restart as many filters in each layer as it did at each "
+        "restart, in place of --select; with --criterion=random, at random. In a study's arm: the "
+        "name of another arm.",
+        after_baseline=True,
+        ignored_on_resume=True,  # a folder may be moved
     )
     test_each_epoch: bool = _run(
         False,

@@ -194,7 +194,7 @@ def split_tenth(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(rest), split.take(tenth)
 
 
-def subset(split: Split, count: int, seed: int) -> Split:
+def subset(split: Split, count: int, seed: int, argument: str = "train_examples") -> Split:
     """Returns a random subset of a split, stratified by class.
 
     Args:
@@ -202,6 +202,7 @@ def subset(split: Split, count: int, seed: int) -> Split:
         count: Number of examples to keep, 1..n. Class counts differ by at most one, except that
             `count = n` keeps everything.
         seed: At least 0. The result is a pure function of the labels, `count` and `seed`.
+        argument: Name of `count` in an error. Defaults to `"train_examples"`.
 
     Returns:
         The chosen examples, in the order of `split`.
@@ -209,7 +210,7 @@ def subset(split: Split, count: int, seed: int) -> Split:
     Raises:
         DataError: If `count` is out of range, or a class has too few examples.
     """
-    count = check_integer("train_examples", count, 1, len(split))
+    count = check_integer(argument, count, 1, len(split))
     return split if count == len(split) else split.take(stratified(split.labels, count, seed))
 
 

@@ -16,6 +16,7 @@ from kerasrestart.experiments.data.errors import (
 from kerasrestart.experiments.data.folders import load_folder
 from kerasrestart.experiments.data.regimes import with_label_noise
 from kerasrestart.experiments.data.tfds_images import load_tfds
+from kerasrestart.experiments.paths import as_utf8
 from kerasrestart.experiments.setting import SettingError, as_arguments
 from kerasrestart.experiments.settings import DATASETS, SETTINGS, errors_name_reference
 
@@ -26,6 +27,7 @@ def load(
     *,
     validation_examples: int | None = None,
     train_examples: int | None = None,
+    eval_examples: int | None = None,
     image_size: int | None = None,
     label_noise: float = 0.0,
     seed: int = 0,
@@ -51,6 +53,8 @@ def load(
             for shapes.
         train_examples: Number of training images to keep, stratified by class. Defaults to `None`:
             all of them.
+        eval_examples: Number of validation images and of test images to keep, stratified by class.
+            Defaults to `None`: all of them.
         image_size: Height and width to which images of several sizes are resized, in a folder or a
             data set of TFDS. Defaults to `None`.
         label_noise: Fraction of the training images with a wrong label, 0..1. Validation and test
@@ -79,6 +83,7 @@ def load(
     for argument, value in (
         ("validation_examples", validation_examples),
         ("train_examples", train_examples),
+        ("eval_examples", eval_examples),
     ):
         if value is not None:
             check_integer(argument, value, 1)
@@ -94,6 +99,12 @@ def load(
             if name == "cifar10":
                 raise
             data = _load_shapes(shapes_examples, validation_examples, seed, _note(data_dir))
+    if eval_examples is not None:
+        validation, test = (
+            subset(split, eval_examples, seed, "eval_examples")
+            for split in (data.validation, data.test)
+        )
+        data = dataclasses.replace(data, validation=validation, test=test)
     train = data.train
     if train_examples is not None:
         train = subset(train, train_examples, seed)
@@ -139,8 +150,12 @@ def _load_shapes(
 def _note(data_dir: str | os.PathLike | None) -> str:
     # The reason of the failure is left out: the note is part of a run's record, equal runs have
     # equal records, and the reason differs from one attempt to the next.
+    try:
+        folder = str(cifar10.resolve_data_dir(data_dir))
+    except UnavailableError:  # the home folder is not known
+        folder = cifar10.DEFAULT_DATA_DIR
     return (
-        f"CIFAR-10 is not prepared in {cifar10.resolve_data_dir(data_dir)} and cannot be "
+        f"CIFAR-10 is not prepared in {' '.join(as_utf8(folder).split())} and cannot be "
         f"downloaded from {cifar10.DOWNLOAD_HOST}: using the built-in set shapes; "
         "numbers are NOT CIFAR-10's"
     )

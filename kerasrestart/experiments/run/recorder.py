@@ -86,6 +86,7 @@ class Recorder(RestartObserver):
             "table": table_rows(
                 self.images.name, restart.rounds, restart.events, self.evaluator.evaluations
             ),
+            "files": self.checkpoint.files.marks() if ended else {},
             "timing": {
                 "started": started.isoformat("T", "seconds"),
                 "seconds": round(seconds, 1),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrestart.experiments.data import ImageData
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.growing_files import ROUNDS, closed_records, kept_parts
 from kerasrestart.experiments.records.run_folder import BASELINE, RunFolder, check_folder
 from kerasrestart.experiments.run.state_folder import (
@@ -112,7 +113,7 @@ def starting_point(
     if settings.baseline is None:
         return StartingPoint()
     check_folder(folder.path, resume=True, baseline=settings.baseline)
-    source = pathlib.Path(settings.baseline)
+    source = user_path(settings.baseline, "baseline")
     state = read_state(source / BASELINE)
     _check_same(settings, identity, state.content["identity"], AFTER_BASELINE, source)
     state = with_closed_records(state, source)

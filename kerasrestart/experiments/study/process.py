@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +102,6 @@ def _die_with_parent() -> None:
 
 def _failure(code: int, log: pathlib.Path, start: int) -> str:
     lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if re.match(r"error: \S", line)]
     status = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
     return errors[-1].removeprefix("error: ") if errors and code > 0 else status

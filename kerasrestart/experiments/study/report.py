@@ -17,6 +17,7 @@ from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.published import Published
 from kerasrestart.experiments.study.results import CellResult, common_settings
 from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.restart.files import write_text
 
 _CAPTIONS = {
@@ -40,12 +41,14 @@ class ReportSettings:
         title: Its title.
         command: The command line of the study.
         published: Results to show beside those of the study, or None. Defaults to None.
+        tuning: The trials of the study's tuning. Defaults to None: nothing was tuned.
     """
 
     folder: pathlib.Path
     title: str
     command: str
     published: Published | None = None
+    tuning: Tuning | None = None
 
 
 def write_report(
@@ -81,7 +84,8 @@ def write_report(
     images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
     files |= {f"figures/{names[name]}.png": to_bytes(f, "png") for name, f in drawn.items()}
-    for table in made:
+    tuning = report.tuning
+    for table in [*made, *([tuning.table()] if tuning else [])]:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
     _write_files(report.folder, files)
@@ -91,6 +95,7 @@ def write_report(
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
+        *_tuning(tuning),
         *(_differs(groups, published) if published else []),
         *_figures(groups, names, published),
         *_settings(groups, common_settings(results)),
@@ -166,6 +171,13 @@ def _tables(made: Sequence[tables.Table]) -> list[str]:
     for table in made:
         sections += [f"### {table.title}", table.to_markdown()]
     return sections
+
+
+def _tuning(tuning: Tuning | None) -> list[str]:
+    if tuning is None:
+        return []
+    table = tuning.table()
+    return ["## Tuning", f"{tuning.sentence()} In percent; chosen in bold.", table.to_markdown()]
 
 
 def _differs(groups: Sequence[Group], published: Published) -> list[str]:

@@ -46,8 +46,8 @@ def test_arms_of_a_seed_share_one_baseline_which_comes_first():
     for job in jobs:
         seed = job.name[-1]
         is_baseline = job.cell is None
-        assert job.needs == (None if is_baseline else f"mininet-baseline-s{seed}")
-        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs}")
+        assert job.needs == (() if is_baseline else (f"mininet-baseline-s{seed}",))
+        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs[0]}")
         assert job.settings.max_restarts == (0 if is_baseline else 2)
         assert job.settings.seed == int(seed)
     assert jobs[3].cell == Cell("mininet", "random", 0)
@@ -73,8 +73,8 @@ def test_arms_are_made_of_flags():
 
 def test_an_arm_with_another_first_round_has_a_baseline_of_its_own():
     jobs = {job.name: job for job in plan(arms=("uniform", "decayed:weight_decay=0.01"))}
-    other = jobs[jobs["mininet-decayed-s0"].needs]
-    assert jobs["mininet-uniform-s0"].needs == "mininet-baseline-s0"
+    other = jobs[jobs["mininet-decayed-s0"].needs[0]]
+    assert jobs["mininet-uniform-s0"].needs == ("mininet-baseline-s0",)
     assert other.name == "mininet-baseline2-s0"
     assert other.settings.weight_decay == 0.01
     assert jobs["mininet-baseline-s0"].settings.weight_decay == 0
@@ -98,8 +98,8 @@ def test_a_sweep_that_matters_in_the_baseline_has_one_for_each_value():
         "mininet-baseline-learning_rate=0.2-s0",
     ]
     arm = jobs["mininet-uniform-learning_rate=0.2+fraction=0.1-s0"]
-    assert arm.needs == "mininet-baseline-learning_rate=0.2-s0"
-    assert jobs[arm.needs].settings.learning_rate == 0.2
+    assert arm.needs == ("mininet-baseline-learning_rate=0.2-s0",)
+    assert jobs[arm.needs[0]].settings.learning_rate == 0.2
 
 
 def test_equal_values_of_a_sweep_count_once():
@@ -114,6 +114,59 @@ def test_a_swept_flag_can_make_another_valid():
     assert {(job.settings.cap, job.settings.select) for job in jobs if job.cell} == {
         *((0.3, "below_mean"), (0.3, "global_fraction")),
     }
+
+
+def test_an_arm_can_match_another_and_comes_after_it():
+    matched = "matched:criterion=random,matched_run=he"
+    jobs = {job.name: job for job in plan(arms=(matched, "he"), sweep=("momentum=0,0.5",))}
+    one = jobs["mininet-matched-momentum=0-s0"]
+    assert one.needs == ("mininet-baseline-momentum=0-s0", "mininet-he-momentum=0-s0")
+    assert one.settings.matched_run == "logs/st/mininet-he-momentum=0-s0"
+    assert one.settings.criterion == "random"
+
+
+@pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
+def test_an_arm_that_restarts_no_filters_is_not_matched(other):
+    arms = ("he", "head_reset", f"matched:criterion=random,matched_run={other}")
+    with pytest.raises(PlanError, match=r"Received: run .*; expected one of \['he'\]"):
+        plan(arms=arms)
+
+
+def test_a_run_to_match_is_given_to_an_arm():
+    for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
+        with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
+            plan(**options)
+
+
+def test_remedies_are_arms_without_restarted_filters():
+    jobs = plan(arms=("head_reset", "both:init=he,remedy=head_reset"))
+    arms = {job.cell.arm: (job.settings.init, job.settings.remedy) for job in jobs if job.cell}
+    assert arms == {
+        "none": ("none", "none"),
+        "head_reset": ("none", "head_reset"),
+        "both": ("he", "head_reset"),
+    }
+    assert sum(job.cell is None for job in jobs) == 1  # they share the baseline
+
+
+def test_arms_get_the_values_found_for_them():
+    tuned = {("mininet", "none"): {"momentum": 0.5}, ("mininet", "he"): {"momentum": 0.0}}
+    jobs = make_plan(
+        BASE, networks=["mininet"], arms=["he"], seeds=[3], tuned=tuned, outcome="online", logdir=""
+    )
+    arms = {job.cell.arm: job for job in jobs if job.cell}
+    assert {name: job.settings.momentum for name, job in arms.items()} == {"none": 0.5, "he": 0.0}
+    for job in arms.values():
+        assert job.cell.outcome == "online"
+        baseline = next(other for other in jobs if other.name == job.needs[0])
+        assert baseline.settings.momentum == job.settings.momentum
+
+
+@pytest.mark.parametrize("given", ["--tune=learning_rate=0.1,0.2", "--tune_seeds=9"])
+def test_values_to_tune_and_their_seeds_go_together(given):
+    parsed = command.PROGRAM.parse(["--study_name=st", given])
+    with pytest.raises(PlanError, match="go together"):
+        command.read_plan(parsed)
 
 
 def test_networks_are_models_with_flags():
@@ -238,11 +291,14 @@ def test_seeds():
         ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
+        ("shuffled_classes", 10 * (10 + 3)),
+        ("killing_rate", 10 * (6 + 4)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):
     parsed = command.PROGRAM.parse([f"--flagfile={ROOT / 'flags' / name}.flags"])
-    folder, jobs = command.read_plan(parsed)
+    study = command.read_plan(parsed)
+    folder, jobs = study.folder, study.jobs({})
     is_paper = name.startswith("paper")
     assert folder == pathlib.Path(*(("docs/results", "paper") if is_paper else ("tf_logs", name)))
     assert len(jobs) == runs
@@ -253,7 +309,7 @@ def test_the_flagfiles_of_studies_are_plans(name, runs):
 )
 def test_a_regime_of_equal_rounds_needs_no_further_flag(regime):
     parsed = command.PROGRAM.parse(["--study_name=st", "--arms=he", "--seeds=0", *regime])
-    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed)[1])
+    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed).jobs({}))
 
 
 def study(*arguments, cwd):
