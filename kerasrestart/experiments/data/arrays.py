@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split, split_tenth
 from kerasrestart.experiments.data.errors import DataError, one_line
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.restart.files import atomic_write
 
 SPLITS = ("train", "validation", "test")
@@ -36,7 +37,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     Raises:
         DataError: There is no such file, it is damaged, or `from_arrays` refuses the arrays.
     """
-    file = pathlib.Path(path).expanduser()
+    file = user_path(path, "--dataset")
     if not file.is_file():
         raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
     try:
