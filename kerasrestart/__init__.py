@@ -7,6 +7,7 @@ without importing TensorFlow.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -113,11 +114,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name != "models" and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module = _import(_HOMES.get(name, f"{__name__}.models"))
+    return module if name == "models" else getattr(module, name)
+
+
+def _import(name: str) -> Any:
+    from kerasrestart.network.keras_backend import check_keras
+
+    try:
+        module = importlib.import_module(name)
+    except Exception:
+        check_keras()  # says so in one line if the reason is Keras's backend or settings
+        raise
+    if "keras" in sys.modules:
+        check_keras()
+    return module
 
 
 def __dir__() -> list[str]:

@@ -94,7 +94,7 @@ def test_command_lines_parse(program, arguments, monkeypatch):
 
 def test_the_menu_has_all_pages():
     menu = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    reports = ROOT.glob("docs/results/*/report.md")
+    reports = ROOT.glob("docs/results/**/report.md")
     pages = [*ROOT.glob("docs/*.md"), ROOT / "docs/results/README.md", *reports]
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in pages}
     assert set(menu) == pages

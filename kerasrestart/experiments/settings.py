@@ -14,17 +14,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kerasrestart.experiments.combinations import (
+    bare_criterion,
     check_combination,
     in_flags,
     restart_plan_arguments,
 )
-from kerasrestart.experiments.setting import Setting, SettingError, parse_words
+from kerasrestart.experiments.references import WrongReferenceError, find, sha256_of
+from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError, parse_words
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
 from kerasrestart.scoring.scoring import CRITERIA
 
 DATASETS = ("auto", "cifar10", "shapes")
-TASKS = ("none", "random_labels", "shuffled_classes")
+TASKS = ("none", "random_labels", "shuffled_classes", "class_subsets")
+ACTIVATIONS = ("relu", "leaky_relu", "crelu")
+NORMS = ("none", "batch", "layer")
+REMEDIES = ("none", "head_reset", "full_reset", "optimizer_reset", "shrink_and_perturb")
+MODELS = ("mininet", "alexnet", "resnet20")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -36,6 +42,7 @@ def _setting(default: Any, description: str, *, group: str, **options: Any) -> A
 _data = functools.partial(_setting, group="data")
 _model = functools.partial(_setting, group="model")
 _restart = functools.partial(_setting, group="restart", after_baseline=True)
+_remedy = functools.partial(_setting, group="remedy", after_baseline=True)
 _schedule = functools.partial(_setting, group="schedule")
 _training = functools.partial(_setting, group="training")
 _run = functools.partial(_setting, group="run")
@@ -67,16 +74,25 @@ class RunSettings:
     dataset: str = _data(
         "auto",
         "The images: cifar10 (through TFDS), shapes (built in, drawn by NumPy), or auto: cifar10 "
-        "if it is prepared or can be downloaded, otherwise shapes.",
+        "if it is prepared or can be downloaded, otherwise shapes. Of your own: a data set of "
+        "TFDS, a folder with a folder for each class, a NumPy file, or a function that returns "
+        "arrays.",
         choices=DATASETS,
+        forms=("tfds:NAME", "folder:PATH", "npz:FILE", REFERENCE),
+        reference="a function () -> arrays (x, y), or ((x_train, y_train), (x_test, y_test))",
     )
     data_dir: str | None = _data(
         None,
-        "TFDS folder of CIFAR-10. Default: $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets.",
+        "Folder of TFDS's data sets. Default: $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets.",
         ignored_on_resume=True,  # a folder may be moved; the images in it are compared
     )
     train_examples: int | None = _data(
         None, "Number of training images, equally many of each class. Default: all.", least=1
+    )
+    eval_examples: int | None = _data(
+        None,
+        "Number of validation images and of test images, equally many of each class. Default: all.",
+        least=1,
     )
     label_noise: float = _data(
         0.0, "Fraction of the training images that get a wrong label.", least=0, most=1
@@ -91,24 +107,55 @@ class RunSettings:
     tasks: str = _data(
         "none",
         "A new task in each round, to show loss of plasticity (Dohare et al. 2024): random_labels "
-        "gives each training image a random label, shuffled_classes permutes the classes.",
+        "gives each training image a random label, shuffled_classes permutes the classes, "
+        "class_subsets has images of five classes, then of one, in turn (Kumar et al. 2024).",
         choices=TASKS,
     )
     augment: bool = _data(False, "Flip and shift the training images at random.")
     image_size: int | None = _data(
         None,
-        "Height and width to which images are resized (bilinear). Default: as they are stored.",
+        "Height and width to which images are resized (bilinear). Default: as they are stored. "
+        "Needed for --dataset=folder:PATH.",
         least=1,
     )
 
     model: str = _model(
-        "mininet", "The network.", choices=("mininet", "alexnet", "resnet20"), in_study="--network"
+        "mininet",
+        "The network; your own as a function (input_shape, classes) -> keras.Model.",
+        choices=MODELS,
+        forms=(REFERENCE,),
+        reference="a function (input_shape, classes) -> keras.Model",
+        in_study="--network",
+    )
+    width: float = _model(
+        1.0,
+        "Factor on the filters and units of the hidden layers of --model=mininet.",
+        above=0,
+        most=16,
+    )
+    activation: str = _model(
+        "relu",
+        "Activation of the hidden layers: relu; leaky_relu, of slope 0.2; or crelu, relu of the "
+        "features and of their negatives, which doubles the inputs of the next layer.",
+        choices=ACTIVATIONS,
+    )
+    norm: str | None = _model(
+        None,
+        "Norm between a hidden layer and its activation: batch, or layer, over the channels of a "
+        "position. Default: as published, batch for resnet20 and none for the others.",
+        choices=NORMS,
+    )
+    l2_init: float = _model(
+        0.0,
+        "Add this times the sum of (weight - initial weight)^2 to the loss (Kumar et al. 2024).",
+        least=0,
     )
     weights: str | None = _model(
         None,
         "Initial weights of --model=alexnet: a .safetensors or .pth file with torchvision's names, "
         "or imagenet, which downloads torchvision's file once. Images are then normalised as for "
         "ImageNet.",
+        ignored_on_resume=True,  # a file may be moved; the weights in it are compared
     )
     freeze_features: bool = _model(
         False, "Keep the convolutions of --weights: they are neither trained nor restarted."
@@ -122,15 +169,25 @@ class RunSettings:
         "Initializer of the restarted filters. Two controls: none restarts the learning rate but "
         "no filter; slots resets the optimizer state of the filters but not their weights.",
         choices=(*INITIALIZERS, *CONTROLS),
+        forms=(REFERENCE,),
+        reference="an initializer: a function (kernel, axis, seed, chosen) -> kernel, or Keras's",
         argument="initializer",
     )
-    criterion: str = _restart("taylor", "Criterion that scores filters.", choices=CRITERIA)
+    criterion: str = _restart(
+        "taylor",
+        "Criterion that scores filters.",
+        choices=CRITERIA,
+        forms=(REFERENCE,),
+        reference="a criterion: a function (feature_map, gradient, channel_axis) -> scores",
+    )
     select: str = _restart(
         "fraction",
         "Which filters to restart. fraction: those of lowest score, --fraction of each layer; "
         "global_fraction: --fraction of all layers together; below_mean: those that score at most "
         "--fraction of the mean score of their layer.",
         choices=("fraction", "global_fraction", "below_mean"),
+        forms=(REFERENCE,),
+        reference="a function scores -> {layer: indices}",
     )
     fraction: float = _restart(0.1, "Fraction that --select uses.")
     cap: float | None = _restart(
@@ -182,6 +239,20 @@ class RunSettings:
         argument="window",
     )
 
+    remedy: str = _remedy(
+        "none",
+        "What else each restart does, after the filters: head_reset re-initialises the last layer, "
+        "full_reset all weights and the optimizer state, optimizer_reset that state alone, "
+        "shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and Adams 2020).",
+        choices=REMEDIES,
+    )
+    shrink: float = _remedy(
+        0.4, "Factor on all weights of --remedy=shrink_and_perturb.", least=0, most=1
+    )
+    perturb: float = _remedy(
+        0.01, "Standard deviation of the noise of --remedy=shrink_and_perturb.", least=0
+    )
+
     trigger: str = _schedule(
         "plateau",
         "What ends a round of training: plateau (no improvement of --monitor for --patience "
@@ -221,6 +292,12 @@ class RunSettings:
     optimizer: str = _training("sgd", "The optimizer.", choices=("sgd", "adam", "adamw", "rmsprop"))
     learning_rate: float = _training(0.01, "Learning rate at the start of each round.", above=0)
     momentum: float = _training(0.9, "Momentum of sgd and rmsprop.", least=0, most=1)
+    beta_2: float = _training(
+        0.999, "Decay of the second moments of adam and adamw.", least=0, below=1
+    )
+    epsilon: float = _training(
+        1e-7, "Term that adam, adamw and rmsprop add to the denominator of a step.", above=0
+    )
     weight_decay: float = _training(
         0.0, "Decoupled weight decay, scaled by the learning rate.", least=0
     )
@@ -247,6 +324,14 @@ class RunSettings:
         in_study="--seeds",
     )
 
+    callback: str | None = _run(
+        None,
+        "Your own callbacks: functions without arguments, or classes, that make a Keras callback "
+        "or a RestartObserver. Repeat the flag for several.",
+        forms=(REFERENCE,),
+        reference="a function () -> keras.callbacks.Callback or RestartObserver",
+        repeated=True,
+    )
     baseline: str | None = _run(
         None,
         "Folder of a run whose baseline this run continues, so that runs that restart in different "
@@ -254,6 +339,14 @@ class RunSettings:
         after_baseline=True,
         ignored_on_resume=True,
         in_study="none, a study makes its baselines",
+    )
+    matched_run: str | None = _run(
+        None,
+        "Folder of a run that has ended: restart as many filters in each layer as it did at each "
+        "restart, in place of --select; with --criterion=random, at random. In a study's arm: the "
+        "name of another arm.",
+        after_baseline=True,
+        ignored_on_resume=True,  # a folder may be moved
     )
     test_each_epoch: bool = _run(
         False,
@@ -306,11 +399,14 @@ class RunSettings:
         Returns:
             A few words for each flag: its other value and its value here.
         """
-        return [
-            f"--{name} was {was!r}, is {value!r}"
-            for name, value in self.to_dict().items()
-            if name not in ignored and (was := others.get(name, SETTINGS[name].default)) != value
-        ]
+        found = []
+        for name, value in self.to_dict().items():
+            was = others.get(name, SETTINGS[name].default)
+            # Another file may hold the same weights; none at all does not.
+            free = name in ignored and (name != "weights" or None not in (was, value))
+            if was != value and not free:
+                found.append(f"--{name} was {was!r}, is {value!r}")
+        return found
 
 
 def _definitions() -> dict[str, Setting]:
@@ -364,6 +460,81 @@ def parse_settings(arguments: Iterable[str]) -> RunSettings:
     """
     words = [argument.removeprefix("--") for argument in arguments]
     return RunSettings(**parse_words(words, SETTINGS))
+
+
+def references_in(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The references to code among settings.
+
+    Args:
+        values: Settings, by name.
+
+    Returns:
+        By setting, its references; a criterion without `reversed_`. Settings with none are left
+        out.
+    """
+    found = {}
+    for name, setting in SETTINGS.items():
+        texts = setting.references(values.get(name))
+        if texts:
+            found[name] = [bare_criterion(text) if name == "criterion" else text for text in texts]
+    return found
+
+
+@contextlib.contextmanager
+def errors_name_reference(name: str, text: str) -> Iterator[None]:
+    """Turns an error of a reference into one that names its flag.
+
+    Raises:
+        SettingError: The block raised a WrongReferenceError.
+    """
+    try:
+        yield
+    except WrongReferenceError as error:
+        setting = SETTINGS[name]
+        raise SettingError(
+            f"--{name} must be {setting.reference}. Received: {text!r}: {error}"
+        ) from error
+
+
+def source_hashes(values: Mapping[str, Any]) -> dict[str, str | None]:
+    """Finds the code that settings name, without running it.
+
+    Args:
+        values: Settings, by name.
+
+    Returns:
+        By `setting=reference`, the SHA-256 of its file; None where it has none.
+
+    Raises:
+        SettingError: A reference leads to nothing.
+    """
+    hashes = {}
+    for name, texts in references_in(values).items():
+        for text in texts:
+            with errors_name_reference(name, text):
+                find(text)
+                hashes[f"{name}={text}"] = sha256_of(text)
+    return hashes
+
+
+def changed_sources(
+    was: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
+) -> list[str]:
+    """Names the code that has changed between two runs.
+
+    Args:
+        was: What `source_hashes` returned for the one.
+        now: The same for the other.
+        ignored: Names of settings that may differ. Defaults to none.
+
+    Returns:
+        A few words for each; none for code that only one of them names.
+    """
+    return [
+        f"the code of --{key} has changed"
+        for key in sorted(was.keys() & now.keys())
+        if key.partition("=")[0] not in ignored and was[key] != now[key]
+    ]
 
 
 def as_flag(name: str, value: Any) -> str:

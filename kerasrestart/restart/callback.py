@@ -170,8 +170,11 @@ class PartialRestart(RestartLifeCycle):
         return cls(**preset_arguments(name, overrides))
 
     def __repr__(self):
-        values = vars(self.plan).items()
-        return f"PartialRestart({', '.join(f'{name}={value!r}' for name, value in values)})"
+        parts = dict(vars(self.plan))
+        parts["criterion"], remedy = parts.pop("scoring"), parts.pop("remedy")
+        if remedy is not None:
+            parts["reset"] = remedy
+        return f"PartialRestart({', '.join(f'{name}={part!r}' for name, part in parts.items())})"
 
     def summary(self) -> str:
         """The restarts as a plain-text table: a row for each layer of each restart."""

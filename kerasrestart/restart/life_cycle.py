@@ -403,5 +403,5 @@ class RestartLifeCycle(keras.callbacks.Callback):
         # Between two epochs, where no progress bar is open.
         if (self.params or {}).get("verbose", 1):
             for message in self._messages:
-                print(message, flush=True)
+                print(messages.fit_to_screen(message), flush=True)
         self._messages.clear()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,13 +16,27 @@ from kerasrestart.restart.when import OnPlateau
 if TYPE_CHECKING:
     from kerasrestart.restart.step_restarts import StepRestarts
 
+WIDTH = 80
+"""Messages are wrapped at this column."""
+
 
 def start_line(plan: RestartPlan) -> str:
     """When filters are restarted."""
     times = ""
     if plan.max_restarts is not None:
         times = f", at most {plan.max_restarts} time{'s' * (plan.max_restarts != 1)}"
-    return f"A restart follows when {plan.when.describe()}{times}."
+    what = "A restart follows"
+    if plan.control == "none":
+        what = "The learning rate is reset, and no filter restarted,"
+    return f"{what} when {plan.when.describe()}{times}."
+
+
+def fit_to_screen(message: str) -> str:
+    """A message wrapped at 80 columns in a terminal; as one line where output is redirected."""
+    if not sys.stdout.isatty():
+        return message
+    width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+    return textwrap.fill(message, width, break_long_words=False, break_on_hyphens=False)
 
 
 def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -> str | None:

@@ -15,6 +15,8 @@ from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.when import RoundProgress
 
 REMEDY = "remedy "  # begins `RestartEvent.initializer` where a remedy was applied
+MAX_NAMED = 4
+"""Up to this number of layers a sentence names each."""
 
 
 @dataclasses.dataclass
@@ -144,13 +146,19 @@ class RestartEvent:
             return f"{self.reason}. No filter was selected{reset}"
         counts = {name: (len(of.filters), of.count) for name, of in self.layers.items()}
         selected, filters = map(sum, zip(*counts.values(), strict=True))
-        by_layer = ", ".join(f"{name} {k}/{n}" for name, (k, n) in counts.items())
-        what = f"{selected} of {filters} filters ({by_layer})"
+        what = f"{selected} of {filters} filters {_where(counts)}"
         done = {
             "none": f"Left {what} as they are",
             "slots": f"Reset the optimizer state of {what}",
         }.get(self.initializer, f"Restarted {what} with {self.initializer}")
         return f"{self.reason}. {done}{reset}"
+
+
+def _where(counts: Mapping[str, tuple[int, int]]) -> str:
+    """The layers with their counts; only their number where they are many."""
+    if len(counts) > MAX_NAMED:
+        return f"in {len(counts)} layers"
+    return f"({', '.join(f'{name} {k}/{n}' for name, (k, n) in counts.items())})"
 
 
 @dataclasses.dataclass

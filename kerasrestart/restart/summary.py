@@ -11,8 +11,8 @@ import numpy as np
 from kerasrestart.restart.records import RestartEvent
 
 COLUMNS = (
-    *("restart", "epoch", "layer", "filters", "lowest/mean", "reselected"),
-    *("metric drop", "recovered in"),
+    *("restart", "epoch", "layer", "filters", "lowest/ mean", "chosen again"),
+    *("metric drop", "epochs to recover"),
 )
 
 
@@ -22,7 +22,8 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     Columns: the restart; the epoch it followed, counted from 1 as `fit` prints it; the layer; how
     many of its filters; their lowest score over the layer's mean score; how many of the filters of
     the restart before were selected again; by how much the monitored metric was worse after the
-    next epoch; epochs until it was as good as before. A dash stands for what is not known.
+    next epoch; epochs until it was as good as before. A dash stands for what is not known. What is
+    the same for all layers of a restart is in its first row.
 
     The restarts between the batches of an epoch are summed: "3-9" in the first column are seven of
     them.
@@ -36,13 +37,16 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     rows = [row for group in _groups(events) for row in _rows(*group)]
     if not rows:
         return "No restarts."
-    table = [COLUMNS, *rows]
+    titles = [name.split() for name in COLUMNS]
+    height = max(map(len, titles))  # a title takes several lines, so that columns are narrow
+    head = zip(*([""] * (height - len(title)) + title for title in titles), strict=True)
+    table = [*head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if name == "layer" else cell.rjust(width)
             for name, cell, width in zip(COLUMNS, row, widths, strict=True)
-        )
+        ).rstrip()
         for row in table
     )
 
@@ -65,16 +69,18 @@ def _rows(event: RestartEvent, *others: RestartEvent) -> list[tuple[str, ...]]:
     last = _number(event.metric_drop), _number(event.epochs_to_recover)
     if not event.layers:
         return [(*first, "none", "0", "-", "-", *last)]
-    return [
+    layers = [
         (
-            *first,
             name,
             f"{len(layer.filters)}/{layer.count}",
             _number(_lowest_over_mean(layer.scores)),
             _number(layer.reselected),
-            *last,
         )
         for name, layer in event.layers.items()
+    ]
+    return [
+        (*first, *layers[0], *last),
+        *(("", "", *layer, "", "") for layer in layers[1:]),
     ]
 
 

@@ -81,7 +81,7 @@ def test_a_setting_has_the_default_of_the_librarys_argument():
                     assert SETTINGS[name].default == field.default, name
                     seen.add(name)
     for argument in inspect.signature(PartialRestart).parameters.values():
-        if argument.name in ("monitor", "patience", "max_restarts", "seed", "stop_on_repeat"):
+        if argument.name in ("monitor", "patience", "seed", "stop_on_repeat"):
             assert SETTINGS[argument.name].default == argument.default
             seen.add(argument.name)
     assert seen >= {"init", "fraction", "patience", "learning_rate_drops", "norms", "score_every"}
@@ -92,8 +92,9 @@ def test_settings_before_the_first_restart_are_fixed_by_a_baseline():
         *("init", "criterion", "select", "fraction", "cap", "normalize", "min_survivors", "layers"),
         *("outgoing", "grace_restarts", "second_moment", "norms", "compensate_bias"),
         *("score_every", "score_window", "max_restarts", "stop_on_repeat", "epochs", "baseline"),
+        *("remedy", "shrink", "perturb", "matched_run"),
     } == AFTER_BASELINE
-    assert {"baseline", "data_dir", "on_nan"} == IGNORED_ON_RESUME
+    assert {"baseline", "data_dir", "matched_run", "on_nan", "weights"} == IGNORED_ON_RESUME
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)

@@ -423,6 +423,7 @@ def test_it_has_14_arguments_and_shows_its_parts():
     assert "when=EveryEpochs(epochs=4" in shown
     assert "reset=Reset(initializer='uniform'" in shown
     assert "control='none'" in shown
+    assert repr(eval(shown, {name: getattr(kr, name) for name in kr.__all__})) == shown
 
 
 def test_a_copy_keeps_the_records_and_can_be_used_again(images):

@@ -559,4 +559,4 @@ def test_adafactor_is_refused_before_training_where_its_step_would_be_not_a_numb
 def test_summary_is_the_table_of_the_events(images):
     restart, _ = train(images, fraction=0.25)
     assert restart.summary() == summary_table(restart.events)
-    assert len(restart.summary().splitlines()) == 1 + 2 * 2
+    assert len(restart.summary().splitlines()) == 3 + 2 * 2

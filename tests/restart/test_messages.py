@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.restart import messages
 
 
 @pytest.fixture
@@ -35,6 +36,22 @@ def test_the_first_lines_tell_what_is_watched_and_when_a_restart_follows(network
     out = capsys.readouterr().out
     assert out.index("Watching 8 of 8 filters in 1 layer") < out.index("Epoch 1/2")
     assert "when loss has not improved for 2 epochs, at most 3 times." in out
+
+
+def test_messages_are_wrapped_in_a_terminal_only(monkeypatch):
+    message = "Epoch 2: " + "the round is over " * 9
+    assert messages.fit_to_screen(message) == message
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    lines = messages.fit_to_screen(message).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines) == message.strip()
+
+
+def test_a_control_says_that_it_restarts_no_filter(network, capsys):
+    build, fit = network
+    fit(build(), kr.PartialRestart(monitor="loss", control="none"), epochs=1)
+    assert "The learning rate is reset, and no filter restarted, when" in capsys.readouterr().out
 
 
 def test_a_training_without_a_restart_tells_why(network, capsys):

@@ -57,6 +57,18 @@ def test_summary_is_one_sentence():
     assert "Reset the optimizer state of 3 of 4 filters (conv 2/3, up 1/1);" in slots
 
 
+def test_summary_of_many_layers_counts_them():
+    layers = {f"conv{n}": LayerRestart([0], [0.5] * 10) for n in range(19)}
+    assert "Restarted 19 of 190 filters in 19 layers with uniform" in event(layers=layers).summary()
+
+
+def test_a_table_of_nineteen_layers_fits_80_columns():
+    layers = {f"stage3_block{n}_conv1": LayerRestart([0], [0.123456, 0.5]) for n in range(19)}
+    table = summary_table([event(layers=layers, metric_drop=-0.01234, epochs_to_recover=12)])
+    assert max(map(len, table.splitlines())) <= 80
+    assert len(table.splitlines()) == 3 + 19
+
+
 def test_round_keeps_its_best_and_its_last_epoch():
     of = Round(0, first_epoch=3)
     for epoch, loss in ((3, 2.0), (4, 1.0), (5, 1.0), (6, 1.5)):
@@ -96,10 +108,12 @@ def test_a_table_of_restarts():
     second.layers = {"up": LayerRestart([0, 1], [0.0, 0.0], reselected=1)}
     empty = event(restart=3, epoch=12, layers={})
     assert summary_table([first, second, empty]) == (
-        "restart  epoch  layer  filters  lowest/mean  reselected  metric drop  recovered in\n"
-        "      1      5  conv       2/3        0.375           -         1.25             3\n"
-        "      1      5  up         1/1            1           -         1.25             3\n"
-        "      2     10  up         2/2            -           1            -             -\n"
-        "      3     13  none         0            -           -            -             -"
+        "                                                          epochs\n"
+        "                                lowest/  chosen  metric       to\n"
+        "restart  epoch  layer  filters     mean   again    drop  recover\n"
+        "      1      5  conv       2/3    0.375       -    1.25        3\n"
+        "                up         1/1        1       -\n"
+        "      2     10  up         2/2        -       1       -        -\n"
+        "      3     13  none         0        -       -       -        -"
     )
     assert summary_table([]) == "No restarts."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import keras
@@ -9,6 +10,7 @@ from keras import layers
 
 from kerasrestart.experiments.combinations import ALEXNET_MIN_SIDE
 from kerasrestart.experiments.models.alexnet_weights import POOLED_SIDE, load_alexnet_weights
+from kerasrestart.experiments.models.hidden_layer import hidden_layer
 
 
 def alexnet(
@@ -18,6 +20,9 @@ def alexnet(
     units: int = 4096,
     dropout: float = 0.5,
     name: str = "alexnet",
+    *,
+    activation: str = "relu",
+    norm: str = "none",
 ) -> keras.Model:
     """Builds AlexNet with 64, 192, 384, 256 and 256 filters (Krizhevsky 2014, section 5).
 
@@ -47,6 +52,8 @@ def alexnet(
         units: Units of the two hidden dense layers. Defaults to 4096.
         dropout: Dropout rate before each of them. Defaults to 0.5.
         name: Name of the model. Defaults to `"alexnet"`.
+        activation: `"relu"`, `"leaky_relu"` or `"crelu"`, see `hidden_layer`. Defaults to `"relu"`.
+        norm: `"none"`, `"batch"` or `"layer"`. Defaults to `"none"`.
 
     Returns:
         A Functional model from float32 `[batch, *input_shape]` to logits `[batch, classes]`.
@@ -62,24 +69,25 @@ def alexnet(
             f"Received: {input_shape[0]} x {input_shape[1]}"
         )
 
+    hidden = functools.partial(hidden_layer, activation=activation, norm=norm)
     pooling = {"pool_size": 3, "strides": 2}
     inputs = keras.Input(input_shape, name="image")
     # Two pixels on each side: "same" pads differently where the stride is 4.
     x = layers.ZeroPadding2D(2, name="pad1")(inputs)
-    x = layers.Conv2D(64, 11, strides=4, activation="relu", name="conv1")(x)
+    x = hidden(layers.Conv2D, x, 64, 11, strides=4, name="conv1")
     x = layers.MaxPooling2D(**pooling, name="pool1")(x)
-    x = layers.Conv2D(192, 5, padding="same", activation="relu", name="conv2")(x)
+    x = hidden(layers.Conv2D, x, 192, 5, padding="same", name="conv2")
     x = layers.MaxPooling2D(**pooling, name="pool2")(x)
-    x = layers.Conv2D(384, 3, padding="same", activation="relu", name="conv3")(x)
-    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv4")(x)
-    x = layers.Conv2D(256, 3, padding="same", activation="relu", name="conv5")(x)
+    x = hidden(layers.Conv2D, x, 384, 3, padding="same", name="conv3")
+    x = hidden(layers.Conv2D, x, 256, 3, padding="same", name="conv4")
+    x = hidden(layers.Conv2D, x, 256, 3, padding="same", name="conv5")
     x = layers.MaxPooling2D(**pooling, name="pool5")(x)
     x = _at_most_6x6(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(dropout, name="dropout1")(x)
-    x = layers.Dense(units, activation="relu", name="dense1")(x)
+    x = hidden(layers.Dense, x, units, name="dense1")
     x = layers.Dropout(dropout, name="dropout2")(x)
-    x = layers.Dense(units, activation="relu", name="dense2")(x)
+    x = hidden(layers.Dense, x, units, name="dense2")
     # float32 under mixed precision too: the loss is computed from these.
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     model = keras.Model(inputs, logits, name=name)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from kerasrestart.experiments.command_line import Parsed, Program, set_up_tensorflow
+from kerasrestart.experiments.command_line import (
+    VERBOSITY,
+    Parsed,
+    Program,
+    set_up_tensorflow,
+)
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, RunSettings, is_plain_name
 
@@ -35,6 +40,14 @@ PLACE = {
             "Resume the run of that name where it stopped. Without it a name that is taken is an "
             "error.",
         ),
+        Setting(
+            "hparams",
+            bool,
+            True,
+            "run",
+            "Write the run's settings and outcomes for TensorBoard's HParams tab. A study writes "
+            "those of all its runs itself.",
+        ),
     )
 }
 """Flags that say where a run is written; they are not among its settings."""
@@ -42,13 +55,14 @@ PLACE = {
 PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 
 
-def main(parsed: Parsed) -> None:
-    """Makes the run that the flags describe."""
+def main(parsed: Parsed) -> dict[str, Any]:
+    """Makes the run that the flags describe; returns its record."""
     set_up_tensorflow()
     settings = read_settings(parsed)
     from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
 
-    launch_run(settings, **{name: parsed.values[name] for name in PLACE})
+    place = {name: parsed.values[name] for name in PLACE}
+    return launch_run(settings, **place, quiet=parsed.values[VERBOSITY.name] < 1)
 
 
 def read_settings(parsed: Parsed) -> RunSettings:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import tensorflow as tf
 
 from kerasrestart.scoring.replicas import split_batches
+
+
+def set_up_devices() -> list[str]:
+    """Makes TensorFlow find its devices, and lets it take GPU memory as it is needed.
+
+    Returns:
+        The GPUs, such as `["GPU:0"]`; `["CPU"]` where there is none.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    found = tf.config.list_logical_devices("GPU")
+    return [f"GPU:{number}" for number in range(len(found))] or ["CPU"]
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -15,15 +29,20 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         name: `"none"`: TensorFlow's default, of one replica; or `"mirrored"`: one replica on each
             GPU, or on each logical device of the CPU where there is no GPU.
     """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    set_up_devices()
     if name == "none":
         return tf.distribute.get_strategy()
     tf.get_logger().setLevel("WARNING")  # otherwise each collective prints a line
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return tf.distribute.MirroredStrategy(
-        [f"{kind}:{n}" for n in range(len(tf.config.list_logical_devices(kind)))]
-    )
+    # Of a cluster, or of nonsense: a run is on one machine.
+    config = os.environ.pop("TF_CONFIG", None)
+    try:
+        return tf.distribute.MirroredStrategy(
+            [f"{kind}:{n}" for n in range(len(tf.config.list_logical_devices(kind)))]
+        )
+    finally:
+        if config is not None:
+            os.environ["TF_CONFIG"] = config
 
 
 def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: int) -> None:

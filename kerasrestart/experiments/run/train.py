@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,8 @@ from kerasrestart.experiments.models.alexnet_weights import (
 from kerasrestart.experiments.records.run_folder import RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
+from kerasrestart.experiments.references import short_name
+from kerasrestart.experiments.report.hparams import write_run_hparams
 from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
 from kerasrestart.experiments.run import strategies
@@ -29,12 +32,15 @@ from kerasrestart.experiments.run.guarded_fit import (
     explain_startup_failure,
     fit_to_end,
 )
+from kerasrestart.experiments.run.own_code import make_callbacks
 from kerasrestart.experiments.run.recorder import Recorder
+from kerasrestart.experiments.run.remedy_callback import RemedyCallback
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.scoring.replicas import split_batches
 
@@ -46,6 +52,7 @@ def run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    hparams: bool = True,
 ) -> dict[str, Any]:
     """Makes one run, or resumes it where it was killed, and prints its table.
 
@@ -56,6 +63,8 @@ def run(
         run_name: Folder of this run in it. Defaults to None: a name is made.
         resume: Whether to resume a run that is in that folder already. It ends with the numbers of
             a run that was never killed. Defaults to True.
+        hparams: Whether to write the settings and outcomes for TensorBoard's HParams tab. Defaults
+            to True.
 
     Returns:
         The record, as `run.json` holds it.
@@ -76,6 +85,7 @@ def run(
             with strategy.scope():
                 model, weights = build_model(settings, images)
             restart = restart_callback(settings)
+            own = make_callbacks(settings)
             with errors_name_flags():
                 restart.check(model)  # before there is a folder
         identity = identity_of(
@@ -85,7 +95,7 @@ def run(
             weights.sha256 if weights else None,
             strategy.num_replicas_in_sync,
         )
-        prefix = f"{settings.model}-{settings.init}-{images.name}"
+        prefix = "-".join((short_name(settings.model), short_name(settings.init), images.name))
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
             if (record := read_record(folder.path)) is not None:
@@ -93,9 +103,13 @@ def run(
                 print(f"This run has ended already: {folder.path}")
                 print_run_table(record)
                 if not (folder.path / REPORT).exists():  # it failed, or was removed
-                    write_run_report(folder.path)
+                    _write_pages(folder, record, hparams)
                 return record
-            return _train(model, restart, settings, images, folder, weights, identity)
+            record = _train(
+                model, restart, settings, images, folder, weights, identity, own, hparams
+            )
+            _print_end(images, folder, record)
+            return record
         finally:
             folder.release()
 
@@ -108,6 +122,8 @@ def _train(
     folder: RunFolder,
     weights: LoadedWeights | None,
     identity: dict[str, Any],
+    own: Sequence[Any],
+    hparams: bool,
 ) -> dict[str, Any]:
     strategy = model.distribute_strategy
     begin = starting_point(folder, settings, identity)
@@ -144,19 +160,24 @@ def _train(
         begin=begin,
     )
     replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
-    print(f"Data: {describe(images)}.{replicas} Records: {folder.path}{begin.message}", flush=True)
+    where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
+    print(f"Data: {describe(images)}. Device: {where}{begin.message}", flush=True)
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
     checkpoint.files.restore(begin.marks, begin.source)
     about_weights = weights.to_dict() if weights else None
-    recorder = Recorder(settings, images, folder, evaluator, checkpoint, about_weights)
+    recorder = Recorder(
+        settings, images, folder, evaluator, checkpoint, about_weights, identity["sources"]
+    )
     restart.observers += [
         evaluator,
         ScoreLog(folder.scores),
         RestartTensorBoard(folder.restarts, settings=settings.to_dict()),
+        *(observer for observer in own if isinstance(observer, RestartObserver)),
         recorder,
     ]
+    callbacks = [callback for callback in own if isinstance(callback, keras.callbacks.Callback)]
 
     epochs = _epochs(settings)
 
@@ -183,6 +204,8 @@ def _train(
                 *([clock] if clock else []),
                 DivergenceCheck(),
                 restart,
+                *([RemedyCallback(restart, settings)] if settings.remedy != "none" else []),
+                *callbacks,
                 *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),
                 keras.callbacks.TensorBoard(folder.path, write_graph=False),
@@ -202,13 +225,23 @@ def _train(
         model.set_weights(evaluator.best_weights)
         folder.save_model(model)
         record = recorder.write(restart, ended=True)
-        report = write_run_report(folder.path)
+        _write_pages(folder, record, hparams)
+    return record
+
+
+def _write_pages(folder: RunFolder, record: dict[str, Any], hparams: bool) -> None:
+    if hparams:
+        write_run_hparams(folder.path, record)
+    write_run_report(folder.path)
+
+
+def _print_end(images: data.ImageData, folder: RunFolder, record: dict[str, Any]) -> None:
     print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print_run_table(record)
-    print(f"Report: {report}; charts: tensorboard --logdir={folder.path.parent}, then", flush=True)
+    print(f"Report: {folder.path / REPORT}")
+    print(f"Charts: tensorboard --logdir={folder.path.parent}, then", flush=True)
     # Smoothing would distort the few points of restarts.
     print("http://localhost:6006/#custom_scalars&_smoothingWeight=0", flush=True)
-    return record
 
 
 def _epochs(settings: RunSettings) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from kerasrestart.experiments.study.comparison import compare
 from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import Job
-from kerasrestart.experiments.study.report import write_report
-from kerasrestart.experiments.study.results import CellResult, common_settings, load_cell
+from kerasrestart.experiments.study.report import ReportSettings, write_report
+from kerasrestart.experiments.study.results import CellResult, load_cell
 from kerasrestart.experiments.study.runner import is_done
 from kerasrestart.experiments.study.verdicts import print_verdicts
 from kerasrestart.restart.files import write_text
@@ -23,9 +23,7 @@ def collect(
     jobs: Sequence[Job],
     folder: pathlib.Path,
     failed: Mapping[str, str],
-    *,
-    title: str | None,
-    command: str,
+    report: ReportSettings,
 ) -> pathlib.Path:
     """Writes the report of the finished runs and the records for TensorBoard; prints the verdicts.
 
@@ -35,8 +33,7 @@ def collect(
         jobs: The runs of the study.
         folder: Its folder.
         failed: Failed run -> the reason.
-        title: Title of the report, or None: made from the folder's name.
-        command: The command line of the study.
+        report: Where the report is written, and what it says of the study.
 
     Returns:
         The path of `report.html`; `report.md` is beside it.
@@ -58,18 +55,11 @@ def collect(
     if not results:
         raise ValueError(f"No run in {folder} has finished: nothing to report.")
     groups = compare(results)
-    write_hparams(folder / "hparams", results)
-    report = write_report(
-        folder,
-        results,
-        title=title or f"Study {folder.name}",
-        settings=common_settings(results),
-        command=command,
-        missing=missing,
-    )
-    write_text(folder / RUNS, _runs_csv(results))
+    write_hparams(report.folder / "hparams", results)
+    path = write_report(results, report, missing)
+    write_text(report.folder / RUNS, _runs_csv(results))
     print_verdicts(groups)
-    return report.with_suffix(".html")
+    return path.with_suffix(".html")
 
 
 def _runs_csv(results: Sequence[CellResult]) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import shlex
-import sys
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds
-from kerasrestart.experiments.study.plan import Job, make_plan
+from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, of_size, parse_seeds
+from kerasrestart.experiments.study.published import PUBLISHED
+from kerasrestart.experiments.study.results import OUTCOMES
+from kerasrestart.experiments.study.study_plan import StudyPlan
 
 TEXT = """
 Compares ways to restart over several seeds and writes the report.
@@ -34,17 +35,23 @@ STUDY = {
             valid=is_plain_name,
             expected="a plain name, such as table2",
         ),
-        Setting(
-            "title", str, None, "study", "Title of the report. Default: made from --study_name."
-        ),
+        Setting("title", str, None, "study", "Title of the report. Default: made from its name."),
         Setting(
             "network",
             list,
             ["mininet"],
             "study",
-            "A network: the name of a model, or NAME:flag=value,flag=value. Repeat the flag for "
-            "several.",
+            "A network: the name of a model, your own as MODULE:FUNCTION, or "
+            "NAME:flag=value,flag=value, as in NAME:model=MODULE:FUNCTION,augment=true. "
+            "NAME@SIZE:flag=value is for one --size. Repeat the flag for several.",
             repeated=True,
+        ),
+        Setting(
+            "size",
+            str,
+            None,
+            "study",
+            "Which networks run, of those given as NAME@SIZE. Needed where there are such.",
         ),
         Setting(
             "arms",
@@ -52,7 +59,8 @@ STUDY = {
             ["none", "uniform", "xavier", "he", "minmax", "distribution", "random", "reversed"],
             "study",
             "What is compared: initializers as for --init, random (random filters), reversed (the "
-            "most useful filters), slots (optimizer state alone). The control none is always one.",
+            "most useful filters), slots (optimizer state alone), or a --remedy without restarted "
+            "filters. The control none is always one.",
         ),
         Setting(
             "arm",
@@ -72,6 +80,27 @@ STUDY = {
             repeated=True,
         ),
         Setting("seeds", str, "0-2", "study", "Seeds, such as 0-9 or 0,1,5-7."),
+        Setting(
+            "tune",
+            list,
+            [],
+            "study",
+            "Values of a flag from which each arm, the control included, gets its own best one: "
+            "learning_rate=0.01,0.003,0.001. Repeat it to cross several.",
+            repeated=True,
+        ),
+        Setting(
+            "tune_seeds", str, None, "study", "Seeds of the tuning, none of --seeds. With --tune."
+        ),
+        Setting(
+            "outcome",
+            str,
+            "test",
+            "study",
+            "What arms are compared by: test accuracy at the best epoch (with tasks their mean), "
+            "accuracy at the final epoch, or online: mean training accuracy over all epochs.",
+            choices=OUTCOMES,
+        ),
         Setting("workers", int, 1, "study", "Runs at a time; they share the cores.", least=1),
         Setting(
             "executor",
@@ -90,6 +119,24 @@ STUDY = {
         ),
         Setting("num_cpus", int, 1, "study", "CPU cores for each run on Ray.", least=1),
         Setting("num_gpus", float, 0.0, "study", "GPUs for each run on Ray.", least=0),
+        Setting(
+            "report_name",
+            str,
+            None,
+            "study",
+            "Folder of the report in the study's folder, so that several reports share their runs. "
+            "Default: the study's folder.",
+            valid=is_plain_name,
+            expected="a plain name, such as table2",
+        ),
+        Setting(
+            "compare_with",
+            str,
+            None,
+            "study",
+            "Published results to show beside those of the study: han_zhang, the paper.",
+            choices=tuple(PUBLISHED),
+        ),
         Setting("dry_run", bool, False, "study", "Only print the command line of each run."),
         Setting(
             "collect", bool, False, "study", "Run nothing: write the report of the finished runs."
@@ -107,13 +154,16 @@ PROGRAM = Program(
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
     _check_executor(parsed)
-    folder, jobs = read_plan(parsed)
+    study = read_plan(parsed)
     if parsed.values["dry_run"]:
-        for job in jobs:
-            print(job.command(str(folder)))
+        for job in study.tuning_jobs:
+            print(job.command(str(study.tuning_folder)))
+        for job in study.jobs({}):  # with --tune these get the values that it finds
+            print(job.command(str(study.folder)))
         return
     from kerasrestart.experiments.study.executors import LocalExecutor, RayExecutor
     from kerasrestart.experiments.study.launch import launch_study
+    from kerasrestart.experiments.study.report import ReportSettings
 
     values = parsed.values
 
@@ -124,11 +174,14 @@ def main(parsed: Parsed) -> None:
         return RayExecutor(values["ray_address"], **needs)
 
     launch_study(
-        jobs,
-        folder,
+        study,
         executor=None if values["collect"] else executor,
-        title=values["title"],
-        command=_command(),
+        report=ReportSettings(
+            study.folder / (values["report_name"] or ""),
+            values["title"] or f"Study {values['report_name'] or study.folder.name}",
+            _command(parsed),
+            PUBLISHED.get(values["compare_with"]),
+        ),
     )
 
 
@@ -146,7 +199,7 @@ def _check_executor(parsed: Parsed) -> None:
             )
 
 
-def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
+def read_plan(parsed: Parsed) -> StudyPlan:
     """The folder and the runs of a command line.
 
     Raises:
@@ -155,21 +208,27 @@ def read_plan(parsed: Parsed) -> tuple[pathlib.Path, list[Job]]:
     values = parsed.values
     if values["study_name"] is None:
         raise PlanError("--study_name must be a plain name, such as table2. Received: none")
-    folder = pathlib.Path(values["logdir"]) / values["study_name"]
-    jobs = make_plan(
+    study = StudyPlan(
+        user_path(values["logdir"], "logdir") / values["study_name"],
         {name: value for name, value in parsed.given.items() if name in SETTINGS},
-        networks=values["network"],
+        networks=of_size(values["network"], values["size"]),
         arms=[*values["arms"], *values["arm"]],
         seeds=parse_seeds(values["seeds"]),
         sweep=values["sweep"],
-        logdir=str(folder),
+        tune=values["tune"],
+        tune_seeds=parse_seeds(values["tune_seeds"] or "0", "tune_seeds"),
+        outcome=values["outcome"],
     )
-    return folder, jobs
+    if bool(values["tune"]) != bool(values["tune_seeds"]):
+        given = "tune" if values["tune"] else "tune_seeds"
+        raise PlanError(f"--tune and --tune_seeds go together. Received: --{given} alone")
+    study.check()
+    return study
 
 
-def _command() -> str:
+def _command(parsed: Parsed) -> str:
     """The command line of the study; --collect makes the same report as the runs."""
-    words = [word for word in sys.argv[1:] if not re.fullmatch("--?(no)?collect(=.*)?", word)]
+    words = [word for word in parsed.typed if not re.fullmatch("--?(no)?collect(=.*)?", word)]
     return shlex.join(["python", "-m", "kerasrestart.study", *words])
 
 

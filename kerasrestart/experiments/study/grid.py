@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from kerasrestart.experiments.references import is_reference, short_name
 from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
-from kerasrestart.experiments.settings import SETTINGS
+from kerasrestart.experiments.settings import REMEDIES, SETTINGS
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.scoring.scoring import REVERSED
 
@@ -25,17 +26,75 @@ class PlanError(SettingError):
     """A study that cannot be run as it is described."""
 
 
+def of_size(networks: Sequence[str], size: str | None) -> list[str]:
+    """The networks of one size of a study, such as one for a GPU and one for two cores.
+
+    Example:
+    ```python
+    networks = ["a@small:model=alexnet,image_size=64", "a@paper:model=alexnet,image_size=224"]
+    of_size(networks, "small")  # ["a:model=alexnet,image_size=64"]
+    ```
+
+    Args:
+        networks: As `network_settings` takes them; with `@SIZE` after the name, for one size only.
+        size: The size, or None: the study has no sizes.
+
+    Returns:
+        Those without a size and those of this size, without `@SIZE`.
+
+    Raises:
+        PlanError: No network has this size, or networks have sizes and `size` is None.
+    """
+    chosen, sizes = [], []
+    for network in networks:
+        if is_own_network(network):
+            chosen.append(network)
+            continue
+        label, colon, settings = network.partition(":")
+        name, at, of = label.partition("@")
+        if at:
+            sizes.append(of)
+        if not at or of == size:
+            chosen.append(f"{name}{colon}{settings}")
+    if sizes and size is None:
+        known = ", ".join(dict.fromkeys(sizes))
+        raise PlanError(f"--size must be one of {known}: the networks have sizes. Received: none")
+    if size is not None and size not in sizes:
+        known = ", ".join(dict.fromkeys(sizes)) or "left out: no --network=NAME@SIZE:... is given"
+        raise PlanError(
+            f"--size must be {f'one of {known}' if sizes else known}. "
+            f"Received: {size!r}{did_you_mean(size, sizes)}"
+        )
+    return chosen
+
+
+def is_own_network(network: str) -> bool:
+    """Whether `--network` is a reference to a function, and not `NAME:flag=value`.
+
+    The function's name alone follows the colon. Where that is also a flag that takes no value, as
+    in `mine:augment`, it is the flag.
+    """
+    flag = network.rpartition(":")[2]
+    is_flag = any(
+        setting.type is bool and flag in (name, f"no{name}") for name, setting in SETTINGS.items()
+    )
+    return is_reference(network) and not is_flag
+
+
 def network_settings(network: str) -> tuple[str, Values]:
     """The label of a network, and the settings that make it.
 
     Args:
-        network: The name of a model, or `NAME:flag=value,flag=value`.
+        network: The name of a model; `MODULE:FUNCTION`, which has the function's name as its label;
+            or `NAME:flag=value,flag=value`.
 
     Raises:
         PlanError: It is neither, or sets what the study sets.
     """
     if ":" not in network:
         return network, {"model": network}
+    if is_own_network(network):
+        return short_name(network), {"model": network}
     label, values = named_settings(network)
     others = {name: by for name, by in SET_BY_THE_STUDY.items() if name != "model"}
     refuse("--network={label}:{name}", values, others, label)
@@ -47,7 +106,8 @@ def arm_settings(arm: str, criterion: str = "taylor") -> tuple[str, Values]:
 
     Args:
         arm: An initializer or a control; `random` (random filters) or `reversed` (the most useful
-            filters), with the study's own `--init`; or `NAME:flag=value,flag=value`.
+            filters), with the study's own `--init`; a remedy, without a restart of filters; or
+            `NAME:flag=value,flag=value`.
         criterion: What `reversed` reverses. Defaults to `"taylor"`.
 
     Raises:
@@ -61,7 +121,10 @@ def arm_settings(arm: str, criterion: str = "taylor") -> tuple[str, Values]:
         return arm, {"criterion": "random"}
     if arm == "reversed":
         return arm, {"criterion": f"{REVERSED}{criterion}"}
-    known = (*INITIALIZERS, *CONTROLS, "random", "reversed")
+    remedies = [name for name in REMEDIES if name != "none"]
+    if arm in remedies:
+        return arm, {"init": "none", "remedy": arm}
+    known = (*INITIALIZERS, *CONTROLS, "random", "reversed", *remedies)
     if arm in known:
         return arm, {"init": arm}
     raise PlanError(
@@ -88,8 +151,12 @@ def named_settings(text: str) -> tuple[str, Values]:
         raise PlanError(f"In '{text}': {error}") from error
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str, flag: str = "seeds") -> list[int]:
     """Reads seeds such as `0-9` or `0,1,5-7`.
+
+    Args:
+        text: The seeds.
+        flag: The flag that an error names. Defaults to "seeds".
 
     Raises:
         PlanError: The text has another form, a seed comes twice, or there are more than `MAX_RUNS`.
@@ -99,22 +166,23 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
-            raise PlanError(f"--seeds must be such as 0-9 or 0,1,5-7. Received: {text!r}")
+            raise PlanError(f"--{flag} must be such as 0-9 or 0,1,5-7. Received: {text!r}")
         if last - first >= MAX_RUNS - len(seeds):
-            raise PlanError(f"--seeds must be at most {MAX_RUNS} seeds. Received: {text!r}")
+            raise PlanError(f"--{flag} must be at most {MAX_RUNS} seeds. Received: {text!r}")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
-        raise PlanError(f"--seeds must be different from each other. Received: {text!r}")
+        raise PlanError(f"--{flag} must be different from each other. Received: {text!r}")
     return seeds
 
 
-def parse_sweep(texts: Sequence[str]) -> list[tuple[str, Values]]:
+def parse_sweep(texts: Sequence[str], flag: str = "sweep") -> list[tuple[str, Values]]:
     """Reads sweeps such as `fraction=0.1,0.2` into named combinations of settings.
 
     Equal values, such as 0.1 and 0.10, count once.
 
     Args:
         texts: One for each setting that is swept; several are crossed.
+        flag: The flag that an error names. Defaults to "sweep".
 
     Returns:
         For each combination its name, such as `fraction=0.1`, and its settings.
@@ -126,19 +194,21 @@ def parse_sweep(texts: Sequence[str]) -> list[tuple[str, Values]]:
     for text in texts:
         name, _, values = text.partition("=")
         if not name or not all(values.split(",")):
-            raise PlanError(f"--sweep must be such as fraction=0.05,0.1. Received: {text!r}")
+            raise PlanError(f"--{flag} must be such as fraction=0.05,0.1. Received: {text!r}")
         if name in axes:
             raise PlanError(
-                f"--sweep must name a flag once, with all of its values. Received: {name!r} twice"
+                f"--{flag} must name a flag once, with all of its values. Received: {name!r} twice"
             )
-        refuse("--sweep={name}", [name], {**SET_BY_THE_STUDY, "init": "--arms"})
+        others = {"init": "--arms", "matched_run": "--arm=NAME:matched_run=ARM"}
+        refuse(f"--{flag}={{name}}", [name], {**SET_BY_THE_STUDY, **others})
         axes[name] = {}
         for value in values.split(","):
             try:
                 parsed = parse_words([f"{name}={value}"], SETTINGS)[name]
             except SettingError as error:
-                raise PlanError(f"In '--sweep={text}': {error}") from error
-            axes[name].setdefault(parsed, f"{name}={value}")
+                raise PlanError(f"In '--{flag}={text}': {error}") from error
+            is_own = SETTINGS[name].references(parsed) if isinstance(parsed, str) else ()
+            axes[name].setdefault(parsed, f"{name}={short_name(value) if is_own else value}")
     combinations = itertools.product(*(of.items() for of in axes.values()))
     return [
         (

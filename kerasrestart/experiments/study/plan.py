@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments.setting import SettingError
@@ -14,6 +14,8 @@ from kerasrestart.experiments.settings import (
     SETTINGS,
     RunSettings,
     is_plain_name,
+    references_in,
+    source_hashes,
 )
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
@@ -26,6 +28,7 @@ from kerasrestart.experiments.study.grid import (
     refuse,
 )
 from kerasrestart.experiments.study.results import Cell
+from kerasrestart.restart.initializer_names import CONTROLS
 
 BASELINE = "baseline"
 CONTROL = "none"
@@ -40,13 +43,14 @@ class Job:
     Attributes:
         name: Its name, which is also the name of its folder.
         settings: Its settings.
-        needs: Name of the job whose baseline it continues; None for a baseline.
+        needs: Names of the jobs that come before it: that whose baseline it continues, and that
+            whose counts it matches; none for a baseline.
         cell: Its place in the report; None for a baseline.
     """
 
     name: str
     settings: RunSettings
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
     cell: Cell | None = None
 
     def command(self, logdir: str) -> str:
@@ -55,7 +59,7 @@ class Job:
 
     def command_arguments(self, logdir: str) -> list[str]:
         """The same as a list of words, without the interpreter."""
-        place = [f"--logdir={logdir}", f"--run_name={self.name}"]
+        place = [f"--logdir={logdir}", f"--run_name={self.name}", "--nohparams"]
         return ["-m", "kerasrestart.main", *self.settings.to_flags(), *place]
 
 
@@ -66,6 +70,8 @@ def make_plan(
     arms: Sequence[str],
     seeds: Sequence[int],
     sweep: Sequence[str] = (),
+    tuned: Mapping[tuple[str, str], Values] | None = None,
+    outcome: str = "test",
     logdir: str,
 ) -> list[Job]:
     """Lists the runs of a study, those of the first seed first, each baseline before its arms.
@@ -84,6 +90,8 @@ def make_plan(
         arms: As `arm_settings` takes them; the control `none` is added if it is missing.
         seeds: The seeds.
         sweep: As `parse_sweep` takes it.
+        tuned: By network and arm, settings found by tuning. Defaults to None: none.
+        outcome: What the runs are compared by, see `Cell`. Defaults to `"test"`.
         logdir: The study's folder.
 
     Returns:
@@ -92,8 +100,9 @@ def make_plan(
     Raises:
         PlanError: A name is unknown or comes twice, a value is wrong, the arms would not train
             equally long, or there are more than `MAX_RUNS` runs.
+        SettingError: Code that a setting names does not exist; it is not imported here.
     """
-    refuse("--{name}", base, SET_BY_THE_STUDY)
+    refuse("--{name}", base, {**SET_BY_THE_STUDY, "matched_run": "--arm=NAME:matched_run=ARM"})
     arms = [CONTROL, *(arm for arm in arms if arm != CONTROL)]
     variations = parse_sweep(sweep)
     if (runs := len(seeds) * len(networks) * len(variations) * len(arms)) > MAX_RUNS:
@@ -108,9 +117,12 @@ def make_plan(
         usual = _settings(common)
         for arm in arms:
             arm_label, changes = arm_settings(arm, usual.criterion)
-            settings = _settings({**common, **changes})
+            found = (tuned or {}).get((label, arm_label), {})
+            settings = _settings({**common, **changes, **found})
             _check_budget(settings, usual)
-            plan.add(Cell(label, arm_label, seed, variation), settings, usual)
+            plan.add(Cell(label, arm_label, seed, variation, outcome), settings, usual)
+    plan.check_matches()
+    _check_code(plan.jobs.values())
     return list(plan.jobs.values())
 
 
@@ -134,9 +146,31 @@ class _Plan:
                 f"Two runs have the same name. Received: {cell.name!r} twice; expected a name of "
                 "its own for each network, arm and sweep"
             )
-        needs = self._baseline(cell, settings, usual).name
-        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{needs}")
-        self.jobs[cell.name] = Job(cell.name, settings, needs, cell)
+        baseline = self._baseline(cell, settings, usual).name
+        needs = [baseline]
+        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{baseline}")
+        if settings.matched_run is not None:
+            matched = dataclasses.replace(cell, arm=settings.matched_run).name
+            needs.append(matched)
+            settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{matched}")
+        self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell)
+
+    def check_matches(self) -> None:
+        """Refuses an arm that matches one that does not exist, or restarts no filters."""
+        for job in self.jobs.values():
+            for name in job.needs[1:]:
+                matched = self.jobs.get(name)
+                if matched is None or matched.settings.init in CONTROLS or name == job.name:
+                    arms = {
+                        other.cell.arm
+                        for other in self.jobs.values()
+                        if other.cell and other.settings.init not in CONTROLS
+                    }
+                    raise PlanError(
+                        "--matched_run in an arm must be another arm that restarts filters. "
+                        f"Received: run {name!r} for {job.name!r}; expected one of "
+                        f"{sorted(arms - {job.cell.arm if job.cell else ''})}"
+                    )
 
     def _baseline(self, cell: Cell, arm: RunSettings, usual: RunSettings) -> Job:
         first = {name: of for name, of in arm.to_dict().items() if name not in AFTER_BASELINE}
@@ -157,6 +191,16 @@ class _Plan:
             if name not in self.jobs:
                 return name
         raise AssertionError  # count has no end
+
+
+def _check_code(jobs: Iterable[Job]) -> None:
+    """Finds the code of all jobs, each once."""
+    found = {}
+    for job in jobs:
+        for name, texts in references_in(job.settings.to_dict()).items():
+            found.update({(name, text): {name: text} for text in texts})
+    for values in found.values():
+        source_hashes(values)
 
 
 def _check_budget(arm: RunSettings, usual: RunSettings) -> None:

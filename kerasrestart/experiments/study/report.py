@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import Any
 from kerasrestart.experiments.report import html_page
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.markdown import code, escape, one_line, plain_table
-from kerasrestart.experiments.study import figures, tables
+from kerasrestart.experiments.study import figures, origin_tables, tables
 from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
-from kerasrestart.experiments.study.results import CellResult
+from kerasrestart.experiments.study.published import Published
+from kerasrestart.experiments.study.results import CellResult, common_settings
 from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.restart.files import write_text
 
 _CAPTIONS = {
@@ -29,14 +32,27 @@ _LISTING = "report_files.txt"
 _NOT_SHOWN = ("seed", "baseline")  # seeds are the repetitions, baselines are folders
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportSettings:
+    """Where a report is written, and what it says of its study.
+
+    Attributes:
+        folder: Where to.
+        title: Its title.
+        command: The command line of the study.
+        published: Results to show beside those of the study, or None. Defaults to None.
+        tuning: The trials of the study's tuning. Defaults to None: nothing was tuned.
+    """
+
+    folder: pathlib.Path
+    title: str
+    command: str
+    published: Published | None = None
+    tuning: Tuning | None = None
+
+
 def write_report(
-    folder: pathlib.Path,
-    results: Sequence[CellResult],
-    *,
-    title: str,
-    settings: Mapping[str, Any],
-    command: str,
-    missing: Mapping[str, str],
+    results: Sequence[CellResult], report: ReportSettings, missing: Mapping[str, str]
 ) -> pathlib.Path:
     """Writes `report.md`, `report.html` (one file, with its figures), `tables/` and `figures/`.
 
@@ -45,11 +61,8 @@ def write_report(
     `report_files.txt` lists the files written to the two folders; other files there are kept.
 
     Args:
-        folder: The study's folder.
         results: The finished runs, one or more, in the study's order.
-        title: Title of the report.
-        settings: The settings that all runs have in common.
-        command: The command line of the study.
+        report: Where the report is written, and what it says of the study.
         missing: Missing run -> the reason, in a few words.
 
     Returns:
@@ -58,37 +71,44 @@ def write_report(
     Raises:
         ValueError: An accuracy is not a number between 0 and 1; nothing is written.
     """
-    groups = compare(results)
+    groups, published = compare(results), report.published
     made = [
         tables.differences(groups),
-        tables.by_initialisation(groups),
-        tables.by_restart(groups),
+        tables.by_initialisation(groups, published),
+        tables.by_restart(groups, published),
     ]
+    origins = (origin_tables.by_test_epoch(groups), origin_tables.restarted(groups))
+    made += [table for table in origins if table.rows]
     drawn = figures.draw(groups)
-    images = {f"figures/{name}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
+    names = {name: published.file_name(name) if published else name for name in drawn}
+    images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
-    files |= {f"figures/{name}.png": to_bytes(f, "png") for name, f in drawn.items()}
-    for table in made:
+    files |= {f"figures/{names[name]}.png": to_bytes(f, "png") for name, f in drawn.items()}
+    tuning = report.tuning
+    for table in [*made, *([tuning.table()] if tuning else [])]:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
-    _write_files(folder, files)
+    _write_files(report.folder, files)
     sections = [
-        f"# {escape(title)}",
+        f"# {escape(report.title)}",
         *(f"**{note}**" for note in _notes(results)),
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
-        *_figures(groups, list(images)),
-        *_settings(groups, settings),
+        *_tuning(tuning),
+        *(_differs(groups, published) if published else []),
+        *_figures(groups, names, published),
+        *_settings(groups, common_settings(results)),
         *_origin(results),
         "## Command",
-        f"```\n{command}\n```",
+        f"```\n{report.command}\n```",
         *_missing(missing),
     ]
     text = "\n\n".join(sections) + "\n"
-    write_text(folder / "report.html", html_page.to_html(text, one_line(title), images))
-    write_text(folder / "report.md", text)
-    return folder / "report.md"
+    page = html_page.to_html(text, one_line(report.title), images)
+    write_text(report.folder / "report.html", page)
+    write_text(report.folder / "report.md", text)
+    return report.folder / "report.md"
 
 
 def _write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
@@ -153,16 +173,55 @@ def _tables(made: Sequence[tables.Table]) -> list[str]:
     return sections
 
 
-def _figures(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+def _tuning(tuning: Tuning | None) -> list[str]:
+    if tuning is None:
+        return []
+    table = tuning.table()
+    return ["## Tuning", f"{tuning.sentence()} In percent; chosen in bold.", table.to_markdown()]
+
+
+def _differs(groups: Sequence[Group], published: Published) -> list[str]:
+    """What differs from the study whose results are shown, network by network."""
+    lines = list(published.differs)
+    for group in groups:
+        theirs = published.settings.get(group.model)
+        if theirs is None:
+            continue
+        records = [result.record for result in group.results]
+        here = {
+            "training images": {r["data"]["examples"]["train"] for r in records},
+            "epochs per round": {r["settings"]["round_epochs"] for r in records},
+            "pixels": {r["settings"]["image_size"] or r["data"]["image_shape"][0] for r in records},
+        }
+        differ = [
+            f"{name} {' and '.join(map(str, sorted(here[name])))} ({value} there)"
+            for name, value in theirs.items()
+            if here[name] != {value}
+        ]
+        precisions = {r["settings"]["precision"] for r in records}
+        lines.append(f"{escape(group.name)}: {', '.join([*differ, *sorted(precisions)])}.")
+    name = escape(published.name)
+    return [
+        f"### What differs from {name}",
+        f"{name}: {escape(published.source)}.",
+        "\n".join(f"- {line}" for line in lines),
+    ]
+
+
+def _figures(
+    groups: Sequence[Group], names: Mapping[str, str], published: Published | None
+) -> list[str]:
     if not names:
         return []
     outcomes = "; ".join(dict.fromkeys(group.outcome for group in groups))
     curves = "; ".join(dict.fromkeys(figures.curve_measure(group) for group in groups))
     sections = ["## Figures", f"Curves show {curves}; verdicts and differences use {outcomes}."]
-    for name in names:
-        stem = pathlib.PurePosixPath(name).name.removesuffix(".svg")
-        kind, _, of = stem.partition("-")
-        sections += [f"![{stem}](<{name}>)", f"{of or 'All models'}: {_CAPTIONS[kind]}"]
+    for figure, name in names.items():
+        kind, _, of = figure.partition("-")
+        caption = f"{of or 'All models'}: {_CAPTIONS[kind]}"
+        if published and kind in published.figures:
+            caption += f" As in {published.figures[kind]} of {escape(published.name)}."
+        sections += [f"![{name}](<figures/{name}.svg>)", caption]
     return sections
 
 

@@ -8,8 +8,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.combinations import UNTESTED_TASKS
+from kerasrestart.experiments.records.history import HISTORY, read_history
 from kerasrestart.experiments.records.run_record import read_record
+
+OUTCOMES = ("test", "final", "online")
+"""What runs can be compared by: test accuracy at the best epoch; accuracy at the last epoch; and
+mean training accuracy over all epochs, the measure of continual learning."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +26,14 @@ class Cell:
         arm: Name of the arm.
         seed: Arms with the same model, variation and seed share a baseline, so they are paired.
         variation: The swept flags, such as `fraction=0.1`; empty without a sweep.
+        outcome: What runs are compared by, one of `OUTCOMES`.
     """
 
     model: str
     arm: str
     seed: int
     variation: str = ""
+    outcome: str = "test"
 
     @property
     def name(self) -> str:
@@ -52,21 +59,29 @@ class CellResult:
     def by_round(self) -> tuple[float, ...]:
         """Accuracy of each round, 0..1, starting with the baseline.
 
-        This is the test accuracy at the round's best epoch by the monitored metric. With random
-        labels only training accuracy is meaningful: it is that of the round's last epoch.
+        This is the test accuracy at the round's best epoch by the monitored metric. With tasks in
+        which only training accuracy is meaningful it is that of the round's last epoch.
         """
-        key = "train_accuracy_last" if self._tasks == "random_labels" else "test_accuracy"
+        key = "train_accuracy_last" if self._is_untested else "test_accuracy"
         return tuple(row[key] for row in self.record["table"])
 
     @property
     def chosen(self) -> float:
         """The outcome that arms are compared by: an accuracy, 0..1.
 
-        This is the test accuracy at the best epoch after the baseline, chosen by the monitored
-        metric; the test set is not used for the choice. If each round is a separate task, it is
-        the mean of `by_round` over the rounds after the first. A run without a restart has the
-        outcome of its baseline.
+        With `online` this is the mean training accuracy over all epochs, the baseline's included,
+        each measured while the epoch trains; with `final` it is `last`.
+
+        With `test` this is the test accuracy at the best epoch after the baseline, chosen by the
+        monitored metric; the test set is not used for the choice. If each round is a separate task,
+        it is the mean of `by_round` over the rounds after the first. A run without a restart has
+        the outcome of its baseline.
         """
+        if self.cell.outcome == "online":
+            accuracies = self.history["accuracy"]
+            return math.fsum(accuracies) / len(accuracies)
+        if self.cell.outcome == "final":
+            return self.last
         after = range(1, len(self.by_round)) or range(1)
         if self._tasks == "none":
             return self.by_round[self._best_round(after)]
@@ -74,8 +89,8 @@ class CellResult:
 
     @property
     def validation(self) -> float | None:
-        """Validation accuracy at the epoch of `chosen`; `None` if each round is a separate task."""
-        if self._tasks != "none":
+        """Validation accuracy at the epoch of `chosen`; `None` if that is not one epoch."""
+        if self._tasks != "none" or self.cell.outcome != "test":
             return None
         after = range(1, len(self.by_round)) or range(1)
         return self.record["table"][self._best_round(after)]["validation_accuracy"]
@@ -83,8 +98,30 @@ class CellResult:
     @property
     def last(self) -> float:
         """Accuracy at the last epoch of the run, 0..1."""
-        random = self._tasks == "random_labels"
-        return self.record["table"][-1]["train_accuracy_last" if random else "test_accuracy_last"]
+        key = "train_accuracy_last" if self._is_untested else "test_accuracy_last"
+        return self.record["table"][-1][key]
+
+    @property
+    def tuning_score(self) -> float:
+        """What a value is chosen by in tuning, in which the test set has no part.
+
+        This is `chosen` where that is a training accuracy, otherwise the validation accuracy of the
+        same epochs.
+        """
+        if self.cell.outcome == "online" or self._is_untested:
+            return self.chosen
+        if self.cell.outcome == "final":
+            return self.history["val_accuracy"][-1]
+        by_round = [row["validation_accuracy"] for row in self.record["table"]]
+        after = range(1, len(by_round)) or range(1)
+        if self._tasks == "none":
+            return by_round[self._best_round(after)]
+        return math.fsum(by_round[n] for n in after) / len(after)
+
+    @property
+    def tuning_measure(self) -> str:
+        """Description of `tuning_score`."""
+        return self.outcome.replace("test accuracy", "validation accuracy")
 
     @property
     def epochs(self) -> int:
@@ -94,12 +131,16 @@ class CellResult:
     @property
     def measure(self) -> str:
         """Description of `by_round` and `last`."""
-        return "training accuracy" if self._tasks == "random_labels" else "test accuracy"
+        return "training accuracy" if self._is_untested else "test accuracy"
 
     @property
     def outcome(self) -> str:
         """Description of `chosen`."""
-        if self._tasks == "random_labels":
+        if self.cell.outcome == "online":
+            return "mean training accuracy over all epochs, measured while they train (online)"
+        if self.cell.outcome == "final":
+            return f"{self.measure} at the last epoch"
+        if self._is_untested:
             return "mean training accuracy at the end of each task after the first"
         if self._tasks == "shuffled_classes":
             return "mean test accuracy over the tasks after the first, each at its best epoch"
@@ -108,7 +149,11 @@ class CellResult:
     @property
     def is_model_selected(self) -> bool:
         """Whether the epochs of `chosen` are selected by the monitored metric."""
-        return self._tasks != "random_labels"
+        return self.cell.outcome == "test" and not self._is_untested
+
+    @property
+    def _is_untested(self) -> bool:
+        return self._tasks in UNTESTED_TASKS
 
     @property
     def _tasks(self) -> str:
@@ -149,7 +194,7 @@ def load_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
     record = read_record(folder)
     if record is None:
         return None
-    result = CellResult(cell, record, read_history(folder))
+    result = CellResult(cell, record, read_history(folder, record.get("files", {}).get(HISTORY)))
     try:
         is_valid = all(isinstance(value, float) for value in (result.chosen, result.last))
     except (KeyError, IndexError, TypeError):

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kerasrestart.experiments.records.run_record import read_record
-from kerasrestart.experiments.settings import IGNORED_ON_RESUME
+from kerasrestart.experiments.settings import (
+    IGNORED_ON_RESUME,
+    changed_sources,
+    source_hashes,
+)
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job, PlanError
 from kerasrestart.experiments.study.process import Ended
@@ -29,7 +33,10 @@ def is_done(job: Job, folder: pathlib.Path) -> bool:
     record = read_record(folder / job.name)
     if record is None:
         return False
-    if differ := job.settings.differences(record["settings"], IGNORED_ON_RESUME):
+    settings = job.settings
+    differ = settings.differences(record["settings"], IGNORED_ON_RESUME)
+    differ += changed_sources(record.get("sources", {}), source_hashes(settings.to_dict()))
+    if differ:
         raise PlanError(
             f"{folder / job.name} has a run with other settings: {'; '.join(differ)}. Pass "
             "another --study_name or --logdir, or remove it."
@@ -55,7 +62,7 @@ def run_jobs(
     ```
 
     Args:
-        jobs: The jobs, each after the baseline that it needs.
+        jobs: The jobs, each after its baseline.
         folder: The study's folder.
         executor: Where they run; it is stopped at the end.
         show: Called with one line of text for each finished job. Defaults to `print`.
@@ -69,7 +76,7 @@ def run_jobs(
     """
     done = {job.name for job in jobs if is_done(job, folder)}
     # A baseline is needed only by the runs that start from it.
-    needed = {job.needs for job in jobs if job.name not in done}
+    needed = {name for job in jobs if job.name not in done for name in job.needs}
     waiting = [
         job for job in jobs if job.name not in done and (job.cell is not None or job.name in needed)
     ]
@@ -86,12 +93,14 @@ def run_jobs(
         show(f"{len(done)} of {total} runs are complete already.")
     try:
         while waiting or running:
-            for job in [j for j in waiting if j.needs in failed]:
+            for job in [j for j in waiting if failed.keys() & j.needs]:
                 waiting.remove(job)
-                failed[job.name] = f"its baseline {job.needs} failed"
+                missing = [name for name in job.needs if name in failed]
+                what = "its baseline" if missing[0] == job.needs[0] else "the run that it matches,"
+                failed[job.name] = f"{what} {missing[0]} failed"
             # Submitted only as slots become free: the runs of the first seed come first, and a
             # baseline's arms before the next baseline.
-            ready = [job for job in waiting if job.needs is None or job.needs in done]
+            ready = [job for job in waiting if done.issuperset(job.needs)]
             slots = executor.slots
             for job in ready[: max(0, slots - len(running))]:
                 waiting.remove(job)

@@ -11,6 +11,7 @@ from typing import Any
 from kerasrestart.experiments.report.markdown import align
 from kerasrestart.experiments.study.comparison import Arm, Group, p_text
 from kerasrestart.experiments.study.plan import BASELINE, CONTROL
+from kerasrestart.experiments.study.published import Published
 from kerasrestart.experiments.study.statistics import Summary, summarize
 
 
@@ -49,11 +50,13 @@ class Table:
         return text.getvalue()
 
 
-def by_initialisation(groups: Sequence[Group]) -> Table:
+def by_initialisation(groups: Sequence[Group], published: Published | None = None) -> Table:
     """A row for the baseline and each arm, a column for each model, as in the paper's table 2.
 
     Args:
         groups: The study.
+        published: Results of a paper, each in a column beside the study's, with the difference
+            between them. Defaults to None.
     """
     models = list(dict.fromkeys(group.model for group in groups))
     texts: dict[tuple[str, str], dict[str, str]] = {}
@@ -66,35 +69,59 @@ def by_initialisation(groups: Sequence[Group]) -> Table:
         found |= {arm.name: arm.summary for arm in group.arms}
         for name, summary in found.items():
             text = f"{_mean(summary)} ({summary.n})"
-            texts.setdefault((group.variation, name), {})[group.model] = text
+            row = texts.setdefault((group.variation, name), {})
+            row[group.model] = text
+            theirs = published.by_arm.get(group.model, {}).get(name) if published else None
+            row[_beside(group.model)] = _published(theirs, summary)
             data.append(
                 {
-                    **_place(group),
+                    **place(group),
                     "arm": name,
                     "n": summary.n,
                     "mean": summary.mean,
                     "standard deviation": summary.deviation,
+                    **({"published": theirs} if published else {}),
                 }
             )
     lead = ("variation", "arm") if any(group.variation for group in groups) else ("arm",)
+    columns: list[str] = []
+    for model in models:
+        columns.append(model)
+        if published and model in published.by_arm:
+            columns.append(_beside(model))
+    names = [c if c in models else f"{published.name} (difference)" for c in columns if published]
     return Table(
         "by_initialisation",
         "By initialisation (number of seeds in brackets)",
-        (*lead, *models),
+        (*lead, *(names or columns)),
         [
-            (*key[-len(lead) :], *(of_model.get(model, "") for model in models))
-            for key, of_model in texts.items()
+            (*key[-len(lead) :], *(row.get(column, "") for column in columns))
+            for key, row in texts.items()
         ],
         len(lead),
         data,
     )
 
 
-def by_restart(groups: Sequence[Group]) -> Table:
+def _beside(model: str) -> str:
+    """Key of the published results of a model; no model has such a name."""
+    return f"{model}, published"
+
+
+def _published(value: float | None, mean: Summary | None) -> str:
+    """A published value, and how much the study's mean is above it."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if mean is None else f"{value:.2f} ({mean.mean - value:+.2f})"
+
+
+def by_restart(groups: Sequence[Group], published: Published | None = None) -> Table:
     """A row for each arm of each model, a column for each round, as in the paper's table 3.
 
     Args:
         groups: The study.
+        published: Results of a paper; each arm that has some is followed by a row with them.
+            Defaults to None.
     """
     longest = max(len(result.by_round) for group in groups for result in group.results)
     rounds = ["baseline", *(f"restart {n}" for n in range(1, longest))]
@@ -102,25 +129,32 @@ def by_restart(groups: Sequence[Group]) -> Table:
     rows, data = [], []
     for group in groups:
         for arm in group.arms:
-            texts = []
+            texts, beside = [], []
+            theirs = published.by_restart.get(group.model, {}).get(arm.name) if published else None
             for number, label in enumerate(rounds):
                 values = [100 * r.by_round[number] for r in arm.results if len(r.by_round) > number]
                 summary = summarize(values) if values else None
                 texts.append(_mean(summary) if summary else "")
+                value = theirs[number] if theirs and number < len(theirs) else None
+                beside.append(_published(value, summary))
                 if summary:
                     data.append(
                         {
-                            **_place(group),
+                            **place(group),
                             "arm": arm.name,
                             "round": label,
                             "n": summary.n,
                             "mean": summary.mean,
                             "standard deviation": summary.deviation,
+                            **({"published": value} if published else {}),
                         }
                     )
             rows.append((*_lead(group, varied), arm.name, str(arm.summary.n), *texts))
+            if published and theirs:
+                name = f"{arm.name}, {published.name} (difference)"
+                rows.append((*_lead(group, varied), name, "1", *beside))
     header = ("model", *(["variation"] if varied else []), "arm", "n", *rounds)
-    header, rows = _without_idle_columns(header, rows)
+    header, rows = without_idle_columns(header, rows)
     return Table("by_restart", "By restart", header, rows, header.index("n"), data)
 
 
@@ -139,7 +173,7 @@ def differences(groups: Sequence[Group]) -> Table:
             values = None if found is None else dataclasses.asdict(found)
             data.append(
                 {
-                    **_place(group),
+                    **place(group),
                     "arm": arm.name,
                     "verdict": arm.verdict,
                     "n": arm.summary.n,
@@ -169,7 +203,7 @@ def differences(groups: Sequence[Group]) -> Table:
         ),
         *("difference", "95% interval", "p after Holm", "seeds for one point"),
     )
-    header, rows = _without_idle_columns(header, rows)
+    header, rows = without_idle_columns(header, rows)
     title = "Differences from the control"
     return Table("differences", title, header, rows, header.index("mean"), data)
 
@@ -202,7 +236,7 @@ def _mean(summary: Summary) -> str:
     return f"{summary.mean:.2f}{spread}"
 
 
-def _without_idle_columns(
+def without_idle_columns(
     header: tuple[str, ...], rows: list[tuple[str, ...]]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Leaves out empty columns, and the model where there is only one: tables fit a phone."""
@@ -218,5 +252,6 @@ def _lead(group: Group, varied: bool) -> tuple[str, ...]:
     return (group.model, group.variation) if varied else (group.model,)
 
 
-def _place(group: Group) -> dict[str, str]:
+def place(group: Group) -> dict[str, str]:
+    """The columns of a CSV file that name a group."""
     return {"model": group.model, "variation": group.variation}

@@ -10,6 +10,7 @@ SETTINGS = {
     "tasks": "none",
     "monitor": "val_accuracy",
     "init": "none",
+    "criterion": "taylor",
     "fraction": 0.1,
     "seed": 0,
     "baseline": None,

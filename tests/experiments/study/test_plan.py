@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,14 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments.run import command as run_command
-from kerasrestart.experiments.study import command
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, parse_seeds, parse_sweep
+from kerasrestart.experiments.study import command, figures
+from kerasrestart.experiments.study.grid import (
+    MAX_RUNS,
+    PlanError,
+    of_size,
+    parse_seeds,
+    parse_sweep,
+)
 from kerasrestart.experiments.study.plan import make_plan
 from kerasrestart.experiments.study.results import Cell
 
@@ -37,8 +44,8 @@ def test_arms_of_a_seed_share_one_baseline_which_comes_first():
     for job in jobs:
         seed = job.name[-1]
         is_baseline = job.cell is None
-        assert job.needs == (None if is_baseline else f"mininet-baseline-s{seed}")
-        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs}")
+        assert job.needs == (() if is_baseline else (f"mininet-baseline-s{seed}",))
+        assert job.settings.baseline == (None if is_baseline else f"logs/st/{job.needs[0]}")
         assert job.settings.max_restarts == (0 if is_baseline else 2)
         assert job.settings.seed == int(seed)
     assert jobs[3].cell == Cell("mininet", "random", 0)
@@ -64,8 +71,8 @@ def test_arms_are_made_of_flags():
 
 def test_an_arm_with_another_first_round_has_a_baseline_of_its_own():
     jobs = {job.name: job for job in plan(arms=("uniform", "decayed:weight_decay=0.01"))}
-    other = jobs[jobs["mininet-decayed-s0"].needs]
-    assert jobs["mininet-uniform-s0"].needs == "mininet-baseline-s0"
+    other = jobs[jobs["mininet-decayed-s0"].needs[0]]
+    assert jobs["mininet-uniform-s0"].needs == ("mininet-baseline-s0",)
     assert other.name == "mininet-baseline2-s0"
     assert other.settings.weight_decay == 0.01
     assert jobs["mininet-baseline-s0"].settings.weight_decay == 0
@@ -89,8 +96,8 @@ def test_a_sweep_that_matters_in_the_baseline_has_one_for_each_value():
         "mininet-baseline-learning_rate=0.2-s0",
     ]
     arm = jobs["mininet-uniform-learning_rate=0.2+fraction=0.1-s0"]
-    assert arm.needs == "mininet-baseline-learning_rate=0.2-s0"
-    assert jobs[arm.needs].settings.learning_rate == 0.2
+    assert arm.needs == ("mininet-baseline-learning_rate=0.2-s0",)
+    assert jobs[arm.needs[0]].settings.learning_rate == 0.2
 
 
 def test_equal_values_of_a_sweep_count_once():
@@ -105,6 +112,59 @@ def test_a_swept_flag_can_make_another_valid():
     assert {(job.settings.cap, job.settings.select) for job in jobs if job.cell} == {
         *((0.3, "below_mean"), (0.3, "global_fraction")),
     }
+
+
+def test_an_arm_can_match_another_and_comes_after_it():
+    matched = "matched:criterion=random,matched_run=he"
+    jobs = {job.name: job for job in plan(arms=(matched, "he"), sweep=("momentum=0,0.5",))}
+    one = jobs["mininet-matched-momentum=0-s0"]
+    assert one.needs == ("mininet-baseline-momentum=0-s0", "mininet-he-momentum=0-s0")
+    assert one.settings.matched_run == "logs/st/mininet-he-momentum=0-s0"
+    assert one.settings.criterion == "random"
+
+
+@pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
+def test_an_arm_that_restarts_no_filters_is_not_matched(other):
+    arms = ("he", "head_reset", f"matched:criterion=random,matched_run={other}")
+    with pytest.raises(PlanError, match=r"Received: run .*; expected one of \['he'\]"):
+        plan(arms=arms)
+
+
+def test_a_run_to_match_is_given_to_an_arm():
+    for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
+        with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
+            plan(**options)
+
+
+def test_remedies_are_arms_without_restarted_filters():
+    jobs = plan(arms=("head_reset", "both:init=he,remedy=head_reset"))
+    arms = {job.cell.arm: (job.settings.init, job.settings.remedy) for job in jobs if job.cell}
+    assert arms == {
+        "none": ("none", "none"),
+        "head_reset": ("none", "head_reset"),
+        "both": ("he", "head_reset"),
+    }
+    assert sum(job.cell is None for job in jobs) == 1  # they share the baseline
+
+
+def test_arms_get_the_values_found_for_them():
+    tuned = {("mininet", "none"): {"momentum": 0.5}, ("mininet", "he"): {"momentum": 0.0}}
+    jobs = make_plan(
+        BASE, networks=["mininet"], arms=["he"], seeds=[3], tuned=tuned, outcome="online", logdir=""
+    )
+    arms = {job.cell.arm: job for job in jobs if job.cell}
+    assert {name: job.settings.momentum for name, job in arms.items()} == {"none": 0.5, "he": 0.0}
+    for job in arms.values():
+        assert job.cell.outcome == "online"
+        baseline = next(other for other in jobs if other.name == job.needs[0])
+        assert baseline.settings.momentum == job.settings.momentum
+
+
+@pytest.mark.parametrize("given", ["--tune=learning_rate=0.1,0.2", "--tune_seeds=9"])
+def test_values_to_tune_and_their_seeds_go_together(given):
+    parsed = command.PROGRAM.parse(["--study_name=st", given])
+    with pytest.raises(PlanError, match="go together"):
+        command.read_plan(parsed)
 
 
 def test_networks_are_models_with_flags():
@@ -188,16 +248,20 @@ def test_seeds():
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        ("table2", 3 * 3 * 7),
-        ("table3", 5 * 3 * 4),
+        ("paper_table2", 3 * 3 * 8),
+        ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
+        ("shuffled_classes", 10 * (10 + 3)),
+        ("killing_rate", 10 * (6 + 4)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):
     parsed = command.PROGRAM.parse([f"--flagfile={ROOT / 'flags' / name}.flags"])
-    folder, jobs = command.read_plan(parsed)
-    assert folder == pathlib.Path("tf_logs", name)
+    study = command.read_plan(parsed)
+    folder, jobs = study.folder, study.jobs({})
+    is_paper = name.startswith("paper")
+    assert folder == pathlib.Path(*(("docs/results", "paper") if is_paper else ("tf_logs", name)))
     assert len(jobs) == runs
 
 
@@ -206,7 +270,7 @@ def test_the_flagfiles_of_studies_are_plans(name, runs):
 )
 def test_a_regime_of_equal_rounds_needs_no_further_flag(regime):
     parsed = command.PROGRAM.parse(["--study_name=st", "--arms=he", "--seeds=0", *regime])
-    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed)[1])
+    assert all(job.settings.trigger == "epochs" for job in command.read_plan(parsed).jobs({}))
 
 
 def study(*arguments, cwd):
@@ -256,3 +320,32 @@ def test_missing_weights_are_reported_before_the_first_run(tmp_path):
     assert "Received: 'nowhere.pth'" in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_several_sizes_runs_the_networks_of_one():
+    networks = ["mininet", "a@small:model=alexnet,image_size=64", "a@paper:model=alexnet"]
+    assert of_size(networks, "small") == ["mininet", "a:model=alexnet,image_size=64"]
+    assert of_size(["mininet"], None) == ["mininet"]
+    with pytest.raises(PlanError, match="one of small, paper: the networks have sizes"):
+        of_size(networks, None)
+    with pytest.raises(PlanError, match=r"small, paper\. Received: 'papr'\. Did you mean paper"):
+        of_size(networks, "papr")
+    with pytest.raises(PlanError, match="left out: no --network=NAME@SIZE"):
+        of_size(["mininet"], "small")
+
+
+@pytest.mark.parametrize("name", ["table2", "table3"])
+def test_the_committed_records_give_the_committed_report_of_the_paper(
+    name, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(ROOT / "docs" / "results" / "paper", tmp_path / "docs" / "results" / "paper")
+    made = tmp_path / "docs" / "results" / "paper" / name
+    shutil.rmtree(made)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "draw", lambda groups: {})  # they depend on the fonts
+    flagfile = f"--flagfile={(ROOT / 'flags' / f'paper_{name}.flags')}"
+    command.main(command.PROGRAM.parse([flagfile, "--collect"]))
+    written = ROOT / "docs" / "results" / "paper" / name
+    for table in (made / "tables").iterdir():
+        assert table.read_bytes() == (written / "tables" / table.name).read_bytes()
+    assert len(list((made / "tables").iterdir())) == 10

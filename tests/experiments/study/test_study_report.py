@@ -17,11 +17,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from synthetic_study import realistic, result
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.context import RequestContext
-from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
 from kerasrestart.experiments.report import drawing
 from kerasrestart.experiments.study import collect as collecting
@@ -29,21 +24,19 @@ from kerasrestart.experiments.study import figures
 from kerasrestart.experiments.study.comparison import compare
 from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import make_plan
-from kerasrestart.experiments.study.report import write_report
-from kerasrestart.experiments.study.results import common_settings
+from kerasrestart.experiments.study.published import PUBLISHED
+from kerasrestart.experiments.study.report import ReportSettings, write_report
+from kerasrestart.experiments.study.tuning import Trial, Tuning
+from tests.experiments.report.hparams_sessions import sessions
 
 RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
 
 
 def report(folder, results=RUNS, **more):
-    arguments = {
-        "title": "Which init & why",
-        "settings": common_settings(results),
-        "command": "python -m kerasrestart.study --study_name='a b'",
-        "missing": {"mininet-clone-s0": "out of memory | <b>killed</b>"},
-        **more,
-    }
-    return write_report(folder, results, **arguments)
+    missing = more.pop("missing", {"mininet-clone-s0": "out of memory | <b>killed</b>"})
+    command = "python -m kerasrestart.study --study_name='a b'"
+    settings = {"title": "Which init & why", "command": command, **more}
+    return write_report(results, ReportSettings(folder, **settings), missing)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +174,21 @@ def test_with_random_labels_no_selection_and_no_test_accuracy_is_reported(tmp_pa
     assert "test accuracy" not in report(tmp_path, runs).read_text()
 
 
+def test_values_found_by_tuning_are_shown_with_all_trials(tmp_path, no_figures):
+    trials = [
+        Trial("mininet", arm, f"learning_rate={rate}", {8: score, 9: score}, rate == best)
+        for arm, best in (("none", 0.01), ("he", 0.1))
+        for rate, score in ((0.1, 0.5), (0.01, 0.25))
+    ]
+    path = report(tmp_path, tuning=Tuning(tuple(trials), (8, 9), "validation accuracy"))
+    text = path.read_text()
+    assert text.index("## Tables") < text.index("## Tuning") < text.index("## Settings")
+    assert "(8, 9)" in text
+    assert re.search(r"\| he +\| +\*\*50\.00\*\* +\| +25\.00 +\|", text)
+    rows = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
+    assert rows[2] == "mininet,none,learning_rate=0.01,2,25.0,True"
+
+
 def test_unequal_budgets_are_reported_first(tmp_path):
     runs = [result("none", 0, (0.1, 0.2)), result("he", 0, (0.1,))]
     text = report(tmp_path, runs).read_text()
@@ -257,34 +265,6 @@ def test_without_curves_or_without_pairs_there_are_fewer_figures():
     assert list(figures.draw(compare(runs[:2]))) == []  # the control alone
 
 
-def sessions(folder):
-    """The sessions that TensorBoard's own HParams backend reads, by run."""
-    events = EventMultiplexer()
-    events.AddRunsFromDirectory(str(folder))
-    events.Reload()
-    provider = MultiplexerDataProvider(events, str(folder))
-    context, request = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
-    metadata = context.hparams_metadata(request, "")
-    listed = context.hparams_from_data_provider(request, "", limit=100)
-    experiment = context.experiment_from_metadata(request, "", True, metadata, listed)
-    asked = api_pb2.ListSessionGroupsRequest(
-        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_UNKNOWN]
-    )
-    for info in experiment.metric_infos:
-        asked.col_params.add().metric.CopyFrom(info.name)
-    found = list_session_groups.Handler(request, context, "", asked).run()
-    return {
-        group.name: (
-            {
-                name: getattr(value, value.WhichOneof("kind"))
-                for name, value in group.hparams.items()
-            },
-            {value.name.tag: value.value for value in group.metric_values},
-        )
-        for group in found.session_groups
-    }
-
-
 def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes(tmp_path):
     for _ in range(2):  # written again, they are no more
         write_hparams(tmp_path / "hparams", RUNS)
@@ -316,18 +296,19 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
             one.record["settings"].update(job.settings.to_dict())
             _write_run(tmp_path / job.name, one)
     failed = {"mininet-he-s1": "out of memory"}
-    path = collecting.collect(jobs, tmp_path, failed, title=None, command="python -m x")
-    assert path == tmp_path / "report.html"
+    settings = ReportSettings(tmp_path / "first", "A title", "python -m x")
+    path = collecting.collect(jobs, tmp_path, failed, settings)
+    assert path == tmp_path / "first" / "report.html"
     text = path.with_suffix(".md").read_text()
     printed = capsys.readouterr().out
     assert "mininet: test accuracy at the best epoch after the baseline, in percent" in printed
     assert "- he: no significant difference from the control with 1 seed: +0.00 points" in printed
     assert max(map(len, printed.splitlines()[:5])) <= 80
-    assert text.startswith(f"# Study {tmp_path.name}\n")
+    assert text.startswith("# A title\n")
     assert re.search(r"`mininet-he-s1` +\| `out of memory`", text)
     assert re.search(r"`mininet-none-s2` +\| `not finished`", text)
     assert "baseline-s" not in text
-    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "first" / "runs.csv").open()))
     assert [(row["arm"], row["seed"], row["folder"]) for row in rows] == [
         ("none", "0", "mininet-none-s0"),
         ("he", "0", "mininet-he-s0"),
@@ -337,9 +318,9 @@ def test_collect_lists_missing_and_failed_runs_and_refuses_other_settings(
         {"batch_size": 64}, networks=["mininet"], arms=["he"], seeds=[0], logdir=str(tmp_path)
     )
     with pytest.raises(ValueError, match="--batch_size was 128, is 64"):
-        collecting.collect(other, tmp_path, {}, title=None, command="")
+        collecting.collect(other, tmp_path, {}, settings)
     with pytest.raises(ValueError, match="has finished"):
-        collecting.collect(jobs, tmp_path / "empty", {}, title=None, command="")
+        collecting.collect(jobs, tmp_path / "empty", {}, settings)
 
 
 def _write_run(folder, one):
@@ -348,3 +329,15 @@ def _write_run(folder, one):
     epochs = zip(*one.history.values(), strict=True)
     lines = [",".join(one.history), *(",".join(map(str, epoch)) for epoch in epochs)]
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_and_captions_name_those_of_the_paper(tmp_path):
+    more = {"round_epochs": 15, "image_size": None, "precision": "float32"}
+    results = [result("none", 0, (0.7, 0.8), data={"image_shape": [32, 32, 3]}, **more)]
+    path = report(tmp_path, results, published=PUBLISHED["han_zhang"])
+    names = {file.stem for file in (tmp_path / "figures").iterdir()}
+    assert names == {"figure_3-baselines", "figures_4_to_6-mininet", "figures_7_to_9-mininet"}
+    text = path.read_text()
+    assert "![figure_3-baselines](<figures/figure_3-baselines.svg>)" in text
+    assert text.count("As in figures 4 to 6 of Han and Zhang.") == 1
+    assert "training images 200 (50000 there), epochs per round 15 (40 there), float32." in text

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 from synthetic_study import result
 
-from kerasrestart.experiments.study import tables
+from kerasrestart.experiments.study import origin_tables, tables
 from kerasrestart.experiments.study.comparison import NO_DIFFERENCE, compare
+from kerasrestart.experiments.study.published import PUBLISHED
 
 # Outcomes of the control 0.70, 0.72, 0.74; of `he` 0.72, 0.75, 0.78: differences of 2, 3 and 4
 # points, so mean 3, deviation 1, standard error 1/sqrt(3), t = 5.196; t(0.975, 2) = 4.303.
@@ -209,3 +210,56 @@ def test_all_rows_in_markdown_have_the_same_number_of_cells():
 def test_runs_with_other_numbers_of_epochs_are_found():
     (group,) = compare([*RUNS, result("early", 0, (0.6,))])
     assert group.budgets == {(4, 1): ["none", "he"], (2, 0): ["early"]}
+
+
+def test_published_results_stand_beside_those_of_the_study():
+    groups = compare(
+        [
+            *(result("none", s, (0.75, 0.76, 0.76, 0.76)) for s in range(2)),
+            *(result("uniform", s, (0.75, 0.74, 0.76, 0.78 + 0.01 * s)) for s in range(2)),
+            *(result("none", s, (0.3, 0.4), model="resnet20") for s in range(2)),
+        ]
+    )
+    paper = PUBLISHED["han_zhang"]
+    table = tables.by_initialisation(groups, paper)
+    assert table.header == ("arm", "mininet", "Han and Zhang (difference)", "resnet20")
+    assert rows(table)["baseline"][2] == "75.66 (-0.66)"
+    assert rows(table)["uniform"][1:3] == ("78.50 ± 0.71 (2)", "79.66 (-1.16)")
+    assert rows(table)["none"][2] == ""
+    assert data(table)[2]["published"] == "79.66"
+    table = tables.by_restart(groups, paper)
+    place = [row[1] for row in table.rows].index("uniform") + 1
+    assert table.rows[place] == (
+        *("mininet", "uniform, Han and Zhang (difference)", "1"),
+        *("75.66 (-0.66)", "74.20 (-0.20)", "75.79 (+0.21)", "79.66 (-1.16)"),
+    )
+
+
+def test_gains_by_test_epochs_are_those_computed_by_hand():
+    # Validation chooses 0.72 after a baseline of 0.70; by test epochs 0.75 follows 0.71.
+    one = result("uniform", 0, (0.70, 0.72))
+    other = result("uniform", 1, (0.70, 0.71))
+    one.history["test_accuracy"] = (0.70, 0.71, 0.75, 0.72)
+    other.history["test_accuracy"] = (0.70, 0.69, 0.71, 0.70)
+    (row,) = origin_tables.by_test_epoch(compare([one, other])).rows
+    assert row == ("uniform", "2", "+1.50", "+2.50", "+1.00 to +4.00")
+    assert not origin_tables.by_test_epoch(compare(RUNS)).rows
+
+
+def test_selected_filters_are_described_as_computed_by_hand():
+    def event(*layers):
+        names = ("a", "b")
+        return {
+            "layers": {
+                name: {"filters": filters, "scores": scores}
+                for name, (filters, scores) in zip(names, layers, strict=True)
+            }
+        }
+
+    one = result("uniform", 0, (0.70, 0.72, 0.73))
+    one.record["events"][:] = [
+        event(([0], [1.0, 3.0, 8.0]), ([1, 2], [6.0, 1.0, 2.0, 3.0])),  # 1 of 4; 1.5 of 3
+        event(([0], [1.0, 1.0, 4.0]), ([0, 2], [1.0, 3.0, 1.0, 3.0])),  # 1 of 2; 1 of 2
+    ]
+    (row,) = origin_tables.restarted(compare([one])).rows
+    assert row == ("uniform", "1", "3.0", "0.38", "0.50", "67%")
