@@ -403,6 +403,7 @@ def make_kinds(whole: pathlib.Path) -> dict[str, Kind]:
             ("w.safetensors", "w.pth"), _weights, is_checked=False, json=False, needs=_WEIGHTS
         ),
         "data_folder": Kind(("tfds/*/*/*",), _data_folder, is_checked=False, needs=("tfds",)),
+        "arrays": Kind(("birds.npz",), _arrays, is_checked=False, json=False, needs=("birds.npz",)),
         "decoded": Kind(("cache/*/*",), _decoded, json=False, needs=("tfds", "cache")),
         "tf_config": Kind(("tf_config.json",), _tf_config, needs=("tf_config.json",)),
         "log": Kind(("run.log",), _log, is_checked=False, json=False, needs=("run.log",)),
@@ -511,6 +512,8 @@ def _make_data(whole: pathlib.Path) -> None:
 
 
 def _make_plain(whole: pathlib.Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), np.uint8)
+    np.savez(whole / "birds.npz", x=images, y=np.arange(40) % 4)
     config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
     (whole / "tf_config.json").write_text(json.dumps(config))
     (whole / "run.log").write_text("Epoch 1\nwarning: x\nerror: out of memory\n")
@@ -698,6 +701,12 @@ def _data_folder(place: pathlib.Path) -> Any:
     no_network = mock.patch.object(cifar10, "download_obstacle", return_value="no network")
     with mock.patch.object(cifar10, "_read", read), no_network:
         return cifar10.load_cifar10(place / "tfds")
+
+
+def _arrays(place: pathlib.Path) -> Any:
+    from kerasrestart.experiments.data.arrays import load_npz
+
+    return load_npz(place / "birds.npz").fingerprint
 
 
 def _decoded(place: pathlib.Path) -> Any:
