@@ -50,10 +50,11 @@ def test_a_traceback_and_another_answer_are_faults(tmp_path):
             raise KeyError("x")
         return "whole"
 
+    def trials(kind):
+        for seed in range(50):
+            trial(kind, tmp_path, random.Random(seed))
+
     with pytest.raises(FaultError, match="KeyError"):
-        for seed in range(50):
-            trial(Kind(("file",), crash), tmp_path, random.Random(seed))
+        trials(Kind(("file",), crash))
     with pytest.raises(FaultError, match="another answer in silence"):
-        for seed in range(50):
-            readers = Kind(("file",), lambda place: (place / "file").read_bytes())
-            trial(readers, tmp_path, random.Random(seed))
+        trials(Kind(("file",), lambda place: (place / "file").read_bytes()))

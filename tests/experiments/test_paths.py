@@ -7,17 +7,19 @@ import pathlib
 import pwd
 import subprocess
 import sys
+import types
 
 import pytest
 
 import kerasrestart
+from kerasrestart.experiments import data
 from kerasrestart.experiments.data import cifar10, load
 from kerasrestart.experiments.data.errors import UnavailableError
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import as_utf8, is_utf8, user_path
 from kerasrestart.experiments.records.run_folder import RunFolder
 from kerasrestart.experiments.report import command as report_command
-from kerasrestart.experiments.run import command
+from kerasrestart.experiments.run import command, strategies, train
 from kerasrestart.experiments.study import command as study_command
 
 ROOT = pathlib.Path(kerasrestart.__file__).parents[1]
@@ -43,11 +45,7 @@ def home(monkeypatch, tmp_path):
     return tmp_path / "home"
 
 
-def no_download():
-    return "no network"
-
-
-def test_a_tilde_is_the_home_folder_in_every_path(home, monkeypatch):
+def test_a_tilde_is_the_home_folder_in_every_path(home):
     (home / "w.safetensors").write_bytes(b"")
     assert user_path("~/x", "logdir") == home / "x"
     assert locate_alexnet_weights("~/w.safetensors") == home / "w.safetensors"
@@ -58,20 +56,12 @@ def test_a_tilde_is_the_home_folder_in_every_path(home, monkeypatch):
 
 def test_a_run_below_a_tilde_is_written_below_the_home_folder(home, monkeypatch):
     asked = []
-    monkeypatch.setattr("kerasrestart.experiments.run.launch.load_keras", lambda: None)
-    monkeypatch.setattr(
-        "kerasrestart.experiments.run.train.run", lambda *_, **options: asked.append(options)
-    )
-    monkeypatch.setattr("kerasrestart.experiments.run.strategies.set_up_devices", lambda: None)
-    monkeypatch.setattr("kerasrestart.experiments.data.load", lambda *_, **__: Images())
-    parsed = command.PROGRAM.parse(["--dataset=shapes", "--logdir=~/logs", "--run_name=r"])
-    command.main(parsed)
+    monkeypatch.setattr(strategies, "set_up_devices", lambda: None)
+    monkeypatch.setattr(train, "run", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(data, "load", lambda *_, **__: types.SimpleNamespace(note=""))
+    command.main(command.PROGRAM.parse(["--dataset=shapes", "--logdir=~/logs", "--run_name=r"]))
     assert asked[0]["logdir"] == str(home / "logs")
     assert not pathlib.Path("~").exists()
-
-
-class Images:
-    note = ""
 
 
 def test_without_a_home_folder_a_tilde_is_refused_and_nothing_is_written(
@@ -101,7 +91,7 @@ def test_without_a_home_folder_the_default_data_are_not_available(no_home):
 def test_without_a_home_folder_the_published_weights_need_a_place(no_home, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="TORCH_HOME.*cannot begin with '~'"):
+    with pytest.raises(ValueError, match=r"TORCH_HOME.*cannot begin with '~'"):
         locate_alexnet_weights("imagenet")
     assert list(tmp_path.iterdir()) == []
 

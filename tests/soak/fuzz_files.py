@@ -129,7 +129,9 @@ def trial(kind: Kind, folder: pathlib.Path, rng: random.Random) -> str:
     if outcome == "traceback":
         raise FaultError(f"{where}: {said}")
     if outcome == "refused":
-        named = [f"{name}" for path in changed for name in (path, path.parent)]
+        # A folder of runs is named where none of its runs has a record.
+        parents = {path.parent.parent for path in changed if len(changed) > 1}
+        named = [str(name) for path in changed for name in (path, path.parent, *parents)]
         if len(said.splitlines()) != 1 or not any(name in said for name in named):
             raise FaultError(f"{where}: not one line that names the file: {said!r}")
         if len(said) > 1500:
@@ -432,8 +434,9 @@ def _make_run(logdir: pathlib.Path) -> tuple[Any, Any, dict[str, Any], Any]:
         train.run(settings, images, logdir=str(logdir), run_name="run")
     for name in ("model.keras", "report.html", ".lock"):
         (logdir / "run" / name).unlink()
-    for name in ("train", "validation", "restart"):
-        shutil.rmtree(logdir / "run" / name)
+    for entry in (logdir / "run").iterdir():
+        if entry.is_dir() and entry.name not in ("state", "baseline"):
+            shutil.rmtree(entry)  # of TensorBoard, which nothing here reads
     with run_environment("float32"):
         model, _ = build_model(settings, images)
         identity = identity_of(settings, images, describe_environment())
@@ -669,7 +672,9 @@ def _study_flags(path: pathlib.Path) -> Any:
     from kerasrestart.experiments.study import command
 
     return _read_flags(
-        command, path, lambda parsed: [job.command("logs") for job in command.read_plan(parsed)[1]]
+        command,
+        path,
+        lambda parsed: [job.command("logs") for job in command.read_plan(parsed).jobs({})],
     )
 
 
