@@ -121,6 +121,7 @@ def test_an_arm_that_fails_with_every_value_is_named(scores, folder):
         ({"arms": ["own:learning_rate=0.3"]}, "--learning_rate is tuned"),
         ({"tune": ["learning_rate=fast"]}, "--tune=learning_rate=fast"),
         ({"tune": ["seed=1,2"]}, "--tune=seed cannot be set"),
+        ({"pairs": [("he", "clone")]}, "Received: 'clone'; expected one of none, he, leaky"),
         ({"tune": ["init=he,none"]}, "--tune=init cannot be set"),
     ],
 )
