@@ -91,8 +91,8 @@ class CellResult:
         after = range(1, len(self.by_round)) or range(1)
         if self._tasks == "none":
             return self.by_round[self._best_round(after)]
-        after = [n for n in after if self._is_measured(n)] or [0]
-        return math.fsum(self.by_round[n] for n in after) / len(after)
+        measured = [n for n in after if self._is_measured(n)] or [0]
+        return math.fsum(self.by_round[n] for n in measured) / len(measured)
 
     @property
     def validation(self) -> float | None:
