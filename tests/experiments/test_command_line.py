@@ -182,7 +182,7 @@ def test_help_lists_every_flag_once_in_groups_and_wraps_between_words(typed, tmp
     assert done.returncode == 0
     assert done.stdout.startswith("Trains a network, restarts its useless filters")
     flags = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, re.MULTILINE)
-    assert sorted(flags) == sorted([*SETTINGS, "logdir", "run_name", "resume", "verbosity"])
+    assert sorted(flags) == sorted([*SETTINGS, *command.PLACE, "verbosity"])
     groups = re.findall(r"^(\w+):$", done.stdout, re.MULTILINE)
     assert groups == ["data", "model", "restart", "remedy", "schedule", "training", "run"]
     assert max(map(len, done.stdout.splitlines())) <= 80
