@@ -7,6 +7,7 @@ without importing TensorFlow.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from kerasrestart.diagnosis.plasticity_monitor import PlasticityMonitor
     from kerasrestart.network.describe import describe
     from kerasrestart.restart.callback import PartialRestart
+    from kerasrestart.restart.controller import RestartController
+    from kerasrestart.restart.every_steps import EverySteps
     from kerasrestart.restart.observer import RestartObserver
     from kerasrestart.restart.remedies import (
         ResetLayer,
@@ -43,6 +46,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BelowMean": "kerasrestart.restart.select",
     "EveryEpochs": "kerasrestart.restart.when",
+    "EverySteps": "kerasrestart.restart.every_steps",
     "Fraction": "kerasrestart.restart.select",
     "GlobalFraction": "kerasrestart.restart.select",
     "OnPlateau": "kerasrestart.restart.when",
@@ -52,6 +56,7 @@ _HOMES = {
     "ResetLayer": "kerasrestart.restart.remedies",
     "ResetModel": "kerasrestart.restart.remedies",
     "ResetOptimizer": "kerasrestart.restart.remedies",
+    "RestartController": "kerasrestart.restart.controller",
     "RestartBackup": "kerasrestart.restart.restart_backup",
     "RestartModel": "kerasrestart.scoring.train_step",
     "RestartObserver": "kerasrestart.restart.observer",
@@ -75,6 +80,7 @@ _HOMES = {
 __all__ = [
     "BelowMean",
     "EveryEpochs",
+    "EverySteps",
     "Fraction",
     "GlobalFraction",
     "OnPlateau",
@@ -85,6 +91,7 @@ __all__ = [
     "ResetModel",
     "ResetOptimizer",
     "RestartBackup",
+    "RestartController",
     "RestartModel",
     "RestartObserver",
     "RestartTensorBoard",
@@ -107,11 +114,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name != "models" and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module = _import(_HOMES.get(name, f"{__name__}.models"))
+    return module if name == "models" else getattr(module, name)
+
+
+def _import(name: str) -> Any:
+    from kerasrestart.network.keras_backend import check_keras
+
+    try:
+        module = importlib.import_module(name)
+    except Exception:
+        check_keras()  # says so in one line if the reason is Keras's backend or settings
+        raise
+    if "keras" in sys.modules:
+        check_keras()
+    return module
 
 
 def __dir__() -> list[str]:

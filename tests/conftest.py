@@ -13,6 +13,21 @@ import tensorflow as tf
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
+# They come first, so that no worker waits at the end for a long file of another.
+LONG_FILES = (
+    "test_strategy.py",
+    "test_replicas.py",
+    "test_applications.py",
+    "test_main.py",
+    "test_survival.py",
+    "test_zoo.py",
+    "test_examples.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from kerasrestart.experiments.references import is_reference
 from kerasrestart.experiments.setting import SettingError
+from kerasrestart.scoring.scoring import REVERSED
 
 ALEXNET_MIN_SIDE = 63  # pixels: on smaller images its last pooling has no position
 
@@ -21,6 +23,19 @@ _SELECTIONS = {
 }
 
 
+def _select_nothing(scores: Any) -> dict[str, Any]:
+    del scores
+    return {}
+
+
+# In place of your own code where settings are only checked.
+_STAND_INS: dict[str, Callable[[str], Any]] = {
+    "init": lambda reference: "uniform",
+    "criterion": lambda name: f"{REVERSED if name.startswith(REVERSED) else ''}taylor",
+    "select": lambda reference: _select_nothing,
+}
+
+
 def check_combination(values: Mapping[str, Any]) -> None:
     """Checks that settings go together.
 
@@ -31,6 +46,7 @@ def check_combination(values: Mapping[str, Any]) -> None:
         SettingError: Two of them exclude each other.
     """
     _check_model(values)
+    _check_data(values)
     _check_regime(values)
     if values["jit_compile"] and values["strategy"] != "none":
         raise SettingError(
@@ -50,6 +66,8 @@ def _check_model(values: Mapping[str, Any]) -> None:
             f"pixels, more than those of the data sets. Received: --image_size={side}; expected "
             f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
         )
+    if values["width"] != 1 and model != "mininet":
+        raise SettingError(f"--width is for --model=mininet. Received: --model={model}")
     if weights is not None and model != "alexnet":
         raise SettingError(f"--weights are for --model=alexnet. Received: --model={model}")
     if weights is None:
@@ -61,10 +79,26 @@ def _check_model(values: Mapping[str, Any]) -> None:
             "--activation=crelu doubles the channels, which --model=resnet20 and --weights do not "
             f"allow. Received: --model={model}; expected --activation=relu or leaky_relu"
         )
+    if is_reference(model):
+        for name, default in (("activation", "relu"), ("norm", None)):
+            if values[name] != default:
+                raise SettingError(
+                    f"--{name} is for the networks of this package. Received: "
+                    f"--{name}={values[name]} with --model={model}; expected a --model that has it"
+                )
     if values["freeze_features"] and values["layers"] is None:
         raise SettingError(
             "--freeze_features leaves only dense layers to restart. Received: no --layers; "
             "expected their names, as in --layers=dense.*"
+        )
+
+
+def _check_data(values: Mapping[str, Any]) -> None:
+    dataset = values["dataset"]
+    if dataset.startswith("folder:") and values["image_size"] is None:
+        raise SettingError(
+            "--dataset=folder:PATH resizes all images to one size. Received: no --image_size; "
+            "expected their height and width in pixels, as in --image_size=64"
         )
 
 
@@ -89,11 +123,20 @@ def _check_regime(values: Mapping[str, Any]) -> None:
         )
 
 
-def restart_plan_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+def bare_criterion(criterion: str) -> str:
+    """A reference to a criterion without the word that reverses it."""
+    return criterion.removeprefix(REVERSED) if is_reference(criterion) else criterion
+
+
+def restart_plan_arguments(
+    values: Mapping[str, Any], load: Callable[[str, str], Any] | None = None
+) -> dict[str, Any]:
     """Makes the parts of `PartialRestart`, which check themselves.
 
     Args:
         values: All settings of a run, by name.
+        load: Imports what a setting refers to; its arguments are the setting's name and its
+            reference. Defaults to None: nothing is imported, and the parts are only for a check.
 
     Returns:
         The arguments of `RestartPlan`.
@@ -108,12 +151,18 @@ def restart_plan_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     from kerasrestart.restart.reset import Reset
     from kerasrestart.scoring.scoring import Scoring
 
-    of = values.__getitem__
-    control = of("init") if of("init") in CONTROLS else None
-    initializer = {} if control else {"initializer": of("init")}
+    def of(name: str) -> Any:
+        value = values[name]
+        if name in ("init", "criterion", "select") and is_reference(value):
+            return _STAND_INS[name](value) if load is None else load(name, value)
+        return value
+
+    init = of("init")
+    control = init if isinstance(init, str) and init in CONTROLS else None
+    initializer = {} if control else {"initializer": init}
     reset = ("outgoing", "second_moment", "norms", "compensate_bias", "grace_restarts")
     return {
-        "select": _selection(values, getattr(select, _SELECTIONS[of("select")])),
+        "select": _selection(values, of("select"), select),
         "when": _when(values, when),
         "reset": Reset(**initializer, **{name: of(name) for name in reset}),
         "scoring": Scoring(of("criterion"), every=of("score_every"), window=of("score_window")),
@@ -122,15 +171,21 @@ def restart_plan_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _selection(values: Mapping[str, Any], rule: type) -> Any:
-    names = ("fraction", "min_survivors", "cap", "normalize")
-    options = {name: values[name] for name in names if values[name] not in (None, "none")}
-    for name in options.keys() - {field.name for field in dataclasses.fields(rule)}:
+def _selection(values: Mapping[str, Any], chosen: Any, select: Any) -> Any:
+    defaults = {"fraction": 0.1, "min_survivors": 1, "cap": None, "normalize": "none"}
+    if is_own := not isinstance(chosen, str):
+        options = {name: values[name] for name, of in defaults.items() if values[name] != of}
+        known: set[str] = set()
+    else:
+        rule = getattr(select, _SELECTIONS[chosen])
+        options = {name: values[name] for name in defaults if values[name] not in (None, "none")}
+        known = {field.name for field in dataclasses.fields(rule)}
+    for name in options.keys() - known:
         raise SettingError(
             f"--{name} is not an option of --select={values['select']}. Received: "
             f"--{name}={values[name]}; expected no --{name}, or another --select"
         )
-    return rule(**options)
+    return chosen if is_own else rule(**options)
 
 
 def _when(values: Mapping[str, Any], when: Any) -> Any:

@@ -19,6 +19,7 @@ from kerasrestart.experiments.interruption import RunStoppedError, exit_status
 from kerasrestart.experiments.setting import Setting, SettingError, did_you_mean
 from kerasrestart.experiments.startup import open_closed_streams
 
+_LONGEST = 1000  # characters of an error
 VERBOSITY = Setting(
     "verbosity",
     int,
@@ -39,11 +40,13 @@ class Parsed:
         values: All flags, by name.
         given: Those that were typed, or are in a flagfile.
         arguments: The words that are not flags.
+        typed: The command line, without the program's name.
     """
 
     values: Mapping[str, Any]
     given: Mapping[str, Any]
     arguments: Sequence[str]
+    typed: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Program:
     hidden: Collection[str] = ()
     arguments: str = ""
 
-    def start(self, main: Callable[[Parsed], None], *, stopped: str = "Stopped.") -> NoReturn:
+    def start(self, main: Callable[[Parsed], Any], *, stopped: str = "Stopped.") -> NoReturn:
         """Reads the command line, calls `main` and ends the process.
 
         Args:
@@ -83,7 +86,7 @@ class Program:
         try:
             main(parsed)
         except SettingError as error:
-            fail(str(error), status=2)
+            fail(f"{error}{_flagfiles(sys.argv[1:])}", status=2)
         except (ValueError, OSError, RunStoppedError) as error:
             logging.debug("The error was raised here:", exc_info=True)
             fail(str(error), getattr(error, "status", 1))
@@ -113,13 +116,15 @@ class Program:
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in self.settings]
             hint = did_you_mean(f"--{error.flagname}", known)
-            fail(f"--{error.flagname} is not a flag of {self.module}{hint}", status=2)
+            message = f"--{error.flagname} is not a flag of {self.module}{hint}"
+            fail(f"{message}{_flagfiles(words)}", status=2)
         except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
-            fail(str(error), status=2)
+            fail(f"{error}{_flagfiles(words)}", status=2)
         if arguments and not self.arguments:
             fail(
                 "Expected flags only, such as "
-                f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}",
+                f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}"
+                f"{_flagfiles(words)}",
                 status=2,
             )
         found = {name: values[name] for name in (*self.settings, VERBOSITY.name)}
@@ -127,7 +132,34 @@ class Program:
             {name: flag.value for name, flag in found.items()},
             {name: flag.value for name, flag in found.items() if flag.present},
             arguments,
+            words,
         )
+
+    def from_values(self, given: Mapping[str, Any]) -> Parsed:
+        """Takes flags as Python values, as if they had been typed.
+
+        Args:
+            given: By name, the values. None: the default.
+
+        Raises:
+            SettingError: A name is not known, or a value is wrong.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if name not in self.settings:
+                raise SettingError(
+                    f"{name!r} is not a setting of {self.module}{did_you_mean(name, self.settings)}"
+                )
+            self.settings[name].check(value)
+        typed = []
+        for name, value in given.items():
+            setting = self.settings[name]
+            values = value if setting.repeated and setting.type is list else [value]
+            typed += [
+                f"--{name}={item}" if setting.repeated else setting.as_flag(item) for item in values
+            ]
+        defaults = {name: setting.default for name, setting in self.settings.items()}
+        return Parsed({**defaults, **given}, given, (), typed)
 
     def _flag_values(self) -> flags.FlagValues:
         values = flags.FlagValues()
@@ -180,8 +212,12 @@ class _Flag(flags.Flag):
 
     def parse(self, argument: str) -> None:
         """Takes a value as it is typed; a repeated flag adds to those before."""
-        value = [argument] if self.setting.repeated else self.setting.parse(argument)
-        self.value = [*self.value, *value] if self.setting.repeated and self.present else value
+        setting = self.setting
+        is_list = setting.repeated and setting.type is list
+        value = [argument] if is_list else setting.parse(argument)
+        if setting.repeated and self.present:
+            value = [*self.value, *value] if is_list else f"{self.value},{value}"
+        self.value = value
         self.present += 1
 
 
@@ -217,6 +253,14 @@ def set_up_tensorflow() -> None:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def _flagfiles(words: Sequence[str]) -> str:
+    """The end of a message about a flag that may be in a file."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    split = [(*word.lstrip("-").partition("=")[::2], following) for word, following in pairs]
+    files = [value or following for name, value, following in split if name == "flagfile"]
+    return f" (flags were also read from {', '.join(files)})" if files else ""
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the program with one line on standard error.
 
@@ -224,5 +268,8 @@ def fail(message: str, status: int = 1) -> NoReturn:
         message: What was wrong, what was received, what would be right.
         status: Exit status. Defaults to 1.
     """
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:  # it repeats a value, such as all of a file
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(status)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from kerasrestart.experiments.hints import did_you_mean
+from kerasrestart.experiments.paths import is_utf8
+from kerasrestart.experiments.references import is_reference
+
 _WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _ANY = object()
+REFERENCE = "MODULE:FUNCTION"
+"""The form of a value that names code of yours, see `kerasrestart.experiments.references`."""
 
 
 class SettingError(ValueError):
@@ -34,6 +40,9 @@ class Setting:
         group: Heading in `--help`.
         help: What it does, in whole sentences.
         choices: The values that a `str` or the items of a `list` can take. Defaults to (): any.
+        forms: Other forms of such a value: `REFERENCE`, or with a prefix, such as "npz:FILE".
+            Defaults to ().
+        reference: What a `REFERENCE` leads to, in words that follow "must be". Defaults to "".
         least: Smallest value. Defaults to None: no limit.
         above: The value must be larger than this. Defaults to None: no limit.
         most: Largest value. Defaults to None: no limit.
@@ -56,6 +65,8 @@ class Setting:
     group: str
     help: str
     choices: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    reference: str = ""
     least: float | None = None
     above: float | None = None
     most: float | None = None
@@ -116,13 +127,39 @@ class Setting:
             if not self._in_range(value):
                 raise self._error(value)
         elif self.type in (str, list):
-            for item in [value] if self.type is str else value:
-                if self.choices and item not in self.choices:
+            for item in self.items(value):
+                if (self.choices or self.forms) and not self._is_choice(item):
                     raise self._error(item)
+
+    def items(self, value: Any) -> list[str]:
+        """The single values of a text; several of one that can be repeated have commas."""
+        if self.type is list:
+            return list(value)
+        return value.split(",") if self.repeated else [value]
+
+    def references(self, value: Any) -> list[str]:
+        """The references to code among the single values of a text."""
+        if value is None or REFERENCE not in self.forms:
+            return []
+        return [
+            item
+            for item in self.items(value)
+            if item not in self.choices and not self._has_prefix(item)
+        ]
+
+    def _is_choice(self, item: str) -> bool:
+        if item in self.choices or self._has_prefix(item):
+            return True
+        return REFERENCE in self.forms and is_reference(item)
+
+    def _has_prefix(self, item: str) -> bool:
+        prefixes = [form.partition(":")[0] + ":" for form in self.forms if form != REFERENCE]
+        return any(item.startswith(prefix) and item != prefix for prefix in prefixes)
 
     def _has_type(self, value: Any) -> bool:
         if self.type is str:  # a flagfile has one line for it
-            return isinstance(value, str) and len(f"{value}.".splitlines()) == 1
+            is_line = isinstance(value, str) and len(f"{value}.".splitlines()) == 1
+            return is_line and is_utf8(value)
         if self.type is float:
             return isinstance(value, int | float) and not isinstance(value, bool)
         return isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
@@ -143,13 +180,16 @@ class Setting:
     @property
     def range(self) -> str:
         """The values that it takes, in words that follow "must be"."""
+        if self.forms:
+            *most, last = (*self.choices, *self.forms)
+            return f"one of {', '.join(most)}, or {last}" if most else last
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.expected:
             return self.expected
         if self.type not in (int, float):
             return {bool: "true or false", list: "a list separated by commas"}.get(
-                self.type, "a text of one line"
+                self.type, "a text of one line in UTF-8"
             )
         limits = [
             f"above {self.above}" if self.above is not None else "",
@@ -172,15 +212,16 @@ class Setting:
         """How the flag is typed, as `--help` shows it."""
         if self.type is bool:
             return f"--[no]{self.name}"
-        if self.choices and len("|".join(self.choices)) <= 48:
+        if self.choices and not self.forms and len("|".join(self.choices)) <= 48:
             return f"--{self.name}={'|'.join(self.choices)}"
         kind = {int: "N", float: "X", str: "NAME" if self.choices else "TEXT", list: "LIST"}
         return f"--{self.name}={'TEXT' if self.repeated else kind[self.type]}"
 
     def description(self) -> str:
         """The help with the choices and the default, as `--help` shows it."""
-        listed = self.choices and "|" not in self.usage()
-        choices = f" One of: {', '.join(self.choices)}." if listed else ""
+        listed = (self.choices or self.forms) and "|" not in self.usage()
+        words = ", ".join((*self.choices, *self.forms))
+        choices = f" {'One of' if self.choices else 'As'}: {words}." if listed else ""
         default = self.default
         if self.type is list:
             default = ",".join(default)
@@ -190,18 +231,9 @@ class Setting:
         return f"{self.help}{choices}{f' Default: {default}.' if known else ''}"
 
 
-def did_you_mean(value: str, known: Collection[str]) -> str:
-    """The end of a message about a word that is not known.
-
-    Args:
-        value: The word.
-        known: The words that are known.
-
-    Returns:
-        " Did you mean uniform?", or "" where no known word is similar.
-    """
-    close = difflib.get_close_matches(value, known, n=1)
-    return f". Did you mean {close[0]}?" if close else ""
+def as_arguments(message: str) -> str:
+    """Turns a message about flags into one about arguments of the same names."""
+    return re.sub(r"(?<![\w-])--(?=[a-z])", "", message)
 
 
 def parse_words(words: Collection[str], settings: Mapping[str, Setting]) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kerasrestart.experiments.combinations import (
+    bare_criterion,
     check_combination,
     in_flags,
     restart_plan_arguments,
 )
-from kerasrestart.experiments.setting import Setting, SettingError, parse_words
+from kerasrestart.experiments.references import WrongReferenceError, find, sha256_of
+from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError, parse_words
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
 from kerasrestart.scoring.scoring import CRITERIA
@@ -28,6 +30,7 @@ TASKS = ("none", "random_labels", "shuffled_classes", "class_subsets")
 ACTIVATIONS = ("relu", "leaky_relu", "crelu")
 NORMS = ("none", "batch", "layer")
 REMEDIES = ("none", "head_reset", "full_reset", "optimizer_reset", "shrink_and_perturb")
+MODELS = ("mininet", "alexnet", "resnet20")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -71,12 +74,16 @@ class RunSettings:
     dataset: str = _data(
         "auto",
         "The images: cifar10 (through TFDS), shapes (built in, drawn by NumPy), or auto: cifar10 "
-        "if it is prepared or can be downloaded, otherwise shapes.",
+        "if it is prepared or can be downloaded, otherwise shapes. Of your own: a data set of "
+        "TFDS, a folder with a folder for each class, a NumPy file, or a function that returns "
+        "arrays.",
         choices=DATASETS,
+        forms=("tfds:NAME", "folder:PATH", "npz:FILE", REFERENCE),
+        reference="a function () -> arrays (x, y), or ((x_train, y_train), (x_test, y_test))",
     )
     data_dir: str | None = _data(
         None,
-        "TFDS folder of CIFAR-10. Default: $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets.",
+        "Folder of TFDS's data sets. Default: $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets.",
         ignored_on_resume=True,  # a folder may be moved; the images in it are compared
     )
     train_examples: int | None = _data(
@@ -107,12 +114,24 @@ class RunSettings:
     augment: bool = _data(False, "Flip and shift the training images at random.")
     image_size: int | None = _data(
         None,
-        "Height and width to which images are resized (bilinear). Default: as they are stored.",
+        "Height and width to which images are resized (bilinear). Default: as they are stored. "
+        "Needed for --dataset=folder:PATH.",
         least=1,
     )
 
     model: str = _model(
-        "mininet", "The network.", choices=("mininet", "alexnet", "resnet20"), in_study="--network"
+        "mininet",
+        "The network; your own as a function (input_shape, classes) -> keras.Model.",
+        choices=MODELS,
+        forms=(REFERENCE,),
+        reference="a function (input_shape, classes) -> keras.Model",
+        in_study="--network",
+    )
+    width: float = _model(
+        1.0,
+        "Factor on the filters and units of the hidden layers of --model=mininet.",
+        above=0,
+        most=16,
     )
     activation: str = _model(
         "relu",
@@ -150,15 +169,25 @@ class RunSettings:
         "Initializer of the restarted filters. Two controls: none restarts the learning rate but "
         "no filter; slots resets the optimizer state of the filters but not their weights.",
         choices=(*INITIALIZERS, *CONTROLS),
+        forms=(REFERENCE,),
+        reference="an initializer: a function (kernel, axis, seed, chosen) -> kernel, or Keras's",
         argument="initializer",
     )
-    criterion: str = _restart("taylor", "Criterion that scores filters.", choices=CRITERIA)
+    criterion: str = _restart(
+        "taylor",
+        "Criterion that scores filters.",
+        choices=CRITERIA,
+        forms=(REFERENCE,),
+        reference="a criterion: a function (feature_map, gradient, channel_axis) -> scores",
+    )
     select: str = _restart(
         "fraction",
         "Which filters to restart. fraction: those of lowest score, --fraction of each layer; "
         "global_fraction: --fraction of all layers together; below_mean: those that score at most "
         "--fraction of the mean score of their layer.",
         choices=("fraction", "global_fraction", "below_mean"),
+        forms=(REFERENCE,),
+        reference="a function scores -> {layer: indices}",
     )
     fraction: float = _restart(0.1, "Fraction that --select uses.")
     cap: float | None = _restart(
@@ -295,6 +324,14 @@ class RunSettings:
         in_study="--seeds",
     )
 
+    callback: str | None = _run(
+        None,
+        "Your own callbacks: functions without arguments, or classes, that make a Keras callback "
+        "or a RestartObserver. Repeat the flag for several.",
+        forms=(REFERENCE,),
+        reference="a function () -> keras.callbacks.Callback or RestartObserver",
+        repeated=True,
+    )
     baseline: str | None = _run(
         None,
         "Folder of a run whose baseline this run continues, so that runs that restart in different "
@@ -423,6 +460,81 @@ def parse_settings(arguments: Iterable[str]) -> RunSettings:
     """
     words = [argument.removeprefix("--") for argument in arguments]
     return RunSettings(**parse_words(words, SETTINGS))
+
+
+def references_in(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The references to code among settings.
+
+    Args:
+        values: Settings, by name.
+
+    Returns:
+        By setting, its references; a criterion without `reversed_`. Settings with none are left
+        out.
+    """
+    found = {}
+    for name, setting in SETTINGS.items():
+        texts = setting.references(values.get(name))
+        if texts:
+            found[name] = [bare_criterion(text) if name == "criterion" else text for text in texts]
+    return found
+
+
+@contextlib.contextmanager
+def errors_name_reference(name: str, text: str) -> Iterator[None]:
+    """Turns an error of a reference into one that names its flag.
+
+    Raises:
+        SettingError: The block raised a WrongReferenceError.
+    """
+    try:
+        yield
+    except WrongReferenceError as error:
+        setting = SETTINGS[name]
+        raise SettingError(
+            f"--{name} must be {setting.reference}. Received: {text!r}: {error}"
+        ) from error
+
+
+def source_hashes(values: Mapping[str, Any]) -> dict[str, str | None]:
+    """Finds the code that settings name, without running it.
+
+    Args:
+        values: Settings, by name.
+
+    Returns:
+        By `setting=reference`, the SHA-256 of its file; None where it has none.
+
+    Raises:
+        SettingError: A reference leads to nothing.
+    """
+    hashes = {}
+    for name, texts in references_in(values).items():
+        for text in texts:
+            with errors_name_reference(name, text):
+                find(text)
+                hashes[f"{name}={text}"] = sha256_of(text)
+    return hashes
+
+
+def changed_sources(
+    was: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
+) -> list[str]:
+    """Names the code that has changed between two runs.
+
+    Args:
+        was: What `source_hashes` returned for the one.
+        now: The same for the other.
+        ignored: Names of settings that may differ. Defaults to none.
+
+    Returns:
+        A few words for each; none for code that only one of them names.
+    """
+    return [
+        f"the code of --{key} has changed"
+        for key in sorted(was.keys() & now.keys())
+        if key.partition("=")[0] not in ignored and was[key] != now[key]
+    ]
 
 
 def as_flag(name: str, value: Any) -> str:

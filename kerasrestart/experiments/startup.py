@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from kerasrestart.network.keras_backend import check_keras
+
 
 def open_closed_streams() -> None:
     """Opens standard input, output and error on the null device where they are closed.
@@ -96,9 +98,22 @@ def choose_backend() -> None:
     Raises:
         ValueError: The environment asks for another backend, or for fewer epochs or steps.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    os.environ["KERAS_BACKEND"] = backend
     if backend != "tensorflow":
         raise ValueError(f"KERAS_BACKEND must be 'tensorflow' or unset. Received: {backend!r}")
     for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
         if value := os.environ.get(name):
             raise ValueError(f"{name} must be unset, it would shorten the run. Received: {value!r}")
+
+
+def load_keras() -> None:
+    """Imports Keras, and with it TensorFlow.
+
+    Raises:
+        ValueError: It cannot be loaded, as where `keras.json` is damaged.
+    """
+    try:
+        check_keras()
+    except ImportError as error:
+        raise ValueError(str(error)) from error

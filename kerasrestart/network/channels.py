@@ -165,6 +165,27 @@ class ChannelMap:
                 followed = followed.joined(self.outgoing(reading.layer, behind, passes))
         return followed
 
+    def readers_of(self, layer: layers.Layer) -> list[tuple[layers.Layer, np.ndarray]]:
+        """Finds what reads the filters of a layer directly, channel by channel.
+
+        Args:
+            layer: As in `path`.
+
+        Returns:
+            The layers that read them by a kernel, each once, and int64 `[channels]` of its input:
+            the filter on each channel, -1 where that is none of them.
+        """
+        own = self._roots[self._own(layer)]
+        filter_of = np.full(len(self._roots) + 1, -1)  # the last one, of NO_FILTER, stays
+        filter_of[own[::-1]] = np.arange(len(own))[::-1]
+        found = {}
+        for number in self._read_at.of(np.unique(own)):
+            found[id(self._read[number][0])] = (
+                self._read[number][0],
+                filter_of[self._read_at.roots[number]],
+            )
+        return list(found.values())
+
     def _readings(
         self,
         read: Sequence[tuple[layers.Layer, np.ndarray]],

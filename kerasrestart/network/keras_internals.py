@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
@@ -47,3 +50,15 @@ def index_in(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) ->
     """The place of a variable among those that an optimizer trains; None if it is not one."""
     # The optimizer's own key, by identity: it also finds the backend's variable inside a Keras one.
     return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+
+
+@contextlib.contextmanager
+def layer_names_from_start() -> Iterator[None]:
+    """Names layers as in a new process: the first `Conv2D` inside is `conv2d`, whatever exists."""
+    key = "object_name_uids"
+    before = global_state.get_global_attribute(key)
+    global_state.set_global_attribute(key, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(key, before)

@@ -179,3 +179,21 @@ def response_to_means(layer: layers.Layer, means: np.ndarray) -> np.ndarray:
     if isinstance(layer, TRANSPOSED):
         return summed.sum(axis=-1) / np.prod(layer.strides)
     return summed.sum(axis=-2)
+
+
+def sums_by_channel(layer: layers.Layer, values: tf.Tensor) -> tf.Tensor:
+    """Sums numbers that lie like the reading kernel over all weights that read one channel.
+
+    Args:
+        layer: A built layer of `WITH_FILTERS`.
+        values: A tensor of the shape of `reading_kernel(layer)`.
+
+    Returns:
+        `[channels]`: a number for each channel of the layer's input.
+    """
+    matrix = tf.reduce_sum(values, axis=list(range(values.shape.rank - 2)))
+    if isinstance(layer, TRANSPOSED):
+        return tf.reduce_sum(matrix, axis=0)
+    groups = getattr(layer, "groups", 1)
+    by_group = tf.reshape(matrix, (matrix.shape[0], groups, -1))
+    return tf.reshape(tf.transpose(tf.reduce_sum(by_group, axis=-1)), (-1,))

@@ -72,6 +72,13 @@ def explain_parts(init: Callable[..., None]) -> Callable[..., None]:
                     f"{both[0]} is replaced by {part}: expected one of them. Received: "
                     f"{both[0]}={given[both[0]]!r}, {part}={given[part]!r}"
                 )
+        if getattr(given.get("when"), "replacement_rate", None) is not None:
+            for name in ("select", "fraction"):
+                if given.get(name) is not None:
+                    raise ValueError(
+                        f"replacement_rate says how many filters are restarted: expected no {name} "
+                        f"beside it. Received: {name}={given[name]!r}, when={given['when']!r}"
+                    )
         init(*args, **kwargs)
 
     return checked

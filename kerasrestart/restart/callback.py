@@ -8,10 +8,12 @@ from typing import Any
 import keras
 
 from kerasrestart.restart.arguments import check, explain_parts
+from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.presets import preset_arguments
 from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import Fraction
@@ -60,13 +62,15 @@ class PartialRestart(RestartLifeCycle):
         monitor: Metric whose plateau ends a round, and
         patience: epochs without improvement that make a plateau: the short form of
             `when=OnPlateau(monitor, patience)`. Default to `"val_loss"` and 5.
-        max_restarts: Largest number of restarts. Defaults to 3.
+        max_restarts: Largest number of restarts. Defaults to None: 3, and with `EverySteps` no
+            limit.
         seed: Seed of the new weights, and of a criterion that draws scores. Defaults to 0.
         select: Which filters a restart selects: `Fraction`, `BelowMean`, `GlobalFraction`, or a
             function that takes the scores by layer, float32 `[filters]`, and returns
             `{layer: indices}`. Defaults to None: the short form.
         when: When a round ends: `OnPlateau`, `EveryEpochs`, or an object of a class of your own,
-            see `kerasrestart.When`. Defaults to None: the short form.
+            see `kerasrestart.When`. Or `EverySteps`, which restarts filters between batches.
+            Defaults to None: the short form.
         reset: How filters are restarted: `Reset`. Or what is done instead of a restart of filters:
             `ResetLayer`, `ResetModel`, `ShrinkAndPerturb`, `ResetOptimizer`, or a function that
             changes the model it gets; then no filters are selected, and the same remedy is applied
@@ -83,7 +87,7 @@ class PartialRestart(RestartLifeCycle):
         stop_on_repeat: Whether restarts end when the same filters are selected as at the last
             restart, or none. With False, a restart that selects none only resets the learning rate.
             To compare with a control, pass False and `when=EveryEpochs(...)` to both: then both
-            train equally long. Defaults to True.
+            train equally long. Not used with `EverySteps`. Defaults to True.
         observers: `RestartObserver`s, such as `RestartTensorBoard` and `RestartBackup`. Defaults to
             none.
 
@@ -109,7 +113,7 @@ class PartialRestart(RestartLifeCycle):
         *,
         monitor: str = "val_loss",
         patience: int = 5,
-        max_restarts: int = 3,
+        max_restarts: int | None = None,
         seed: int = 0,
         select: Select | None = None,
         when: When | None = None,
@@ -130,7 +134,7 @@ class PartialRestart(RestartLifeCycle):
             scoring=criterion if isinstance(criterion, Scoring) else Scoring(criterion),
             control=control,
             layers=layers,
-            max_restarts=max_restarts,
+            max_restarts=_limit(max_restarts, when),
             stop_on_repeat=stop_on_repeat,
             seed=seed,
         )
@@ -139,6 +143,31 @@ class PartialRestart(RestartLifeCycle):
             expected = "RestartObservers"
             check("observers", observer, isinstance(observer, RestartObserver), expected)
         super().__init__(plan, observers)
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> PartialRestart:
+        """Returns a callback with the settings of a published method.
+
+        Example:
+        ```python
+        restart = kerasrestart.PartialRestart.preset("redo")
+        restart = kerasrestart.PartialRestart.preset(
+            "continual_backprop", when=kerasrestart.EverySteps(1, replacement_rate=1e-5)
+        )
+        ```
+
+        Args:
+            name: `"han_zhang"`: the defaults, with a lower learning rate in each round; `"redo"`:
+                dormant units (Sokar et al., ICML 2023); `"continual_backprop"`: Dohare et al.,
+                Nature 2024; `"repr"`: filters are dropped for some epochs first (Prakash et al.,
+                CVPR 2019). `kerasrestart.restart.presets` says what each does and where it differs
+                from its source.
+            **overrides: Arguments of `PartialRestart` that replace the preset's.
+
+        Raises:
+            ValueError, TypeError: The name is not known, or as `PartialRestart`.
+        """
+        return cls(**preset_arguments(name, overrides))
 
     def __repr__(self):
         parts = dict(vars(self.plan))
@@ -161,3 +190,9 @@ class PartialRestart(RestartLifeCycle):
             ValueError, TypeError: As at the start of `fit`.
         """
         prepare(model, self.plan)
+
+
+def _limit(max_restarts: int | None, when: When | None) -> int | None:
+    if max_restarts is None and not isinstance(when, EverySteps):
+        return 3
+    return max_restarts

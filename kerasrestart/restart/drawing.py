@@ -51,6 +51,8 @@ def _draw_kernel(
     """Draws the kernel of a layer; `old` is the present one, with an axis of filters."""
     kernel = kernels.incoming_kernel(filter_layer.layer)
     chosen = chosen_mask(filter_layer, filters)
+    if isinstance(rule, initializers.Own):
+        rule = rule.of_layer(filter_layer.layer)
     new = rule(old, filter_layer.filter_axis, derive_seed(seed, 0), chosen)
     return Replacement(kernel, tf.reshape(new, kernel.shape), filter_mask(filter_layer, filters))
 

@@ -43,7 +43,7 @@ def atomic_write(
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text, completely or not at all."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))  # such as a file name that is not UTF-8
 
 
 def sync_folder(folder: str | os.PathLike) -> None:

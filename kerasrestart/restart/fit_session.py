@@ -12,16 +12,18 @@ from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.input_specs import known_inputs
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
+from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.compensation import check_compensation
-from kerasrestart.restart.initializers import derive_seed
+from kerasrestart.restart.dropping import HeldWeights, drop_filters
+from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
-from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.remedies import Remedy
+from kerasrestart.restart.records import PendingRestart, RestartEvent
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
+from kerasrestart.scoring.running_scorer import RunningScorer
 from kerasrestart.scoring.scorer import Scorer
 
 
@@ -45,6 +47,8 @@ class FitSession:
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
+        self._held: HeldWeights | None = None
+        self._counted = 0  # batches, or groups that run as one, of this epoch
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -61,13 +65,18 @@ class FitSession:
         return self.scorer
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
+        if self._plan.reset.drop_epochs:
+            self._release()
+            self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self.coverage = scorer.filter_layers.coverage()
 
     def _attach(self) -> None:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
-        # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
-        if self.scorer.needs_step or (several and trains_as_keras(self._model)):
+        # The scored step also weighs the replicas' parts of a batch, whether or not it scores. And
+        # what is attached counts the batches.
+        weighs = several and trains_as_keras(self._model)
+        if self.scorer.needs_step or weighs or self._plan.between_batches:
             every = self._plan.scoring.every
             self._scoring = train_function.attach(self._model, self.scorer, every)
 
@@ -95,10 +104,22 @@ class FitSession:
         Args:
             scored: Whether this epoch is scored.
         """
-        if self._scorer is not None:
+        self._counted = 0
+        if self._scorer is not None and not self._plan.between_batches:
             self._scorer.reset()
         if self._scoring is not None:
             self._scoring.begin_epoch(scored)
+
+    def score(self, scored: bool) -> None:
+        """Says whether the next batches are scored."""
+        if self._scoring is not None:
+            self._scoring.scores = scored
+
+    def new_batches(self) -> int:
+        """How many batches were trained on since the last call, or since the epoch began."""
+        groups = 0 if self._scoring is None else self._scoring.batches
+        new, self._counted = groups - self._counted, groups
+        return new * self._model.steps_per_execution
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
@@ -144,13 +165,6 @@ class FitSession:
             raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
         return scores, self.scorer.reader_input_means()
 
-    def _apply_remedy(self, seed: int) -> None:
-        remedy = self._plan.remedy
-        if isinstance(remedy, Remedy):
-            remedy.apply(self._model, seed)
-        else:
-            remedy(self._model)
-
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
     ) -> dict[str, str]:
@@ -164,45 +178,42 @@ class FitSession:
         Returns:
             By layer, why it is left out: it may have been frozen since training began.
         """
-        reset, found = self._plan.reset, self.scorer.filter_layers
-        left_out: dict[str, str] = {}
-        if self._plan.control != "none":
-            left_out = surgery.obstacles(self._model, found, event.layers, outgoing=reset.outgoing)
-        for name in left_out:
-            del event.layers[name]
-        chosen = {name: layer.filters for name, layer in event.layers.items()}
-        if self._plan.remedy is not None:
-            self._apply_remedy(derive_seed(self._plan.seed, event.restart))
-        elif self._plan.control is None:
-            surgery.restart_filters(
-                self._model,
-                chosen,
-                initializer=reset.initializer,
-                outgoing=reset.outgoing,
-                second_moment=reset.second_moment,
-                norms=reset.norms,
-                reader_input_means=reader_input_means if reset.compensate_bias else None,
-                seed=derive_seed(self._plan.seed, event.restart),
-                found=found,
-            )
-        elif self._plan.control == "slots":
-            surgery.reset_optimizer_state(
-                self._model,
-                chosen,
-                second_moment=reset.second_moment,
-                norms=reset.norms,
-                found=found,
-            )
+        found = self.scorer.filter_layers
+        if self._held is not None:
+            self._held.hold({})
+        left_out = apply_restart(self._model, self._plan, found, event, reader_input_means)
         self.learning_rate = event.learning_rate
         return left_out
+
+    def drop(self, pending: PendingRestart) -> None:
+        """Begins an epoch without the filters that a restart is about; a control drops none.
+
+        Args:
+            pending: The restart.
+        """
+        chosen = {name: layer.filters for name, layer in pending.event.layers.items()}
+        if self._plan.control is not None or self._held is None:
+            return
+        if not pending.dropped_epochs:
+            means = pending.reader_input_means if self._plan.reset.compensate_bias else None
+            drop_filters(self._model, chosen, self.scorer.filter_layers, means)
+        self._held.hold(chosen)
 
     def detach(self) -> None:
         """Lets the model train with its own step again."""
         if self._scoring is not None:
             self._scoring.detach()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.remove()
+            self._held = None
 
 
-def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Scorer, list[str]]:
+def prepare(
+    model: keras.Model, plan: RestartPlan, data: Any = None, *, optimizer: Any = None
+) -> tuple[Scorer, list[str]]:
     """Makes the scorer of a model, after checking that the model can be restarted as planned.
 
     The optimizer is built where it is not yet.
@@ -212,6 +223,8 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
         plan: The plan.
         data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs.
             Defaults to None.
+        optimizer: The optimizer of a loop without `fit`, or several; the model need not be
+            compiled. Defaults to None: the model's own.
 
     Returns:
         The scorer, and the names of layers that are left out because of `outgoing`.
@@ -224,7 +237,7 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             `restart_filters`.
     """
     check_model(model)
-    if not model.compiled:
+    if optimizer is None and not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
     scorer, left_out = _scorer(model, plan, plan.layers, data), []
     if plan.reset.outgoing == "zero":
@@ -239,14 +252,18 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             )
         if obstacles:
             scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
-    check = None if plan.remedy is not None else getattr(plan.select, "check", None)
+    selects = plan.remedy is None and getattr(plan.when, "replacement_rate", None) is None
+    check = getattr(plan.select, "check", None) if selects else None
     if check is not None:
         check({name: layer.filters for name, layer in scorer.layers.items()})
-    if scorer.criterion.needs_gradient:
-        check_reductions(model)
-    _check_optimizers(model)
-    optimizer = model.optimizer
-    if plan.when.learning_rate_drops and optimizer and learning_rate_of(optimizer) is None:
+    if optimizer is not None:
+        check_optimizers(model, optimizer)
+    else:
+        if scorer.criterion.needs_gradient:
+            check_reductions(model)
+        _check_optimizers(model)
+    own = getattr(model, "optimizer", None)
+    if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
         raise ValueError(
             "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
             f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
@@ -257,8 +274,8 @@ def prepare(model: keras.Model, plan: RestartPlan, data: Any = None) -> tuple[Sc
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
         )
     if plan.reset.outgoing == "zero":
-        for optimizer in optimizers_of(model):
-            surgery.check_adafactor(optimizer, plan.reset.second_moment)
+        for one in optimizers_of(model, optimizer):
+            surgery.check_adafactor(one, plan.reset.second_moment)
     if plan.reset.compensate_bias:
         check_compensation(scorer.filter_layers)
     return scorer, left_out
@@ -273,13 +290,15 @@ def _check_optimizers(model: keras.Model) -> None:
 def _scorer(
     model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None, data: Any
 ) -> Scorer:
-    return Scorer(
-        model,
-        plan.scoring.criterion,
-        seed=plan.seed,
-        found=find_filter_layers(model, layers, data=data),
-        with_reader_input_means=plan.reset.compensate_bias,
-    )
+    options: dict[str, Any] = {
+        "seed": plan.seed,
+        "found": find_filter_layers(model, layers, data=data),
+        "with_reader_input_means": plan.reset.compensate_bias,
+    }
+    if isinstance(plan.when, EverySteps):
+        options["decay"] = plan.when.decay
+        return RunningScorer(model, plan.scoring.criterion, **options)
+    return Scorer(model, plan.scoring.criterion, **options)
 
 
 def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution")
 # These compute new weights from the surviving filters of the same layer.
 SURVIVOR_INITIALIZERS = ("orthogonal_to_survivors", "norm_matched", "clone")
+OWN_INITIALIZER = "own"  # that of each layer
 # Keras's own that can draw the kernel of a convolution and need no argument.
 KERAS_INITIALIZERS = (
     "glorot_normal",
@@ -21,6 +22,11 @@ KERAS_INITIALIZERS = (
     "variance_scaling",
     "zeros",
 )
-INITIALIZERS = (*PAPER_INITIALIZERS, *SURVIVOR_INITIALIZERS, *KERAS_INITIALIZERS)
+INITIALIZERS = (
+    *PAPER_INITIALIZERS,
+    *SURVIVOR_INITIALIZERS,
+    OWN_INITIALIZER,
+    *KERAS_INITIALIZERS,
+)
 
 CONTROLS = ("none", "slots")  # values of `PartialRestart(control=)`, which draw no weights

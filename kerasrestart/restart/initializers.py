@@ -10,6 +10,7 @@
 | `orthogonal_to_survivors` | directions that the surviving filters do not use |
 | `norm_matched` | Xavier, scaled to the survivors' mean norm; another base: `NormMatched(base)` |
 | `clone` | a surviving filter plus noise; another amount: `Clone(noise)` |
+| `own` | as the layer's own `kernel_initializer` draws them |
 | any Keras initializer | by name, config or instance: `he_uniform`, `orthogonal`, ... |
 
 A rule is a function `(kernel, axis, seed, chosen) -> new kernel`:
@@ -137,6 +138,25 @@ class NormMatched:
         return f"NormMatched(base={describe(self.base)!r})"
 
 
+class Own:
+    """Draws as the layer's own `kernel_initializer`; where no layer is known, by `xavier`."""
+
+    def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
+        """Draws a kernel of no layer."""
+        return get("xavier")(kernel, axis, seed, chosen)
+
+    def of_layer(self, layer: keras.Layer) -> Rule:
+        """Returns the rule of a layer.
+
+        Args:
+            layer: A layer with filters.
+        """
+        for name in ("pointwise_initializer", "depthwise_initializer", "kernel_initializer"):
+            if hasattr(layer, name):
+                return from_keras(getattr(layer, name))
+        return self
+
+
 NAMED = {
     "uniform": keras.initializers.RandomUniform(-0.05, 0.05),
     "he": he,
@@ -146,6 +166,7 @@ NAMED = {
     "orthogonal_to_survivors": orthogonal_to_survivors,
     "norm_matched": NormMatched,
     "clone": Clone,
+    "own": Own,
 }
 NAMES = tuple(NAMED)
 
@@ -180,6 +201,8 @@ def get(initializer: Any) -> Rule:
         if isinstance(initializer, str):
             found = NAMED.get(initializer, initializer)
         found = found() if inspect.isclass(found) else found
+        if isinstance(found, Own):
+            return found
         if _is_rule(found):
             return from_function(found)
         found = keras.initializers.get(found)

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 
 from kerasrestart.restart import initializers, messages
+from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import (
+    DIVERGED,
     ENDED_BY_ANOTHER,
     TOO_FEW_EPOCHS,
     Decision,
@@ -27,6 +29,8 @@ from kerasrestart.restart.records import (
     best_by_round,
     layer_restarts,
 )
+from kerasrestart.restart.select import Chosen
+from kerasrestart.restart.step_restarts import StepRestarts
 from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
 
@@ -72,10 +76,12 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._messages: list[str] = []
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
         self._last: _LastFit | None = None
+        self._epoch = self._events_before = 0  # the epoch, and the restarts before it
+        self._steps: StepRestarts | None = None  # between batches, once the filters are known
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
-        return {**vars(self), "_model": None, "_fit": None, "_last": None}
+        return {**vars(self), "_model": None, "_fit": None, "_last": None, "_steps": None}
 
     @property
     def monitor(self) -> str:
@@ -134,6 +140,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
         self.state = RestartState(learning_rate=rate)
         self.scores, self._reader_input_means = {}, {}
+        self._steps = None
         self._take_resumed()
         with self._detaching():
             for observer in self.observers:
@@ -146,13 +153,14 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
             self._continue_last(epoch)
+            self._epoch, self._events_before = epoch, len(self.events)
             if self._fit.was_compiled_again():
                 self.state.learning_rate = self._fit.learning_rate
                 self._report_filters()
             if self.state.lowers_rate:
                 self._lower_learning_rate(epoch)
             if self.state.pending is not None:
-                self._restart(self.state.pending)
+                self._drop_or_restart(self.state.pending)
             self._print_messages()
             window = self.plan.scoring.window
             scored = window is None or self.plan.may_restart_within(window, self.state)
@@ -161,6 +169,13 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._fit.begin_epoch(scored=scored)
             if not self.rounds or self.rounds[-1].ended:
                 self.rounds.append(Round(len(self.rounds), first_epoch=epoch))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Restarts filters where the batches before this one led to it, with `EverySteps`."""
+        # Here and not at the end of a batch: for that, Keras would read the logs of every batch.
+        if self.plan.between_batches:
+            with self._detaching():
+                self._between_batches()
 
     def on_epoch_end(self, epoch, logs=None):
         """Records the epoch, and selects the filters to restart where the round is over."""
@@ -177,7 +192,10 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         self._fit.detach()
-        if self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
+        if self.plan.between_batches:
+            if self._steps is not None and not self.events:
+                self._messages.append(messages.no_step_restart_line(self._steps))
+        elif self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
             if self.state.pending is not None:
                 self.state.pending = None
                 self._no_more_restarts(ENDED_BY_ANOTHER)
@@ -188,7 +206,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._end_round(TRAINING_ENDED)
         for observer in self.observers:
             observer.on_train_end(self)
-        if self.events:
+        if self.events and not self.plan.between_batches:
             self._messages.append(best_by_round(self.rounds, self.monitor))
         self._print_messages()
         if self.rounds:
@@ -213,7 +231,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _continue_last(self, epoch: int) -> None:
         """Continues the last `fit` where this one begins at the epoch after it."""
         last, self._last = self._last, None
-        if last is None or self.rounds or last.model is not self.model or last.next_epoch != epoch:
+        if last is None or self.rounds or last.model is not self.model:
+            return
+        if last.next_epoch != epoch and not self.plan.between_batches:
             return
         rate = self.state.learning_rate
         self.state, self.scores = last.state, last.scores
@@ -234,11 +254,17 @@ class RestartLifeCycle(keras.callbacks.Callback):
                     for name, why in self._fit.scorer.left_out.items()
                 ]
             self.scores, self._reader_input_means = read
+        if self.plan.between_batches:
+            self._end_epoch_of_steps()
         self.state.add_epoch(epoch, metrics, self.monitor, self.higher_is_better)
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 
     def _decide(self, epoch: int, metrics: dict[str, float]) -> None:
+        if self.state.pending is not None:  # the network trains without its filters
+            if not self.plan.when.reaches_target(metrics[self.monitor]):
+                return
+            self.state.pending = None
         known = self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
         decision = self.plan.decide(
             self.state,
@@ -277,6 +303,15 @@ class RestartLifeCycle(keras.callbacks.Callback):
             metrics_before=metrics,
         )
 
+    def _drop_or_restart(self, pending: PendingRestart) -> None:
+        if pending.dropped_epochs >= self.plan.reset.drop_epochs:
+            self._restart(pending)
+            return
+        if not pending.dropped_epochs and self.plan.control is None:
+            self._messages.append(messages.drop_line(pending.event, self.plan.reset.drop_epochs))
+        self._fit.drop(pending)
+        pending.dropped_epochs += 1
+
     def _restart(self, pending: PendingRestart) -> None:
         event = pending.event
         for observer in self.observers:
@@ -290,6 +325,53 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._messages.append(f"Epoch {event.epoch + 1}: {event.summary()}.")
         for name, why in left_out.items():
             self._messages.append(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
+
+    def _between_batches(self) -> None:
+        """Restarts filters where it is time, and says whether the next batch is scored."""
+        steps = self._step_restarts()
+        if steps is None:
+            return
+        steps.advance(self._fit.new_batches())
+        if self.state.finished is None:
+            if not self.plan.may_restart(len(self.events)):
+                self._no_more_restarts(f"max_restarts={self.plan.max_restarts} reached")
+            elif (selected := steps.select(len(self.events))) is not None:
+                self._restart_between_batches(steps, *selected)
+            elif steps.diverged:
+                self._no_more_restarts(DIVERGED)
+        self._fit.score(self.state.finished is None and steps.scores_next)
+
+    def _restart_between_batches(
+        self, steps: StepRestarts, chosen: Chosen, scores: dict[str, np.ndarray]
+    ) -> None:
+        event = steps.event(self.events, self._epoch, chosen, scores)
+        for observer in self.observers:
+            observer.on_restart_begin(event, self)
+        left_out = self._fit.restart(event, steps.scorer.reader_input_means())
+        steps.restarted(chosen)
+        self.events.append(event)
+        for observer in self.observers:
+            observer.on_restart_end(event, self)
+        for name, why in left_out.items():
+            self._messages.append(f"Step {event.step}: '{name}' is not restarted: {why}.")
+
+    def _step_restarts(self) -> StepRestarts | None:
+        """Counts batches for the present scorer; None before the first batch of some models."""
+        if not hasattr(self, "scorer"):
+            return None
+        if self._steps is None or self._steps.scorer is not self.scorer:
+            if self.state.steps is None:
+                self.state.steps = StepState()
+            self._steps = StepRestarts(self.plan, self.scorer, self.state.steps)
+        return self._steps
+
+    def _end_epoch_of_steps(self) -> None:
+        steps = self._step_restarts()
+        if steps is not None:
+            steps.advance(self._fit.new_batches())
+            steps.save()
+            of_epoch = self.events[self._events_before :]
+            self._messages += messages.step_restart_lines(of_epoch, self._epoch)
 
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = self._fit.learning_rate * self.plan.when.learning_rate_factor

@@ -5,9 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
+from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.when import OnPlateau
+
+if TYPE_CHECKING:
+    from kerasrestart.restart.step_restarts import StepRestarts
 
 WIDTH = 80
 """Messages are wrapped at this column."""
@@ -15,11 +22,13 @@ WIDTH = 80
 
 def start_line(plan: RestartPlan) -> str:
     """When filters are restarted."""
-    times = f"at most {plan.max_restarts} time{'s' * (plan.max_restarts != 1)}"
+    times = ""
+    if plan.max_restarts is not None:
+        times = f", at most {plan.max_restarts} time{'s' * (plan.max_restarts != 1)}"
     what = "A restart follows"
     if plan.control == "none":
         what = "The learning rate is reset, and no filter restarted,"
-    return f"{what} when {plan.when.describe()}, {times}."
+    return f"{what} when {plan.when.describe()}{times}."
 
 
 def fit_to_screen(message: str) -> str:
@@ -59,6 +68,42 @@ def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -
             f"patience={plan.when.patience}; when=EveryEpochs(n) restarts anyway."
         )
     return "No filter was restarted: training ended before the first round did."
+
+
+def drop_line(event: RestartEvent, epochs: int) -> str:
+    """That the network trains without some filters for some epochs."""
+    by_layer = ", ".join(
+        f"{name} {len(layer.filters)}/{layer.count}" for name, layer in event.layers.items()
+    )
+    length = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"Epoch {event.epoch + 1}: {event.reason}. Trains {length} without {by_layer}."
+
+
+def no_step_restart_line(steps: StepRestarts) -> str:
+    """Why no filter was restarted between batches."""
+    state, when = steps.state, steps.when
+    count = f"{state.step} batch{'es' * (state.step != 1)}"
+    if state.step <= when.steps:
+        return f"No filter was restarted: {count} passed, and steps={when.steps}."
+    batches = f"after {count}"
+    if not any(state.mature(when, name).any() for name in state.since):
+        return f"No filter was restarted: {batches} none is older than maturity={when.min_age}."
+    if when.replacement_rate is not None:
+        return f"No filter was restarted: {batches} no layer has a whole filter due."
+    return f"No filter was restarted: {batches} none was selected."
+
+
+def step_restart_lines(events: Sequence[RestartEvent], epoch: int) -> list[str]:
+    """The restarts between the batches of an epoch, as one line; none where there were none."""
+    if not events:
+        return []
+    counts: Counter[str] = Counter()
+    for event in events:
+        counts.update({name: len(of.filters) for name, of in event.layers.items()})
+    by_layer = ", ".join(f"{name} {count}" for name, count in counts.items())
+    times = f"{len(events)} restart{'s' * (len(events) != 1)} between batches"
+    what = f", {counts.total()} filters ({by_layer})" if counts else ""
+    return [f"Epoch {epoch + 1}: {times}{what}."]
 
 
 def early_end_line(plan: RestartPlan, why: str, epochs_left: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.restart.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.initializer_names import CONTROLS
 from kerasrestart.restart.records import RestartEvent, RestartState
 from kerasrestart.restart.reset import Reset
@@ -22,6 +23,7 @@ from kerasrestart.scoring.scoring import Scoring
 
 TOO_FEW_EPOCHS = "too few for a filter to recover in"
 ENDED_BY_ANOTHER = "another callback has ended the training"
+DIVERGED = "training has diverged, the scores are not finite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +68,21 @@ class RestartPlan:
     scoring: Scoring = dataclasses.field(default_factory=Scoring)
     control: str | None = None
     layers: str | Sequence[str] | None = None
-    max_restarts: int = 3
+    max_restarts: int | None = 3  # None: no limit
     stop_on_repeat: bool = True
     seed: int = 0
     remedy: Any = None
 
     def __post_init__(self):
         check_select(self.select)
-        check("when", self.when, isinstance(self.when, When), "OnPlateau, EveryEpochs or a When")
+        expected = "OnPlateau, EveryEpochs, EverySteps or a When"
+        check("when", self.when, isinstance(self.when, When), expected)
         self.when.check()
         check("reset", self.reset, isinstance(self.reset, Reset), "a Reset")
         check_choice("control", self.control, (None, *CONTROLS))
         object.__setattr__(self, "layers", checked_layers(self.layers))  # a list as a tuple
-        check_whole("max_restarts", self.max_restarts, 0)
+        if self.max_restarts is not None:
+            check_whole("max_restarts", self.max_restarts, 0)
         right = isinstance(self.stop_on_repeat, bool)
         check("stop_on_repeat", self.stop_on_repeat, right, "True or False")
         check_whole("seed", self.seed, 0)
@@ -86,6 +90,12 @@ class RestartPlan:
             raise ValueError(
                 "A control re-initialises nothing. Received: "
                 f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
+            )
+        if self.between_batches and self.reset.drop_epochs:
+            raise ValueError(
+                "Filters are dropped for whole epochs. Received: "
+                f"drop_epochs={self.reset.drop_epochs}, when={self.when!r}; expected EveryEpochs "
+                "or OnPlateau."
             )
         if self.control == "slots" and self.reset.outgoing != "keep":
             raise ValueError(
@@ -98,6 +108,15 @@ class RestartPlan:
                 f"criterion={self.scoring.criterion!r}; expected one that is not reversed, or "
                 "select=Fraction(...)."
             )
+
+    @property
+    def between_batches(self) -> bool:
+        """Whether filters are restarted between batches, not between epochs."""
+        return isinstance(self.when, EverySteps)
+
+    def may_restart(self, restarts: int) -> bool:
+        """Whether `max_restarts` allows another one after this number of them."""
+        return self.max_restarts is None or restarts < self.max_restarts
 
     def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
         """Reads the metrics of an epoch.
@@ -122,7 +141,7 @@ class RestartPlan:
 
     def may_restart_within(self, epochs: int, state: RestartState) -> bool:
         """Whether a restart can come within this many epochs, the one that begins included."""
-        if state.finished is not None or len(state.events) >= self.max_restarts:
+        if state.finished is not None or not self.may_restart(len(state.events)):
             return False
         return self.when.min_epochs_to_end(state.progress) <= epochs
 
@@ -162,18 +181,18 @@ class RestartPlan:
         if action is not Action.END_ROUND or state.finished is not None:
             return Decision(progress)
 
-        if len(state.events) >= self.max_restarts:
+        if not self.may_restart(len(state.events)):
             return self._last_round(progress, f"max_restarts={self.max_restarts} reached")
         if epochs_left is None:
             return Decision(progress, finished=ENDED_BY_ANOTHER)
-        if epochs_left < when.min_epochs_after_restart:
+        if epochs_left < when.min_epochs_after_restart + self.reset.drop_epochs:
             why = f"{epochs_left} epochs left, {TOO_FEW_EPOCHS}"
             return Decision(progress, finished=why)
         if scores is None:
             # Every batch so far has overflowed its loss scale: the next epoch has scores.
             return Decision(progress)
         if not all(np.isfinite(of_layer).all() for of_layer in scores.values()):
-            return Decision(progress, finished="training has diverged, the scores are not finite")
+            return Decision(progress, finished=DIVERGED)
         chosen = self.choose(scores, state.events)
         if self._stops_on_repeat and not chosen:
             return self._last_round(progress, "no filter was selected")

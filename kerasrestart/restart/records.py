@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.when import RoundProgress
 
 REMEDY = "remedy "  # begins `RestartEvent.initializer` where a remedy was applied
@@ -24,14 +25,22 @@ class LayerRestart:
 
     Attributes:
         filters: Indices of the restarted filters, ascending.
-        scores: Scores of all filters of the layer just before the restart.
+        scores: Scores of all filters of the layer just before the restart. Of a restart between
+            batches, of which there may be thousands, those of `filters` alone.
         reselected: How many filters of the last restart were selected again; None at the first
-            restart.
+            restart, and between batches.
+        of: Number of filters of the layer, between batches; None where `scores` shows it.
     """
 
     filters: list[int]
     scores: list[float]
     reselected: int | None = None
+    of: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of filters of the layer."""
+        return len(self.scores) if self.of is None else self.of
 
 
 def layer_restarts(
@@ -70,12 +79,13 @@ class RestartEvent:
 
     Attributes:
         restart: Its number, from 1.
-        epoch: The epoch that it followed, counted from 0 as in `keras.callbacks.History`.
+        epoch: The epoch that it followed, counted from 0 as in `keras.callbacks.History`; between
+            batches, the epoch that was running.
         reason: Why the round before it ended.
         initializer: What the filters were initialised with; of a control, its name; of a
             remedy, its name after "remedy ".
         learning_rate: The value that the learning rate was reset to; None where the optimizer has a
-            schedule.
+            schedule, and between batches.
         layers: By name, the layers of which a filter was selected; empty where none was.
         metrics_before: The logs of `epoch`.
         metrics_after: The logs of the epoch after it; empty until that has ended.
@@ -83,6 +93,8 @@ class RestartEvent:
             own unit (negative: it was better); None until then.
         epochs_to_recover: Epochs until the monitored metric was as good as before; None if it has
             not been in this round.
+        step: How many batches the model had been trained on; None between epochs. Between batches
+            the metrics before and after are not known.
     """
 
     restart: int
@@ -95,6 +107,7 @@ class RestartEvent:
     metrics_after: dict[str, float] = dataclasses.field(default_factory=dict)
     metric_drop: float | None = None
     epochs_to_recover: int | None = None
+    step: int | None = None
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> RestartEvent:
@@ -131,7 +144,7 @@ class RestartEvent:
             return f"{self.reason}. Applied {self.initializer.removeprefix(REMEDY)}{reset}"
         if not self.layers:
             return f"{self.reason}. No filter was selected{reset}"
-        counts = {name: (len(of.filters), len(of.scores)) for name, of in self.layers.items()}
+        counts = {name: (len(of.filters), of.count) for name, of in self.layers.items()}
         selected, filters = map(sum, zip(*counts.values(), strict=True))
         what = f"{selected} of {filters} filters {_where(counts)}"
         done = {
@@ -207,15 +220,22 @@ class PendingRestart:
         event: The restart.
         reader_input_means: By layer, its mean inputs, float32 `[inputs]`; empty without
             `compensate_bias`.
+        dropped_epochs: For how many epochs the network has trained without the filters, with
+            `Reset(drop_epochs=)`.
     """
 
     event: RestartEvent
     reader_input_means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    dropped_epochs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON."""
         means = {name: means.tolist() for name, means in self.reader_input_means.items()}
-        return {"event": dataclasses.asdict(self.event), "reader_input_means": means}
+        return {
+            "event": dataclasses.asdict(self.event),
+            "reader_input_means": means,
+            "dropped_epochs": self.dropped_epochs,
+        }
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> PendingRestart:
@@ -228,6 +248,7 @@ class PendingRestart:
         return cls(
             RestartEvent.from_dict(written["event"]),
             {name: np.array(of_layer, np.float32) for name, of_layer in means},
+            written["dropped_epochs"],
         )
 
 
@@ -245,6 +266,7 @@ class RestartState:
         scored_epoch: The last epoch whose batches were scored; None before the first.
         pending: The restart that the next epoch begins with; None where there is none.
         lowers_rate: Whether the next epoch begins with a lower learning rate.
+        steps: What changes between batches; None without `EverySteps`.
     """
 
     progress: RoundProgress = dataclasses.field(default_factory=RoundProgress)
@@ -255,6 +277,7 @@ class RestartState:
     scored_epoch: int | None = None
     pending: PendingRestart | None = None
     lowers_rate: bool = False
+    steps: StepState | None = None
 
     def add_epoch(self, epoch: int, logs: dict[str, float], monitor: str, higher: bool) -> None:
         """Adds an epoch to the present round and to what followed the last restart.
@@ -265,14 +288,19 @@ class RestartState:
             monitor: The monitored metric.
             higher: Whether a higher value of the metric is better.
         """
-        if self.events:
+        if self.events and self.events[-1].step is None:
             self.events[-1].follow(epoch, logs, monitor, higher)
         self.rounds[-1].add(epoch, logs, monitor, higher)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data for JSON."""
-        plain = dataclasses.asdict(dataclasses.replace(self, pending=None))
-        return {**plain, "pending": None if self.pending is None else self.pending.to_dict()}
+        plain = dataclasses.asdict(dataclasses.replace(self, pending=None, steps=None))
+        pending, steps = self.pending, self.steps
+        return {
+            **plain,
+            "pending": None if pending is None else pending.to_dict(),
+            "steps": None if steps is None else steps.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> RestartState:
@@ -281,7 +309,7 @@ class RestartState:
         Raises:
             TypeError, KeyError: `written` is something else.
         """
-        pending = written["pending"]
+        pending, steps = written["pending"], written["steps"]
         return cls(
             **{
                 **written,
@@ -289,5 +317,6 @@ class RestartState:
                 "rounds": [Round(**of_round) for of_round in written["rounds"]],
                 "events": [RestartEvent.from_dict(event) for event in written["events"]],
                 "pending": None if pending is None else PendingRestart.from_dict(pending),
+                "steps": None if steps is None else StepState.from_dict(steps),
             }
         )

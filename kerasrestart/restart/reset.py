@@ -25,8 +25,9 @@ class Reset:
     Args:
         initializer: What draws the new incoming weights: `"uniform"`, `"he"`, `"xavier"`,
             `"minmax"`, `"distribution"`, `"orthogonal_to_survivors"`, `"norm_matched"`, `"clone"`,
-            a function `(kernel, axis, seed, chosen) -> kernel`, or any Keras initializer by name,
-            config or instance; see `kerasrestart.restart.initializers`. Defaults to `"uniform"`.
+            `"own"` (that of the layer), a function `(kernel, axis, seed, chosen) -> kernel`, or any
+            Keras initializer by name, config or instance; see `kerasrestart.restart.initializers`.
+            Defaults to `"uniform"`.
         outgoing: The weights by which other layers read the filter: `"keep"` leaves them, and the
             network's function jumps (as in the paper); `"zero"` sets them to zero, so that a new
             filter changes nothing until it has learned. Layers whose outgoing weights are shared
@@ -38,7 +39,11 @@ class Reset:
             filter (without one, the batch norm after it) absorb its mean contribution, so that
             only the deviation from the mean is lost. Defaults to False.
         grace_restarts: With `outgoing="zero"`: for how many restarts a restarted filter cannot be
-            selected again. Without outgoing weights it scores zero at first. Defaults to 1.
+            selected again. Without outgoing weights it scores zero at first. With `EverySteps`
+            its `maturity` counts instead. Defaults to 1.
+        drop_epochs: With `outgoing="zero"`: for how many epochs the network trains without the
+            selected filters before they are re-initialised (RePr). A round begins when they are.
+            Defaults to 0.
 
     Raises:
         ValueError: An argument is not known or out of range, or two exclude each other.
@@ -50,6 +55,7 @@ class Reset:
     norms: bool = True
     compensate_bias: bool = False
     grace_restarts: int = 1
+    drop_epochs: int = 0
 
     def __post_init__(self):
         self._check_initializer()
@@ -59,6 +65,13 @@ class Reset:
             value = getattr(self, name)
             check(name, value, isinstance(value, bool), "True or False")
         check_whole("grace_restarts", self.grace_restarts, 0)
+        check_whole("drop_epochs", self.drop_epochs, 0)
+        if self.drop_epochs and self.outgoing != "zero":
+            raise ValueError(
+                "Filters are dropped by outgoing weights of zero. Received: "
+                f"drop_epochs={self.drop_epochs}, outgoing={self.outgoing!r}; expected "
+                "outgoing='zero'."
+            )
         if self.initializer == "zeros" and self.outgoing == "zero":
             raise ValueError(
                 "A filter with weights of zero on both sides would never learn again. Received: "

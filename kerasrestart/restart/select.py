@@ -90,7 +90,7 @@ class Fraction:
         """
         scores = _checked(self, scores)
         counts = {name: _rounded(self.fraction * len(of)) for name, of in scores.items()}
-        return _lowest(scores, counts, spared)
+        return lowest(scores, counts, spared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class BelowMean:
             low[list((spared or {}).get(name, ()))] = False
             limit = _limit(self.cap, self.min_survivors, len(of_layer))
             counts[name] = min(int(low.sum()), limit)
-        return _lowest(scores, counts, spared)
+        return lowest(scores, counts, spared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _eligible(scores: Scores, spared: Spared | None) -> dict[str, np.ndarray]:
     return eligible
 
 
-def _lowest(scores: Scores, counts: Mapping[str, int], spared: Spared | None) -> Chosen:
+def lowest(scores: Scores, counts: Mapping[str, int], spared: Spared | None) -> Chosen:
     """The `counts` filters of lowest score of each layer, or as many as are not spared."""
     eligible, chosen = _eligible(scores, spared), {}
     for name, of_layer in scores.items():

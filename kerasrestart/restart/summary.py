@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,7 +23,10 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     many of its filters; their lowest score over the layer's mean score; how many of the filters of
     the restart before were selected again; by how much the monitored metric was worse after the
     next epoch; epochs until it was as good as before. A dash stands for what is not known. What is
-    the same for all layers of a restart stands in its first row.
+    the same for all layers of a restart is in its first row.
+
+    The restarts between the batches of an epoch are summed: "3-9" in the first column are seven of
+    them.
 
     Args:
         events: The restarts.
@@ -29,7 +34,7 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     Returns:
         Lines of text, without a newline at the end.
     """
-    rows = [row for event in events for row in _rows(event)]
+    rows = [row for group in _groups(events) for row in _rows(*group)]
     if not rows:
         return "No restarts."
     titles = [name.split() for name in COLUMNS]
@@ -46,7 +51,20 @@ def summary_table(events: Sequence[RestartEvent]) -> str:
     )
 
 
-def _rows(event: RestartEvent) -> list[tuple[str, ...]]:
+def _groups(events: Sequence[RestartEvent]) -> Iterator[list[RestartEvent]]:
+    """Restarts with a row each, or those between the batches of one epoch together."""
+
+    def key(event: RestartEvent) -> tuple[bool, int]:
+        between_batches = event.step is not None
+        return between_batches, event.epoch if between_batches else event.restart
+
+    for _, group in itertools.groupby(events, key):
+        yield list(group)
+
+
+def _rows(event: RestartEvent, *others: RestartEvent) -> list[tuple[str, ...]]:
+    if event.step is not None:
+        return _summed_rows([event, *others])
     first = str(event.restart), str(event.epoch + 1)
     last = _number(event.metric_drop), _number(event.epochs_to_recover)
     if not event.layers:
@@ -54,7 +72,7 @@ def _rows(event: RestartEvent) -> list[tuple[str, ...]]:
     layers = [
         (
             name,
-            f"{len(layer.filters)}/{len(layer.scores)}",
+            f"{len(layer.filters)}/{layer.count}",
             _number(_lowest_over_mean(layer.scores)),
             _number(layer.reselected),
         )
@@ -64,6 +82,19 @@ def _rows(event: RestartEvent) -> list[tuple[str, ...]]:
         (*first, *layers[0], *last),
         *(("", "", *layer, "", "") for layer in layers[1:]),
     ]
+
+
+def _summed_rows(events: Sequence[RestartEvent]) -> list[tuple[str, ...]]:
+    first, last = events[0].restart, events[-1].restart
+    start = str(first) if first == last else f"{first}-{last}", str(events[0].epoch + 1)
+    selected, counts = Counter[str](), {}
+    for event in events:
+        for name, layer in event.layers.items():
+            selected[name] += len(layer.filters)
+            counts[name] = layer.count
+    if not selected:
+        return [(*start, "none", "0", *"----")]
+    return [(*start, name, f"{selected[name]}/{counts[name]}", *"----") for name in counts]
 
 
 def _lowest_over_mean(scores: Sequence[float]) -> float | None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ class RestartTensorBoard(RestartObserver):
     | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
     | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
 
+    Of restarts between batches only `restart/filters/<layer>` is written, summed over an epoch.
+
     The last five are not written for the control `"none"`, which restarts no filter.
 
     Args:
@@ -112,6 +115,7 @@ class RestartTensorBoard(RestartObserver):
             if restart.state.scored_epoch == epoch:
                 _write_scalars(score_scalars(restart.scores), epoch)
                 _write_scalars(restarted_scalars(restart.events, restart.scores), epoch)
+            _write_scalars(step_restart_scalars(restart.events, epoch), epoch)
             _write_scalars(level_scalars(restart.events, restart.monitor), epoch)
             recovery = recovery_scalars(restart.events, epoch)
             _write_scalars(recovery, epoch)
@@ -129,6 +133,8 @@ class RestartTensorBoard(RestartObserver):
 
     def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
+        if event.step is not None:
+            return  # those between batches are counted by epoch
         with self._recording():
             tf.summary.text("restart/summary", event.summary(), event.epoch)
             _write_scalars(restart_scalars(event, restart.monitor), event.epoch)
@@ -136,6 +142,8 @@ class RestartTensorBoard(RestartObserver):
 
     def on_restart_end(self, event: RestartEvent, restart: Restarts) -> None:
         """Draws the filters after the restart."""
+        if event.step is not None:
+            return
         with self._recording():
             self._write_image("2_after", event, restart, event.epoch)
 
@@ -216,7 +224,7 @@ def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:
         scalars[f"restart_scores/{name}/max"] = max(layer.scores)
     for name, layer in _restarted(event).items():
         scalars[f"restart/filters/{name}"] = len(layer.filters)
-        scalars[f"restart/share/{name}"] = len(layer.filters) / len(layer.scores)
+        scalars[f"restart/share/{name}"] = len(layer.filters) / layer.count
     return scalars
 
 
@@ -244,6 +252,17 @@ def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, fl
         if event.epochs_to_recover is not None and epoch == event.epoch + event.epochs_to_recover:
             scalars["restart/epochs_to_recover"] = event.epochs_to_recover
     return scalars
+
+
+def step_restart_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
+    """How many filters were restarted between the batches of an epoch, by tag."""
+    scalars: Counter[str] = Counter()
+    for event in reversed(events):
+        if event.step is None or event.epoch != epoch:
+            break
+        for name, layer in _restarted(event).items():
+            scalars[f"restart/filters/{name}"] += len(layer.filters)
+    return dict(scalars)
 
 
 def restarted_scalars(

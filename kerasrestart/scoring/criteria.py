@@ -51,6 +51,8 @@ class Criterion:
         saliency: A pure function, of the form that `needs` says.
         of_layer: Turns a layer's mean saliencies, float32 `[filters]`, into its scores. Defaults to
             None: they are the scores.
+        times_outgoing: Whether the saliencies of each batch are multiplied by the L1 norm of the
+            filter's outgoing weights, as they are after the step. Defaults to False.
         reversed: Whether scores change their sign, so that the most useful filter has the lowest.
             Defaults to False.
     """
@@ -60,6 +62,7 @@ class Criterion:
     saliency: Saliency
     of_layer: Callable[[np.ndarray], np.ndarray] | None = None
     reversed: bool = False
+    times_outgoing: bool = False
 
     @property
     def needs_step(self) -> bool:
@@ -156,6 +159,26 @@ def activation(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.T
     return over_positions(tf.abs(tf.cast(feature_map, tf.float32)), channel_axis)
 
 
+def contribution(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
+    """Sum over positions of |activation|; the filter's outgoing weights are a factor.
+
+    The score is the mean of |activation| over positions and examples, times the sum of the absolute
+    weights by which other layers read the filter. Those after a flattening count at all positions.
+
+    Source: Dohare et al., "Loss of plasticity in deep continual learning" (Nature 632, 2024),
+    equation 1 of continual backpropagation: the contribution utility, without its running mean.
+
+    Args:
+        feature_map: float `[batch, ..., filters]`, or channels first.
+        gradient: Not used.
+        channel_axis: The axis of the filters.
+
+    Returns:
+        float32 `[batch, filters]`, without the factor.
+    """
+    return activation(feature_map, gradient, channel_axis)
+
+
 def apoz(feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
     """Number of positions where the activation is not zero: its mean is 1 - APoZ.
 
@@ -223,6 +246,30 @@ def magnitude_l2(kernel: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(kernel, dtype=np.float64).sum(axis=0))
 
 
+def orthogonality(kernel: np.ndarray) -> np.ndarray:
+    """One minus the mean absolute cosine between a filter's kernel and the others of its layer.
+
+    1 where a filter is orthogonal to all others. In the source the filters with the largest sum of
+    absolute cosines are dropped; the ranking is the same. It divides by the number of all filters,
+    and so does this. A filter of zeros is orthogonal to all.
+
+    Source: Prakash et al., "RePr: Improved Training of Convolutional Filters" (CVPR 2019),
+    equations 1 and 2: inter-filter orthogonality.
+
+    Args:
+        kernel: `[weights, filters]`.
+
+    Returns:
+        `[filters]`, above 0 and at most 1.
+    """
+    kernel = kernel.astype(np.float64)
+    norms = np.linalg.norm(kernel, axis=0)
+    unit = kernel / np.where(norms > 0, norms, 1)
+    cosines = np.abs(unit.T @ unit)
+    np.fill_diagonal(cosines, 0)
+    return 1 - cosines.sum(axis=0) / len(cosines)
+
+
 def random(generator: np.random.Generator, filters: int) -> np.ndarray:
     """The control that looks at nothing: uniform between 0 and 1, `[filters]`."""
     return generator.random(filters)
@@ -242,8 +289,10 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("magnitude", Needs.WEIGHTS, magnitude),
         Criterion("magnitude_l2", Needs.WEIGHTS, magnitude_l2),
         Criterion("activation", Needs.ACTIVATION, activation, of_layer=over_mean),
+        Criterion("contribution", Needs.ACTIVATION, contribution, times_outgoing=True),
         Criterion("apoz", Needs.ACTIVATION, apoz),
         Criterion("gradient", Needs.ACTIVATION_GRADIENT, mean_gradient),
+        Criterion("orthogonality", Needs.WEIGHTS, orthogonality),
         Criterion("random", Needs.NOTHING, random),
     )
 }

@@ -60,6 +60,11 @@ class ReaderInputs:
                 means.append(tf.zeros(kernels.channels_of(layer)))
         return tf.concat(means, axis=0)
 
+    def start_of(self, name: str) -> int:
+        """The place of a reader's first number in `means`."""
+        before = list(self.readers).index(name)
+        return sum(map(kernels.channels_of, list(self.readers.values())[:before]))
+
     def by_layer(self, means: np.ndarray) -> dict[str, np.ndarray]:
         """Splits `[size]` into the readers' means, by key; without those that were not read."""
         ends = np.cumsum([kernels.channels_of(layer) for layer in self.readers.values()])

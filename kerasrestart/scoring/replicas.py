@@ -38,6 +38,13 @@ def over_replicas(value: tf.Tensor) -> tf.Tensor:
     return value * count() if count() > 1 else value
 
 
+def total(own: tf.Tensor) -> tf.Tensor:
+    """The sum over all replicas of a number that each has; called in a replica's step."""
+    if count() == 1:
+        return own
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+
 def share_of_sum(own: tf.Tensor) -> tf.Tensor:
     """A replica's part of the sum over all replicas, times the number of replicas.
 
@@ -46,8 +53,7 @@ def share_of_sum(own: tf.Tensor) -> tf.Tensor:
     Args:
         own: float32 scalar, 0 or more; called in a replica's step.
     """
-    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
-    return tf.math.divide_no_nan(over_replicas(own), total)
+    return tf.math.divide_no_nan(over_replicas(own), total(own))
 
 
 def split_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:

@@ -16,6 +16,7 @@ from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.criteria import Needs
 from kerasrestart.scoring.normalization import batch_sums
+from kerasrestart.scoring.outgoing_weights import OutgoingWeights
 from kerasrestart.scoring.plan import ReadingPlan
 from kerasrestart.scoring.reader_inputs import ReaderInputs
 from kerasrestart.scoring.replicas import sum_variable
@@ -96,10 +97,12 @@ class Scorer:
         self._plan = ReadingPlan(self.filter_layers.graph, self._layers, self.criterion)
         self._inputs = ReaderInputs(self.filter_layers) if with_reader_input_means else None
         self._filters = sum(layer.filters for layer in self._layers)
+        uses_outgoing = self.criterion.times_outgoing
+        self._outgoing = OutgoingWeights(self.filter_layers) if uses_outgoing else None
         # Set while a step is traced: which layers were reached, and which can never be.
         self._traced = False
         self._reached: set[int] = set()
-        self._out_of_reach: dict[int, str] = {}
+        self._out_of_reach = dict(self._outgoing.out_of_reach) if self._outgoing else {}
         # The scores of all filters, and behind them the mean inputs of their readers.
         size = self._filters + (self._inputs.size if self._inputs else 0)
         with model.distribute_strategy.scope():
@@ -216,13 +219,19 @@ class Scorer:
         parts = [tf.zeros(self._filters)]
         if self.criterion.needs_step:
             weights, factor = self._plan.weights, tf.cast(factor, tf.float32)
-            parts = [batch_sums(self.criterion, self._layers, weights, record, seen, factor)]
+            sums = batch_sums(self.criterion, self._layers, weights, record, seen, factor)
+            # After the step, so that the weights are the new ones.
+            parts = [sums if self._outgoing is None else sums * self._outgoing.norms()]
         if self._inputs is not None:
             parts.append(seen * self._inputs.means(record.inputs))
         sums = tf.concat(parts, axis=0)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
+        self._accumulate(sums, seen, scored)
+
+    def _accumulate(self, sums: tf.Tensor, seen: tf.Tensor, scored: tf.Tensor) -> None:
+        """Adds the sums of a batch of which `scored` of `seen` examples were scored."""
         self._sums.assign_add(sums)
         self._examples.assign_add(tf.stack([seen, scored]))
 
@@ -275,8 +284,7 @@ class Scorer:
         """
         if self._inputs is None:
             return {}
-        sums = self._sums.read_value().numpy()[self._filters :]
-        return self._inputs.by_layer(sums / max(self.examples, 1))
+        return self._inputs.by_layer(self._mean_values()[self._filters :])
 
     def result(self, draw: int = 0) -> dict[str, np.ndarray]:
         """Returns the scores.
@@ -296,11 +304,14 @@ class Scorer:
             if name not in left_out
         }
 
+    def _mean_values(self) -> np.ndarray:
+        """Means over the examples: the saliencies of all filters, and the readers' mean inputs."""
+        return self._sums.read_value().numpy() / np.float32(max(self.examples, 1))
+
     def _means(self, draw: int) -> list[np.ndarray]:
         """Mean saliencies, layer by layer."""
         if self.criterion.needs_step:
-            sums = self._sums.read_value().numpy()[: self._filters]
-            means = sums / np.float32(max(self.examples, 1))
+            means = self._mean_values()[: self._filters]
             return np.split(means, np.cumsum([layer.filters for layer in self._layers])[:-1])
         saliencies = []
         for number, layer in enumerate(self._layers):

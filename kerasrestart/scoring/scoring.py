@@ -8,7 +8,7 @@ from typing import Any
 REVERSED = "reversed_"
 _NAMES = (
     *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
-    *("activation", "apoz", "gradient", "random"),
+    *("activation", "contribution", "apoz", "gradient", "orthogonality", "random"),
 )
 CRITERIA = _NAMES + tuple(REVERSED + name for name in _NAMES)
 
@@ -31,7 +31,9 @@ class Scoring:
             examples of these. Weights are the same as with all batches, until a restart. With
             `steps_per_execution`, batches that run as one are scored as one. Defaults to 1.
         window: Score only in epochs after which a restart can come within this many epochs, the
-            epoch itself included; and in none after the last restart. Defaults to None: in all.
+            epoch itself included; and in none after the last restart. With `EverySteps`, only the
+            batches after which a restart can come within this many batches. Defaults to None: in
+            all.
 
     Raises:
         ValueError: An argument is out of range, or the criterion's name is not known.

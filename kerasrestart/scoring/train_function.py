@@ -29,6 +29,7 @@ class AttachedScorer:
     Attributes:
         scorer: The scorer; None before the first batch where that is to make it.
         batches: How many batches of this epoch were trained on, or groups that run as one.
+        scores: Whether batches are scored at present.
     """
 
     def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
@@ -37,13 +38,13 @@ class AttachedScorer:
         self.batches = 0
         self._function = function
         self._every = every
-        self._scores = True
+        self.scores = True
         self._version = function.version
 
     @property
     def scores_next(self) -> bool:
         """Whether the next batch is scored."""
-        return self._scores and self.batches % self._every == 0
+        return self.scores and self.batches % self._every == 0
 
     def prepare(self, data: Any) -> None:
         """Makes the scorer by the specs of a batch, where there is none yet."""
@@ -56,7 +57,7 @@ class AttachedScorer:
         Args:
             scores: Whether any batch of this epoch is scored. Defaults to True.
         """
-        self.batches, self._scores = 0, scores
+        self.batches, self.scores = 0, scores
         self._function.keep(self)
 
     def was_rebuilt(self) -> bool:

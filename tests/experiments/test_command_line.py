@@ -109,6 +109,16 @@ def refusal(arguments, capsys):
             ["--tasks=shuffled_classes", "--warm_start_fraction=0.5", "--trigger=epochs"],
             "exclude each other",
         ),
+        (["--tasks=class_subsets", "--trigger=epochs"], "expected --monitor=accuracy"),
+        (["--model=resnet20", "--width=0.5"], "--width is for --model=mininet"),
+        (["--activation=gelu"], "one of relu, leaky_relu, crelu"),
+        (["--activation=crelu", "--model=resnet20"], "expected --activation=relu or leaky_relu"),
+        (["--remedy=head_rest"], "Did you mean head_reset?"),
+        (["--shrink=1.1"], "--shrink must be"),
+        (["--beta_2=1"], "--beta_2 must be"),
+        (["--epsilon=0"], "--epsilon must be"),
+        (["--l2_init=-1"], "--l2_init must be"),
+        (["--eval_examples=0"], "--eval_examples must be"),
         (["--image_size=0"], "--image_size must be"),
         (["--model=alexnet"], "Received: --image_size=None; expected --image_size=63 or more"),
         (["--model=alexnet", "--image_size=62"], "at least 63 x 63 pixels"),
@@ -174,7 +184,7 @@ def test_help_lists_every_flag_once_in_groups_and_wraps_between_words(typed, tmp
     flags = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, re.MULTILINE)
     assert sorted(flags) == sorted([*SETTINGS, "logdir", "run_name", "resume", "verbosity"])
     groups = re.findall(r"^(\w+):$", done.stdout, re.MULTILINE)
-    assert groups == ["data", "model", "restart", "schedule", "training", "run"]
+    assert groups == ["data", "model", "restart", "remedy", "schedule", "training", "run"]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

@@ -81,7 +81,7 @@ def test_a_setting_has_the_default_of_the_librarys_argument():
                     assert SETTINGS[name].default == field.default, name
                     seen.add(name)
     for argument in inspect.signature(PartialRestart).parameters.values():
-        if argument.name in ("monitor", "patience", "max_restarts", "seed", "stop_on_repeat"):
+        if argument.name in ("monitor", "patience", "seed", "stop_on_repeat"):
             assert SETTINGS[argument.name].default == argument.default
             seen.add(argument.name)
     assert seen >= {"init", "fraction", "patience", "learning_rate_drops", "norms", "score_every"}

@@ -475,7 +475,14 @@ def test_all_convolutions_are_scored_by_the_formula_and_restarted_alone(build):
     assert_only_chosen_changed(network, chosen, before, weights_of(model))
 
 
-@pytest.mark.parametrize("build", BIG + SMALL)
+# The large networks' graphs take most of the time; the formula is tested on all of them above.
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(pytest.param(of, marks=[] if of is MOBILENETV2 else pytest.mark.slow) for of in BIG),
+        *SMALL,
+    ],
+)
 def test_fit_restarts_filters_twice_and_leaves_all_else(build):
     network = build()
     compares = Compares(network)

@@ -144,7 +144,7 @@ def test_whether_a_restart_can_come_within_some_epochs():
     ("arguments", "message"),
     [
         ({"select": 0.1}, "select must be Fraction"),
-        ({"when": "plateau"}, "when must be OnPlateau, EveryEpochs or a When. Received: 'plateau'"),
+        ({"when": "plateau"}, "EveryEpochs, EverySteps or a When. Received: 'plateau'"),
         ({"reset": "uniform"}, "reset must be a Reset. Received: 'uniform'"),
         ({"control": "zeros"}, r"control must be one of \[None, 'none', 'slots'\]"),
         ({"layers": "conv("}, r"layers must be a regular expression.*Received: 'conv\('"),

@@ -106,11 +106,15 @@ def test_the_graph_of_a_trace_is_not_kept():
             y = tf.reduce_sum(probe(x * x, lambda gradient: tf.abs(gradient)))
         return tape.gradient(y, x)
 
-    graph = weakref.ref(step.get_concrete_function(X).graph)
-    assert graph() is not None
-    del step
-    gc.collect()
-    assert graph() is None
+    gc.freeze()  # what earlier tests left is not collected here
+    try:
+        graph = weakref.ref(step.get_concrete_function(X).graph)
+        assert graph() is not None
+        del step
+        gc.collect()
+        assert graph() is None
+    finally:
+        gc.unfreeze()
 
 
 class Doubles(Hook):

@@ -4,8 +4,9 @@
 
 Each trial is one small run that gets SIGKILL up to three times: at a random moment, or at a point
 of `POINTS`, several of them in the middle of a write. The same call then resumes it until it ends.
-Its state, history, scores, record and saved weights must be those of the undisturbed run, bit for
-bit. Every fourth trial trains on two logical devices with `--strategy=mirrored`.
+Its state, history, scores, record, saved weights and TensorBoard curves must be those of the
+undisturbed run, bit for bit. Every fourth trial trains on two logical devices with
+`--strategy=mirrored`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ POINTS = {
     "history": "inside a line of history.csv",
     "scores": "inside a line of scores.jsonl",
     "rounds": "inside a line of rounds.jsonl",
+    "cut": "inside the write of a file that a resumed run cuts to its state",
     "report": "inside the write of report.html",
     "model": "inside the write of model.keras",
     "state": "inside the write of a state",
+    "baseline": "inside the copy of the baseline",
+    "events": "inside a record of TensorBoard",
     "fsync": "before a file is flushed to disk",
     "rename": "after a file or folder was renamed",
     "remove": "inside the removal of a folder",
@@ -64,6 +68,8 @@ def main() -> int:
         deck = [*POINTS, *["time"] * 4]
         order = [p for _ in range(chosen.trials) for p in rng.sample(deck, len(deck))]
         plans = [[order.pop(0) for _ in range(rng.randint(1, 3))] for _ in range(chosen.trials)]
+    # Only a run that was killed behind its last state has a file to cut.
+    plans = [[p for point in plan for p in _with_cause(point)] for plan in plans]
     # Imported but not used here: a child that is forked from this process saves the import.
     import kerasrestart.experiments.run.train  # noqa: F401
 
@@ -104,6 +110,10 @@ def main() -> int:
     return int(wrong > 0)
 
 
+def _with_cause(point: str) -> tuple[str, ...]:
+    return ("history", "cut") if point == "cut" else (point,)
+
+
 def _killed(images, logdir, name, point, visits, length, rng) -> str:
     """Starts a run that is killed; says where."""
     if point == "time":
@@ -111,6 +121,7 @@ def _killed(images, logdir, name, point, visits, length, rng) -> str:
         status = _child(images, logdir, name, kill_after=delay)
         where = f"after {delay:.1f} s"
     else:
+        visits = {**visits, "cut": 1}  # the undisturbed run cuts no file
         count = rng.randint(1, visits[point])
         status = _child(images, logdir, name, point=point, count=count)
         where = f"in {point} {count} of {visits[point]}"
@@ -165,8 +176,10 @@ def _arm(point: str | None, count: int) -> dict[str, int]:
     import keras
     import tensorflow as tf
 
+    from kerasrestart.experiments.records.growing_files import GROWING
     from kerasrestart.experiments.run import run_checkpoint
     from kerasrestart.restart import slots
+    from kerasrestart.restart.tensorboard import RestartTensorBoard
 
     visits = dict.fromkeys(POINTS, 0)
 
@@ -183,11 +196,12 @@ def _arm(point: str | None, count: int) -> dict[str, int]:
     files = {
         **{"flags.txt": "flags", "run.json": "record", "report.html": "report"},
         **{"scores.jsonl": "scores", "rounds.jsonl": "rounds"},
+        **{f".{name}.tmp": "cut" for name in GROWING},
     }
 
     def opened(original, path, mode="r", *args, **kwargs):
         file = original(path, mode, *args, **kwargs)
-        name = files.get(path.name.removeprefix(".").removesuffix(".tmp"))
+        name = files.get(path.name, files.get(path.name.removeprefix(".").removesuffix(".tmp")))
         return _Dying(file, lambda half: visit(name, half)) if name and mode != "rb" else file
 
     def state(write, checkpoint, path):
@@ -198,6 +212,28 @@ def _arm(point: str | None, count: int) -> dict[str, int]:
 
         visit("state", half)
         return write(checkpoint, path)
+
+    def copied(copytree, source, target, **kwargs):
+        def half():
+            copytree(source, target, **kwargs)
+            next(pathlib.Path(target).iterdir()).unlink()
+
+        if "baseline" in str(target):
+            visit("baseline", half)
+        return copytree(source, target, **kwargs)
+
+    def recorded(folder_of):
+        def dying(on_epoch_end, observer, *args, **kwargs):
+            def half():
+                files = pathlib.Path(folder_of(observer)).glob("events.out.*")
+                last = max(files, key=lambda file: file.stat().st_mtime_ns)
+                os.truncate(last, last.stat().st_size - 9)
+
+            result = on_epoch_end(observer, *args, **kwargs)
+            visit("events", half)
+            return result
+
+        return dying
 
     def line(write, logger, epoch, logs=None):
         def half():
@@ -233,6 +269,9 @@ def _arm(point: str | None, count: int) -> dict[str, int]:
     patched(pathlib.Path, "replace", replaced)
     patched(os, "fsync", first("fsync"))
     patched(shutil, "rmtree", removed)
+    patched(shutil, "copytree", copied)
+    patched(keras.callbacks.TensorBoard, "on_epoch_end", recorded(lambda board: board._train_dir))
+    patched(RestartTensorBoard, "on_epoch_end", recorded(lambda board: board.log_dir))
     patched(tf.train.Checkpoint, "write", state)
     patched(keras.callbacks.CSVLogger, "on_epoch_end", line)
     patched(keras.Model, "save", model)
@@ -287,7 +326,24 @@ def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
             found.append(name)
     if _saved_weights(one) != _saved_weights(other):
         found.append("model.keras")
+    found += [
+        f"TensorBoard's {name}"
+        for name in ("train", "validation", "restart")
+        if _summaries(one / name) != _summaries(other / name)
+    ]
     return found
+
+
+def _summaries(folder: pathlib.Path) -> dict[tuple[str, int], bytes]:
+    """The last value of each TensorBoard tag at each step, as TensorBoard shows it."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return {
+        (value.tag, event.step): value.tensor.SerializeToString()
+        for path in sorted(folder.iterdir())
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    }
 
 
 def _saved_weights(folder: pathlib.Path) -> bytes:

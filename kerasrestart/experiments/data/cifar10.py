@@ -7,6 +7,7 @@ starts a download only after the server has answered.
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.data.decoded import decoded_once
 from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
 from kerasrestart.experiments.data.web import open_url
+from kerasrestart.experiments.paths import user_path
 
 CLASSES = (
     "airplane",
@@ -30,6 +32,7 @@ CLASSES = (
     "truck",
 )
 DOWNLOAD_HOST = "www.cs.toronto.edu"
+DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 
 _DOWNLOAD_URL = f"https://{DOWNLOAD_HOST}/~kriz/cifar-10-binary.tar.gz"  # TFDS's address
 _COUNTS = {"train": 50_000, "test": 10_000}
@@ -38,9 +41,18 @@ _DECODE_BATCH = 1000
 
 
 def resolve_data_dir(data_dir: str | os.PathLike | None = None) -> Path:
-    """Returns the TFDS folder to use: the argument, else `$TFDS_DATA_DIR`, else TFDS's default."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
+    """Returns the TFDS folder to use: the argument, else `$TFDS_DATA_DIR`, else TFDS's default.
+
+    Raises:
+        ValueError: If the folder is in a home folder that is not known.
+        UnavailableError: The same, of TFDS's default.
+    """
+    if chosen := data_dir or os.environ.get("TFDS_DATA_DIR"):
+        return user_path(chosen, "data_dir" if data_dir else "TFDS_DATA_DIR")
+    try:
+        return user_path(DEFAULT_DATA_DIR, "data_dir")
+    except ValueError:
+        raise _unavailable(Path(DEFAULT_DATA_DIR), "the home folder is not known") from None
 
 
 def find_prepared(data_dir: Path) -> Path | None:
@@ -51,7 +63,7 @@ def find_prepared(data_dir: Path) -> Path | None:
     """
     found = [info.parent for info in data_dir.glob("cifar10/*.*.*/dataset_info.json")]
     # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
-    versions = [folder for folder in found if folder.name.replace(".", "").isdigit()]
+    versions = [folder for folder in found if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", folder.name)]
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")], default=None)
 
 

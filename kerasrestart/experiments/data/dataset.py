@@ -1,7 +1,7 @@
 """Labelled images in memory: one split, a data set of three splits, and subsets of a split."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,16 @@ from kerasrestart.experiments.data.errors import DataError, check_integer, check
 # np.bincount converts its input to 8 bytes per value, so images are counted in blocks.
 _BLOCK = 1024
 
+CHANNELS = (1, 3)
+"""Numbers of channels that images can have: grey and RGB."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images with their labels, in a fixed order.
 
     Attributes:
-        images: uint8 `[n, height, width, 3]`, RGB.
+        images: uint8 `[n, height, width, channels]`: 3 channels, RGB, or 1, grey.
         labels: int32 `[n]`, each an index into the data set's classes.
 
     Raises:
@@ -30,10 +33,10 @@ class Split:
 
     def __post_init__(self):
         images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in CHANNELS:
             raise DataError(
-                f"images must be uint8 [n, height, width, 3]. Received: {images.dtype} "
-                f"{list(images.shape)}."
+                "images must be uint8 [n, height, width, 3], or 1 for grey. Received: "
+                f"{images.dtype} {list(images.shape)}."
             )
         if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
             raise DataError(
@@ -54,7 +57,7 @@ class ImageData:
     """A data set ready for training.
 
     Attributes:
-        name: `"cifar10"` or `"shapes"`: the data set that was actually loaded.
+        name: The data set that was actually loaded, such as `"cifar10"` or `"shapes"`.
         classes: Name of each class; a label is an index into it.
         train: Training split.
         validation: Validation split, used to detect plateaus and to choose epochs.
@@ -71,7 +74,7 @@ class ImageData:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of each channel over the training images: float32 `[3]`, of pixels in 0..1."""
+        """Mean of each channel of the training pixels in 0..1: float32 `[channels]`."""
         return self._moments[0]
 
     @property
@@ -82,9 +85,10 @@ class ImageData:
     @cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         images = self.train.images
-        counts = np.zeros((3, 256), np.int64)
+        channels = images.shape[-1]
+        counts = np.zeros((channels, 256), np.int64)
         for start in range(0, len(images), _BLOCK):
-            for channel in range(3):
+            for channel in range(channels):
                 values = images[start : start + _BLOCK, ..., channel].ravel()
                 counts[channel] += np.bincount(values, minlength=256)
         levels = np.arange(256) / 255.0
@@ -108,7 +112,7 @@ class ImageData:
 
         Returns:
             A dict with `name`, `note`, `classes` (list), `examples` (count per split),
-            `image_shape` (height, width, 3) and `sha256` (the fingerprint).
+            `image_shape` (height, width, channels) and `sha256` (the fingerprint).
         """
         return {
             "name": self.name,
@@ -122,6 +126,18 @@ class ImageData:
             "image_shape": list(self.train.images.shape[1:]),
             "sha256": self.fingerprint,
         }
+
+
+def in_colour(data: ImageData) -> ImageData:
+    """Returns grey images as RGB, as pretrained networks expect them; others as they are."""
+    if data.train.images.shape[-1] == 3:
+        return data
+    splits: dict[str, Any] = {
+        name: Split(np.repeat(split.images, 3, axis=-1), split.labels)
+        for name in ("train", "validation", "test")
+        for split in [getattr(data, name)]
+    }
+    return replace(data, **splits)
 
 
 def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]:
@@ -142,6 +158,41 @@ def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]
     chosen = stratified(split.labels, count, seed)
     rest = np.setdiff1d(np.arange(len(split)), chosen, assume_unique=True)
     return split.take(rest), split.take(chosen)
+
+
+def split_tenth(split: Split, seed: int) -> tuple[Split, Split]:
+    """Splits off a tenth of a split, at random in each class.
+
+    Classes have equally many examples in it, as in `split_validation`, where none would lose more
+    than half of its examples; otherwise in proportion, at least one each.
+
+    Args:
+        split: The split to divide.
+        seed: At least 0. The result is a pure function of the labels and `seed`.
+
+    Returns:
+        `(rest, tenth)`: every example is in exactly one of them, in the order of `split`.
+
+    Raises:
+        DataError: If a class has a single example.
+    """
+    classes, sizes = np.unique(split.labels, return_counts=True)
+    count = max(len(split) // 10, len(classes))
+    if sizes.min() >= 2 * -(-count // len(classes)):
+        return split_validation(split, count, seed)
+    rng = np.random.default_rng(check_seed(seed))
+    chosen = []
+    for label, size in zip(classes, sizes, strict=True):
+        if size < 2:
+            raise DataError(
+                "A class must have two examples or more where a split is taken from it. Received: "
+                f"{size} of class {label}."
+            )
+        members = np.flatnonzero(split.labels == label)
+        chosen.append(rng.choice(members, max(1, round(size / 10)), replace=False))
+    tenth = np.sort(np.concatenate(chosen))
+    rest = np.setdiff1d(np.arange(len(split)), tenth, assume_unique=True)
+    return split.take(rest), split.take(tenth)
 
 
 def subset(split: Split, count: int, seed: int, argument: str = "train_examples") -> Split:

@@ -48,8 +48,8 @@ def train_batches(
         split: The examples. Each epoch contains every example once.
         batch_size: Examples per batch, at least 1. The last batch of an epoch may be smaller.
         seed: At least 0. Seeds shuffling and augmentation.
-        mean: Mean of each channel, float32 `[3]`, of pixels in 0..1.
-        std: Standard deviation of each channel, float32 `[3]`, above 0.
+        mean: Mean of each channel, float32 `[channels]`, of pixels in 0..1.
+        std: Standard deviation of each channel, float32 `[channels]`, above 0.
         augment: Whether to flip each image horizontally with probability 0.5 and to shift it by up
             to `PADDING` pixels along each axis. Uncovered pixels become 0, the mean colour (He et
             al. 2016). Defaults to `False`.
@@ -61,7 +61,7 @@ def train_batches(
 
     Returns:
         A dataset of infinite cardinality. Each element is `(images, labels)`: float32
-        `[batch, height, width, 3]`, `(pixel / 255 - mean) / std`; and int32 `[batch]`. Pass
+        `[batch, height, width, channels]`, `(pixel / 255 - mean) / std`; and int32 `[batch]`. Pass
         `steps_per_epoch` to `fit`.
 
     Raises:
@@ -144,8 +144,8 @@ def evaluation_batches(
     Args:
         split: The examples.
         batch_size: Examples per batch, at least 1. The last batch may be smaller.
-        mean: Mean of each channel, float32 `[3]`, of pixels in 0..1.
-        std: Standard deviation of each channel, float32 `[3]`, above 0.
+        mean: Mean of each channel, float32 `[channels]`, of pixels in 0..1.
+        std: Standard deviation of each channel, float32 `[channels]`, above 0.
         image_size: Height and width of the images, as in `train_batches`.
         class_order: int32 variable `[classes]` that maps the split's labels to those in use. It is
             read at each iteration. Defaults to `None`: the split's labels.
@@ -172,7 +172,7 @@ def shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Shifts each image by up to `PADDING` pixels along each axis and flips half of them.
 
     Args:
-        images: float32 `[batch, height, width, 3]`.
+        images: float32 `[batch, height, width, channels]`.
         seed: Integer `[2]`. The result is a pure function of `images` and `seed`.
 
     Returns:
@@ -216,13 +216,14 @@ def _fetcher(
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns a function from indices to normalised images and labels."""
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
-        raise DataError(
-            "mean and std must have 3 numbers each, and std must be above 0. Received: "
-            f"mean={mean.tolist()}, std={std.tolist()}."
-        )
     image_shape = split.images.shape[1:]
-    # Full-size arrays: broadcasting rows of three takes five times as long.
+    channels = image_shape[-1:]
+    if mean.shape != channels or std.shape != channels or not (std > 0).all():
+        raise DataError(
+            f"mean and std must have {channels[0]} numbers each, and std must be above 0. "
+            f"Received: mean={mean.tolist()}, std={std.tolist()}."
+        )
+    # Full-size arrays: broadcasting along the channels takes five times as long.
     scale = np.broadcast_to(1 / (255 * std), image_shape).astype(np.float32)
     offset = np.broadcast_to(-mean / std, image_shape).astype(np.float32)
     with tf.device("CPU:0"):  # otherwise the whole split is copied to an accelerator and back

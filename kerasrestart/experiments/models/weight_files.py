@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasrestart.experiments.paths import user_path
+
 IMAGENET = "imagenet"
 _URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 _SHA256 = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
@@ -49,7 +51,7 @@ def locate_alexnet_weights(weights: str | os.PathLike) -> pathlib.Path:
     if weights == IMAGENET:
         _require_torch("weights='imagenet'")
         return _published()
-    path = pathlib.Path(weights)
+    path = user_path(weights, "weights")
     if not path.is_file():
         raise FileNotFoundError(
             f"weights must be {IMAGENET!r} or the path of a file. Received: {os.fspath(weights)!r}"
@@ -168,7 +170,9 @@ def _require_torch(what: str) -> None:
 def _published() -> pathlib.Path:
     import torch
 
-    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", _URL.rpartition("/")[2])
+    # torch.hub would make a folder named `~` where the home folder is not known.
+    cache = user_path(torch.hub.get_dir(), "the cache of PyTorch (TORCH_HOME)")
+    path = cache / "checkpoints" / _URL.rpartition("/")[2]
     if not path.exists():
         print(f"Downloading {_URL} to {path}", flush=True)
         timeout = socket.getdefaulttimeout()

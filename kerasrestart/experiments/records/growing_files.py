@@ -13,8 +13,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kerasrestart.experiments.records.file_mark import read_marked
 from kerasrestart.experiments.records.history import HISTORY
-from kerasrestart.experiments.records.schema import ClosedRecord, RecordError, parse
+from kerasrestart.experiments.records.schema import ClosedRecord, parse
 from kerasrestart.experiments.records.score_log import SCORES
 from kerasrestart.restart.files import write_text
 
@@ -85,7 +86,7 @@ class GrowingFiles:
         kept = kept_parts(source or self.folder, marks)
         for name, content in kept.items():
             path = self.folder / name
-            if path.exists() if not content else _read(path) != content:
+            if path.exists() if not content else read_marked(path, None) != content:
                 write_text(path, content.decode())
             self._lengths[name] = len(content)
             self._hashes[name] = hashlib.sha256(content)
@@ -99,17 +100,8 @@ def kept_parts(folder: pathlib.Path, marks: Mapping[str, Mapping[str, Any]]) -> 
     Raises:
         RecordError: A file is missing, or is another one.
     """
-    parts = {}
-    for name in GROWING:
-        mark = marks.get(name, {"bytes": 0})
-        content = _read(folder / name)[: mark["bytes"]]
-        if mark["bytes"] and hashlib.sha256(content).hexdigest() != mark["sha256"]:
-            raise RecordError(
-                f"{folder / name} is missing or was changed: its first {mark['bytes']} bytes must "
-                "be those that the run wrote. Restore the file, or start the run in another folder."
-            )
-        parts[name] = content
-    return parts
+    empty = {"bytes": 0, "sha256": ""}
+    return {name: read_marked(folder / name, marks.get(name, empty)) for name in GROWING}
 
 
 def closed_records(content: bytes, source: str) -> tuple[list[dict], list[dict]]:
@@ -130,12 +122,3 @@ def closed_records(content: bytes, source: str) -> tuple[list[dict], list[dict]]
         [line["event"] for line in lines if line.get("event")],
         [line["round"] for line in lines if line.get("round")],
     )
-
-
-def _read(path: pathlib.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error

@@ -8,15 +8,15 @@ import os
 import pathlib
 from typing import Any
 
-import filelock
-
+from kerasrestart.experiments.paths import user_path
+from kerasrestart.experiments.records.folder_lock import LOCK_NAMES, FolderLock
 from kerasrestart.experiments.records.history import HISTORY
 from kerasrestart.experiments.records.score_log import SCORES
 from kerasrestart.experiments.settings import as_flag
 from kerasrestart.restart.files import write_text
 
 STATE, BASELINE, RESTARTS = "state", "baseline", "restart"
-_FLAGS, _LOCK, _MODEL = "flags.txt", ".lock", "model.keras"
+_FLAGS, _MODEL = "flags.txt", "model.keras"
 _FOLDERS = (STATE, BASELINE, RESTARTS, "train", "validation")
 
 
@@ -52,14 +52,7 @@ class RunFolder:
         check_folder(self.path, resume=resume)
         self.path.mkdir(parents=True, exist_ok=True)
         self._check_content()
-        self._lock = filelock.FileLock(self.path / _LOCK)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise ValueError(
-                f"{self.path} is in use by a run that has not ended: wait for it, or pass another "
-                "--run_name or --logdir."
-            ) from error
+        self._lock = FolderLock(self.path, "run", "--run_name or --logdir")
 
     def release(self) -> None:
         """Lets other processes have the folder; the end of the process does so too.
@@ -67,8 +60,8 @@ class RunFolder:
         A folder that nothing was written to is removed.
         """
         with contextlib.suppress(OSError):
-            if all(file.name == _LOCK for file in self.path.iterdir()):
-                (self.path / _LOCK).unlink()
+            if all(file.name in LOCK_NAMES for file in self.path.iterdir()):
+                self._lock.remove()
                 self.path.rmdir()
         self._lock.release()
 
@@ -120,7 +113,8 @@ class RunFolder:
         foreign = [
             entry.name
             for entry in self.path.iterdir()
-            if entry.name != _LOCK and not (entry.name.startswith(".") and ".tmp" in entry.name)
+            if entry.name not in LOCK_NAMES
+            and not (entry.name.startswith(".") and ".tmp" in entry.name)
         ]
         if foreign and _FLAGS not in foreign:
             raise ValueError(
@@ -130,6 +124,11 @@ class RunFolder:
         for entry in self.path.iterdir():
             if entry.name in _FOLDERS and not entry.is_dir():
                 raise ValueError(f"{entry} must be a folder: remove it. Received: a file.")
+
+
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is that of a run, which may not have a record yet."""
+    return (folder / _FLAGS).exists()
 
 
 def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | None = None) -> None:
@@ -149,7 +148,9 @@ def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | Non
             "another --run_name or --logdir, or remove it."
         )
     resumes = path is not None and (path / STATE).exists()
-    if baseline is not None and not resumes and not (pathlib.Path(baseline) / BASELINE).is_dir():
+    if baseline is None or resumes:
+        return
+    if not (user_path(baseline, "baseline") / BASELINE).is_dir():
         raise ValueError(
             f"baseline must be the folder of a run whose first round is over, with a folder "
             f"'{BASELINE}' in it. Received: {baseline!r}"

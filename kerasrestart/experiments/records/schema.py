@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from kerasrestart.restart.records import RestartEvent, Round
+from kerasrestart.restart.when import RoundProgress
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -50,10 +51,18 @@ class Timing(msgspec.Struct):
     started: str
     seconds: Seconds
     folder: str
+    sha256: str | None = None
+
+
+class FileMark(msgspec.Struct):
+    """The beginning of a file that a state or a record belongs to."""
+
+    bytes: Count
+    sha256: str
 
 
 class RunRecord(msgspec.Struct):
-    """`run.json`."""
+    """`run.json`. `timing.sha256` is the hash of all else in it."""
 
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -66,6 +75,8 @@ class RunRecord(msgspec.Struct):
     finished: str | None
     table: list[Row]
     timing: Timing
+    sources: dict[str, str | None] = {}  # of your own code, by `setting=reference`
+    files: dict[str, FileMark] = {}
 
 
 class ClosedRecord(msgspec.Struct):
@@ -90,13 +101,42 @@ class Identity(msgspec.Struct):
     weights: str | None
     replicas: Count
     environment: dict[str, Any]
+    sources: dict[str, str | None] = {}
 
 
-class FileMark(msgspec.Struct):
-    """The beginning of a file that a state belongs to."""
+class PendingContent(msgspec.Struct):
+    """A restart that the next epoch begins with, see `PendingRestart`."""
 
-    bytes: Count
-    sha256: str
+    event: RestartEvent
+    reader_input_means: dict[str, list[float]]
+
+
+class RestartContent(msgspec.Struct):
+    """The part of a `RestartState` that a state holds."""
+
+    progress: RoundProgress
+    rounds: Annotated[list[Round], msgspec.Meta(min_length=1)]
+    events: list[RestartEvent]
+    learning_rate: float | None
+    finished: str | None
+    scored_epoch: Count | None
+    pending: PendingContent | None
+    lowers_rate: bool
+
+
+class Evaluation(msgspec.Struct):
+    """Test accuracy of a round."""
+
+    best: Share | None
+    last: Share | None
+
+
+class EvaluatorContent(msgspec.Struct):
+    """What a `RoundEvaluator` holds besides weights; `evaluations` by number of the round."""
+
+    evaluations: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], Evaluation]
+    best_value: float | None
+    same: bool
 
 
 class StateContent(msgspec.Struct):
@@ -106,9 +146,9 @@ class StateContent(msgspec.Struct):
     done: bool
     identity: Identity
     variables: list[str]
-    restart: dict[str, Any]
+    restart: RestartContent
     scores: dict[str, list[float]]
-    evaluator: dict[str, Any]
+    evaluator: EvaluatorContent
     files: dict[str, FileMark]
     rollbacks: list[Rollback]
     seconds: Seconds

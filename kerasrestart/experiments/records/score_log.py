@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from kerasrestart.experiments.records.file_mark import read_marked
 from kerasrestart.experiments.records.schema import RecordError, ScoreLine, parse
 from kerasrestart.restart.observer import RestartObserver
 
@@ -37,27 +40,25 @@ class ScoreLog(RestartObserver):
             file.write(json.dumps({"epoch": epoch, "scores": scores}) + "\n")
 
 
-def read_scores(path: str | os.PathLike) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def read_scores(
+    path: str | os.PathLike, mark: Mapping[str, Any] | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Reads what `ScoreLog` wrote.
 
     Args:
         path: The file. Where it is missing no epoch was scored.
+        mark: What the run's record says of the file, see `read_marked`. Defaults to None: nothing.
 
     Returns:
         The epochs, int `[n]`, and by layer the scores, float `[n, filters]`; NaN where an epoch has
         none of that layer.
 
     Raises:
-        RecordError: A line is damaged. A last line without its end is left out instead: it was cut
-            short when the process was killed.
+        RecordError: The file is not that of the record, or a line is damaged. A last line without
+            its end is left out instead: it was cut short when the process was killed.
     """
     path = pathlib.Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
+    content = read_marked(path, mark)
     lines = [
         parse(line, ScoreLine, str(path)) for line in content.split(b"\n")[:-1] if line.strip()
     ]

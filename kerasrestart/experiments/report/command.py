@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program, fail
+from kerasrestart.experiments.paths import user_path
 
 TEXT = """
 Writes the report of a run, or compares all runs in a folder, as one HTML file.
@@ -26,7 +26,8 @@ def main(parsed: Parsed) -> None:
     from kerasrestart.experiments.report.log_report import write_report
 
     for name in parsed.arguments:
-        print(f"Report: {write_report(pathlib.Path(name))}", flush=True)
+        report = write_report(user_path(name, "FOLDER"))
+        print(f"Report: {report}", flush=True)
 
 
 def entry_point() -> NoReturn:

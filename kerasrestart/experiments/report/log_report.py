@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from kerasrestart.experiments.records.run_folder import is_run
 from kerasrestart.experiments.records.run_record import RECORD
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.markdown import align, escape
@@ -18,6 +20,8 @@ _LEGEND = (
     "Accuracy in percent at the run's best epoch (by validation accuracy); gain: points of "
     "validation accuracy above the run's own baseline."
 )
+
+_NO_RECORD = "Runs without a record, which is written when their first round ends"
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
@@ -35,18 +39,24 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
         ValueError: There is no run record in the folder or its sub-folders, or a damaged one.
         OSError: The file cannot be written.
     """
-    runs = sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
-    if (folder / RECORD).exists() or not runs:
+    runs = [run for run in _sub_folders(folder) if os.path.lexists(run / RECORD)]
+    if os.path.lexists(folder / RECORD) or not runs:
         return write_run_report(folder)
     rows = [_row(run.name, load_record(run)) for run in runs]
+    others = [run.name for run in _sub_folders(folder) if is_run(run) and run not in runs]
+    legend = f"{_LEGEND} {_NO_RECORD}: {', '.join(others)}." if others else _LEGEND
     print_table(_HEADER, rows, texts=(0, 1, 2, 4))
-    print_text(_LEGEND)
+    print_text(legend)
     title = f"Runs in {folder.resolve().name}"
     cells = [[escape(cell) for cell in row] for row in rows]
     right = [name in ("epochs", "val. best", "test best", "gain") for name in _HEADER]
-    text = "\n\n".join([f"# {escape(title)}", align(_HEADER, cells, right), _LEGEND]) + "\n"
+    text = "\n\n".join([f"# {escape(title)}", align(_HEADER, cells, right), escape(legend)]) + "\n"
     write_text(folder / REPORT, to_html(text, title, {}))
     return folder / REPORT
+
+
+def _sub_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
 def _row(name: str, record: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.history import HISTORY, read_history
 from kerasrestart.experiments.records.run_record import RECORD, read_record
 from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
@@ -52,8 +52,10 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _write(folder: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
-    epochs, scores = read_scores(folder / SCORES)
-    curves = RunCurves(read_history(folder), record["events"], epochs, scores)
+    marks = record.get("files", {})
+    epochs, scores = read_scores(folder / SCORES, marks.get(SCORES))
+    history = read_history(folder, marks.get(HISTORY))
+    curves = RunCurves(history, record["events"], epochs, scores)
     images = {f"{name}.svg": to_bytes(figure, "svg") for name, figure in draw_run(curves).items()}
     title = f"Run {folder.resolve().name}"
     data, finished = record["data"], record["finished"]

@@ -14,6 +14,8 @@ from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.initial_weights import regularize_to_initial_weights
 from kerasrestart.experiments.run.layer_rates import with_two_rates
 from kerasrestart.experiments.run.matched_counts import MatchedCounts
+from kerasrestart.experiments.run.own_code import load_object
+from kerasrestart.experiments.run.own_network import build_own_network, ends_in_softmax
 from kerasrestart.experiments.run.strategies import synchronize_norms
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.restart.callback import PartialRestart
@@ -26,13 +28,21 @@ def build_model(
 
     Returns:
         The model, and its weights that were loaded from a file; None if there are none.
+
+    Raises:
+        SettingError: The function that `model` names fails, or makes another kind of model.
     """
-    build = NETWORKS[settings.model]
     height, width, channels = images.train.images.shape[1:]
     side = settings.image_size
-    norm = {} if settings.norm is None else {"norm": settings.norm}
-    shape = (side or height, side or width, channels)
-    model = build(shape, len(images.classes), activation=settings.activation, **norm)
+    shape, classes = (side or height, side or width, channels), len(images.classes)
+    if settings.model in NETWORKS:
+        own: dict[str, Any] = {} if settings.norm is None else {"norm": settings.norm}
+        if settings.width != 1:
+            own["width"] = settings.width
+        build = NETWORKS[settings.model]
+        model = build(shape, classes, activation=settings.activation, **own)
+    else:
+        model = build_own_network(settings.model, shape, classes)
     optimizer, weights = _optimizer(settings), None
     if settings.weights is not None:
         weights = load_alexnet_weights(model, settings.weights)
@@ -46,7 +56,7 @@ def build_model(
         regularize_to_initial_weights(model, settings.l2_init)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
         metrics=["accuracy"],
         jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
     )
@@ -76,7 +86,7 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
     Raises:
         ValueError: `matched_run` is not the folder of a run that has ended and restarted filters.
     """
-    arguments = restart_plan_arguments(settings.to_dict())
+    arguments = restart_plan_arguments(settings.to_dict(), load_object)
     matched = None
     if settings.matched_run is not None:
         arguments["select"] = matched = MatchedCounts.of_run(settings.matched_run)

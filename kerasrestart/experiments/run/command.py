@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kerasrestart.experiments.command_line import (
     VERBOSITY,
@@ -55,14 +55,14 @@ PLACE = {
 PROGRAM = Program("kerasrestart.main", TEXT, {**SETTINGS, **PLACE})
 
 
-def main(parsed: Parsed) -> None:
-    """Makes the run that the flags describe."""
+def main(parsed: Parsed) -> dict[str, Any]:
+    """Makes the run that the flags describe; returns its record."""
     set_up_tensorflow()
     settings = read_settings(parsed)
     from kerasrestart.experiments.run.launch import launch_run  # not for `--help`
 
     place = {name: parsed.values[name] for name in PLACE}
-    launch_run(settings, **place, quiet=parsed.values[VERBOSITY.name] < 1)
+    return launch_run(settings, **place, quiet=parsed.values[VERBOSITY.name] < 1)
 
 
 def read_settings(parsed: Parsed) -> RunSettings:

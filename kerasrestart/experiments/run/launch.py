@@ -7,11 +7,14 @@ import pathlib
 from typing import Any
 
 from kerasrestart.experiments import data
+from kerasrestart.experiments.data.dataset import in_colour
 from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.run.own_code import load_code
 from kerasrestart.experiments.settings import RunSettings
-from kerasrestart.experiments.startup import choose_backend, held_back_libraries
+from kerasrestart.experiments.startup import choose_backend, held_back_libraries, load_keras
 
 
 def launch_run(
@@ -40,27 +43,33 @@ def launch_run(
 
     Raises:
         ValueError, OSError, RunStoppedError: As `kerasrestart.experiments.run.train.run`; or the
-            data or the weights are not available.
+            data, the weights or code that the settings name are not available.
         KeyboardInterrupt: Ctrl-C or SIGTERM before training.
     """
     with interruptible(), contextlib.ExitStack() as start:
         choose_backend()
+        logdir = str(user_path(logdir, "logdir"))
         if quiet:
             start.enter_context(held_back_libraries())
         folder = pathlib.Path(logdir) / run_name if run_name else None
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:
             locate_alexnet_weights(settings.weights)
+        load_code(settings)
         images = data.load(
             settings.dataset,
             settings.data_dir,
+            image_size=settings.image_size,
             train_examples=settings.train_examples,
             eval_examples=settings.eval_examples,
             label_noise=settings.label_noise,
         )
+        if settings.weights is not None:
+            images = in_colour(images)
         if images.note:
             print(f"*** {images.note} ***", flush=True)
         # TensorFlow is imported here, once flags and data are known to be right.
+        load_keras()
         from kerasrestart.experiments.run.strategies import set_up_devices
         from kerasrestart.experiments.run.train import run
 

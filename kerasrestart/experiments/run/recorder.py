@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -35,6 +36,7 @@ class Recorder(RestartObserver):
         checkpoint: Its `RunCheckpoint`, which knows its duration.
         weights: What the record says about the file of initial weights. Defaults to None: there is
             none.
+        sources: SHA-256 of each file of code that the settings name. Defaults to none.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Recorder(RestartObserver):
         evaluator: RoundEvaluator,
         checkpoint: RunCheckpoint,
         weights: dict[str, Any] | None = None,
+        sources: Mapping[str, str | None] | None = None,
     ):
         self.settings, self.images, self.folder = settings, images, folder
         self.evaluator, self.checkpoint, self.weights = evaluator, checkpoint, weights
+        self.sources = dict(sources or {})
 
     def on_round_end(self, ended, restart):
         """Writes what is known so far, after each of the first rounds and then after every tenth.
@@ -74,6 +78,7 @@ class Recorder(RestartObserver):
             "environment": describe_environment(),
             "data": self.images.summary(),
             "weights": self.weights,
+            "sources": self.sources,
             "events": state["events"],
             "rounds": state["rounds"],
             "rollbacks": self.checkpoint.rollbacks,
@@ -81,6 +86,7 @@ class Recorder(RestartObserver):
             "table": table_rows(
                 self.images.name, restart.rounds, restart.events, self.evaluator.evaluations
             ),
+            "files": self.checkpoint.files.marks() if ended else {},
             "timing": {
                 "started": started.isoformat("T", "seconds"),
                 "seconds": round(seconds, 1),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrestart.experiments.data import ImageData
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.growing_files import ROUNDS, closed_records, kept_parts
 from kerasrestart.experiments.records.run_folder import BASELINE, RunFolder, check_folder
 from kerasrestart.experiments.run.state_folder import (
@@ -16,7 +17,13 @@ from kerasrestart.experiments.run.state_folder import (
     StateFolder,
     read_state,
 )
-from kerasrestart.experiments.settings import AFTER_BASELINE, IGNORED_ON_RESUME, RunSettings
+from kerasrestart.experiments.settings import (
+    AFTER_BASELINE,
+    IGNORED_ON_RESUME,
+    RunSettings,
+    changed_sources,
+    source_hashes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +76,7 @@ def identity_of(
         "weights": weights,
         "replicas": replicas,
         "environment": dict(environment),
+        "sources": source_hashes(settings.to_dict()),
     }
 
 
@@ -105,7 +113,7 @@ def starting_point(
     if settings.baseline is None:
         return StartingPoint()
     check_folder(folder.path, resume=True, baseline=settings.baseline)
-    source = pathlib.Path(settings.baseline)
+    source = user_path(settings.baseline, "baseline")
     state = read_state(source / BASELINE)
     _check_same(settings, identity, state.content["identity"], AFTER_BASELINE, source)
     state = with_closed_records(state, source)
@@ -157,6 +165,8 @@ def _check_same(
         differ.append("the initial weights are others")
     if mine["replicas"] != theirs["replicas"]:
         differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
+    sources = theirs.get("sources", {})
+    differ += changed_sources(sources, mine["sources"], free | IGNORED_ON_RESUME)
     was, now = theirs["environment"], mine["environment"]
     differ += [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import tensorflow as tf
 
@@ -32,9 +34,15 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     tf.get_logger().setLevel("WARNING")  # otherwise each collective prints a line
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return tf.distribute.MirroredStrategy(
-        [f"{kind}:{n}" for n in range(len(tf.config.list_logical_devices(kind)))]
-    )
+    # Of a cluster, or of nonsense: a run is on one machine.
+    config = os.environ.pop("TF_CONFIG", None)
+    try:
+        return tf.distribute.MirroredStrategy(
+            [f"{kind}:{n}" for n in range(len(tf.config.list_logical_devices(kind)))]
+        )
+    finally:
+        if config is not None:
+            os.environ["TF_CONFIG"] = config
 
 
 def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from kerasrestart.experiments.models.alexnet_weights import (
 from kerasrestart.experiments.records.run_folder import RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
+from kerasrestart.experiments.references import short_name
 from kerasrestart.experiments.report.hparams import write_run_hparams
 from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
@@ -30,6 +32,7 @@ from kerasrestart.experiments.run.guarded_fit import (
     explain_startup_failure,
     fit_to_end,
 )
+from kerasrestart.experiments.run.own_code import make_callbacks
 from kerasrestart.experiments.run.recorder import Recorder
 from kerasrestart.experiments.run.remedy_callback import RemedyCallback
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
@@ -37,6 +40,7 @@ from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_r
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.scoring.replicas import split_batches
 
@@ -81,6 +85,7 @@ def run(
             with strategy.scope():
                 model, weights = build_model(settings, images)
             restart = restart_callback(settings)
+            own = make_callbacks(settings)
             with errors_name_flags():
                 restart.check(model)  # before there is a folder
         identity = identity_of(
@@ -90,7 +95,7 @@ def run(
             weights.sha256 if weights else None,
             strategy.num_replicas_in_sync,
         )
-        prefix = f"{settings.model}-{settings.init}-{images.name}"
+        prefix = "-".join((short_name(settings.model), short_name(settings.init), images.name))
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
             if (record := read_record(folder.path)) is not None:
@@ -100,7 +105,9 @@ def run(
                 if not (folder.path / REPORT).exists():  # it failed, or was removed
                     _write_pages(folder, record, hparams)
                 return record
-            record = _train(model, restart, settings, images, folder, weights, identity, hparams)
+            record = _train(
+                model, restart, settings, images, folder, weights, identity, own, hparams
+            )
             _print_end(images, folder, record)
             return record
         finally:
@@ -115,6 +122,7 @@ def _train(
     folder: RunFolder,
     weights: LoadedWeights | None,
     identity: dict[str, Any],
+    own: Sequence[Any],
     hparams: bool,
 ) -> dict[str, Any]:
     strategy = model.distribute_strategy
@@ -159,13 +167,17 @@ def _train(
     folder.write_flags(settings.to_dict())
     checkpoint.files.restore(begin.marks, begin.source)
     about_weights = weights.to_dict() if weights else None
-    recorder = Recorder(settings, images, folder, evaluator, checkpoint, about_weights)
+    recorder = Recorder(
+        settings, images, folder, evaluator, checkpoint, about_weights, identity["sources"]
+    )
     restart.observers += [
         evaluator,
         ScoreLog(folder.scores),
         RestartTensorBoard(folder.restarts, settings=settings.to_dict()),
+        *(observer for observer in own if isinstance(observer, RestartObserver)),
         recorder,
     ]
+    callbacks = [callback for callback in own if isinstance(callback, keras.callbacks.Callback)]
 
     epochs = _epochs(settings)
 
@@ -193,6 +205,7 @@ def _train(
                 DivergenceCheck(),
                 restart,
                 *([RemedyCallback(restart, settings)] if settings.remedy != "none" else []),
+                *callbacks,
                 *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),
                 keras.callbacks.TensorBoard(folder.path, write_graph=False),

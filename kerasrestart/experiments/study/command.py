@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import shlex
-import sys
 from typing import NoReturn
 
 from kerasrestart.experiments.command_line import Parsed, Program
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
@@ -42,8 +41,9 @@ STUDY = {
             list,
             ["mininet"],
             "study",
-            "A network: the name of a model, or NAME:flag=value,flag=value. NAME@SIZE:flag=value "
-            "is for one --size. Repeat the flag for several.",
+            "A network: the name of a model, your own as MODULE:FUNCTION, or "
+            "NAME:flag=value,flag=value, as in NAME:model=MODULE:FUNCTION,augment=true. "
+            "NAME@SIZE:flag=value is for one --size. Repeat the flag for several.",
             repeated=True,
         ),
         Setting(
@@ -179,7 +179,7 @@ def main(parsed: Parsed) -> None:
         report=ReportSettings(
             study.folder / (values["report_name"] or ""),
             values["title"] or f"Study {values['report_name'] or study.folder.name}",
-            _command(),
+            _command(parsed),
             PUBLISHED.get(values["compare_with"]),
         ),
     )
@@ -209,7 +209,7 @@ def read_plan(parsed: Parsed) -> StudyPlan:
     if values["study_name"] is None:
         raise PlanError("--study_name must be a plain name, such as table2. Received: none")
     study = StudyPlan(
-        pathlib.Path(values["logdir"]) / values["study_name"],
+        user_path(values["logdir"], "logdir") / values["study_name"],
         {name: value for name, value in parsed.given.items() if name in SETTINGS},
         networks=of_size(values["network"], values["size"]),
         arms=[*values["arms"], *values["arm"]],
@@ -226,9 +226,9 @@ def read_plan(parsed: Parsed) -> StudyPlan:
     return study
 
 
-def _command() -> str:
+def _command(parsed: Parsed) -> str:
     """The command line of the study; --collect makes the same report as the runs."""
-    words = [word for word in sys.argv[1:] if not re.fullmatch("--?(no)?collect(=.*)?", word)]
+    words = [word for word in parsed.typed if not re.fullmatch("--?(no)?collect(=.*)?", word)]
     return shlex.join(["python", "-m", "kerasrestart.study", *words])
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from kerasrestart.experiments.references import is_reference, short_name
 from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
 from kerasrestart.experiments.settings import REMEDIES, SETTINGS
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
@@ -46,6 +47,9 @@ def of_size(networks: Sequence[str], size: str | None) -> list[str]:
     """
     chosen, sizes = [], []
     for network in networks:
+        if is_own_network(network):
+            chosen.append(network)
+            continue
         label, colon, settings = network.partition(":")
         name, at, of = label.partition("@")
         if at:
@@ -64,17 +68,33 @@ def of_size(networks: Sequence[str], size: str | None) -> list[str]:
     return chosen
 
 
+def is_own_network(network: str) -> bool:
+    """Whether `--network` is a reference to a function, and not `NAME:flag=value`.
+
+    The function's name alone follows the colon. Where that is also a flag that takes no value, as
+    in `mine:augment`, it is the flag.
+    """
+    flag = network.rpartition(":")[2]
+    is_flag = any(
+        setting.type is bool and flag in (name, f"no{name}") for name, setting in SETTINGS.items()
+    )
+    return is_reference(network) and not is_flag
+
+
 def network_settings(network: str) -> tuple[str, Values]:
     """The label of a network, and the settings that make it.
 
     Args:
-        network: The name of a model, or `NAME:flag=value,flag=value`.
+        network: The name of a model; `MODULE:FUNCTION`, which has the function's name as its label;
+            or `NAME:flag=value,flag=value`.
 
     Raises:
         PlanError: It is neither, or sets what the study sets.
     """
     if ":" not in network:
         return network, {"model": network}
+    if is_own_network(network):
+        return short_name(network), {"model": network}
     label, values = named_settings(network)
     others = {name: by for name, by in SET_BY_THE_STUDY.items() if name != "model"}
     refuse("--network={label}:{name}", values, others, label)
@@ -187,7 +207,8 @@ def parse_sweep(texts: Sequence[str], flag: str = "sweep") -> list[tuple[str, Va
                 parsed = parse_words([f"{name}={value}"], SETTINGS)[name]
             except SettingError as error:
                 raise PlanError(f"In '--{flag}={text}': {error}") from error
-            axes[name].setdefault(parsed, f"{name}={value}")
+            is_own = SETTINGS[name].references(parsed) if isinstance(parsed, str) else ()
+            axes[name].setdefault(parsed, f"{name}={short_name(value) if is_own else value}")
     combinations = itertools.product(*(of.items() for of in axes.values()))
     return [
         (

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 from kerasrestart.experiments.interruption import RunStoppedError, interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
+from kerasrestart.experiments.records.folder_lock import FolderLock
+from kerasrestart.experiments.startup import choose_backend
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job
@@ -57,13 +59,19 @@ def _run(
     """Runs jobs; returns those that failed, or None without an executor."""
     if executor is None:
         return None
+    choose_backend()  # now, not in each run
     arms = sum(job.cell is not None for job in jobs)
     for weights in {job.settings.weights for job in jobs} - {None}:
         locate_alexnet_weights(weights)  # now, not when their first run starts
     chosen = executor()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder, "study", "--study_name or --logdir")
     print(f"{arms} runs and {len(jobs) - arms} baselines{what}; records: {folder}", flush=True)
-    with interruptible():
-        return run_jobs(jobs, folder, executor=chosen, show=_print)
+    try:
+        with interruptible():
+            return run_jobs(jobs, folder, executor=chosen, show=_print)
+    finally:
+        lock.release()
 
 
 def _print(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments.setting import SettingError
@@ -14,6 +14,8 @@ from kerasrestart.experiments.settings import (
     SETTINGS,
     RunSettings,
     is_plain_name,
+    references_in,
+    source_hashes,
 )
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
@@ -98,6 +100,7 @@ def make_plan(
     Raises:
         PlanError: A name is unknown or comes twice, a value is wrong, the arms would not train
             equally long, or there are more than `MAX_RUNS` runs.
+        SettingError: Code that a setting names does not exist; it is not imported here.
     """
     refuse("--{name}", base, {**SET_BY_THE_STUDY, "matched_run": "--arm=NAME:matched_run=ARM"})
     arms = [CONTROL, *(arm for arm in arms if arm != CONTROL)]
@@ -119,6 +122,7 @@ def make_plan(
             _check_budget(settings, usual)
             plan.add(Cell(label, arm_label, seed, variation, outcome), settings, usual)
     plan.check_matches()
+    _check_code(plan.jobs.values())
     return list(plan.jobs.values())
 
 
@@ -142,12 +146,14 @@ class _Plan:
                 f"Two runs have the same name. Received: {cell.name!r} twice; expected a name of "
                 "its own for each network, arm and sweep"
             )
-        needs = (self._baseline(cell, settings, usual).name,)
-        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{needs[0]}")
+        baseline = self._baseline(cell, settings, usual).name
+        needs = [baseline]
+        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{baseline}")
         if settings.matched_run is not None:
-            needs += (dataclasses.replace(cell, arm=settings.matched_run).name,)
-            settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{needs[1]}")
-        self.jobs[cell.name] = Job(cell.name, settings, needs, cell)
+            matched = dataclasses.replace(cell, arm=settings.matched_run).name
+            needs.append(matched)
+            settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{matched}")
+        self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell)
 
     def check_matches(self) -> None:
         """Refuses an arm that matches one that does not exist, or restarts no filters."""
@@ -185,6 +191,16 @@ class _Plan:
             if name not in self.jobs:
                 return name
         raise AssertionError  # count has no end
+
+
+def _check_code(jobs: Iterable[Job]) -> None:
+    """Finds the code of all jobs, each once."""
+    found = {}
+    for job in jobs:
+        for name, texts in references_in(job.settings.to_dict()).items():
+            found.update({(name, text): {name: text} for text in texts})
+    for values in found.values():
+        source_hashes(values)
 
 
 def _check_budget(arm: RunSettings, usual: RunSettings) -> None:

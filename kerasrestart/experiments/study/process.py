@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,11 @@ def run_process(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ},
+            env={
+                "TF_NUM_INTRAOP_THREADS": str(threads),
+                **os.environ,
+                "PYTHONPATH": _search_path(),
+            },
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             # Ctrl-C interrupts the study only, which then terminates its processes.
             start_new_session=True,
@@ -73,6 +78,11 @@ def run_process(
         end_process(process)
     reason = _failure(code, path, start) if code else None
     return Ended(reason, time.monotonic() - since)
+
+
+def _search_path() -> str:
+    """`PYTHONPATH` with the folder of this process's script, from which it imports modules."""
+    return os.pathsep.join(filter(None, (sys.path[0], os.environ.get("PYTHONPATH"))))
 
 
 def end_process(process: subprocess.Popen) -> None:
@@ -92,6 +102,6 @@ def _die_with_parent() -> None:
 
 def _failure(code: int, log: pathlib.Path, start: int) -> str:
     lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if re.match(r"error: \S", line)]
     status = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
     return errors[-1].removeprefix("error: ") if errors and code > 0 else status

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments.combinations import UNTESTED_TASKS
-from kerasrestart.experiments.records.history import read_history
+from kerasrestart.experiments.records.history import HISTORY, read_history
 from kerasrestart.experiments.records.run_record import read_record
 
 OUTCOMES = ("test", "final", "online")
@@ -194,7 +194,7 @@ def load_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
     record = read_record(folder)
     if record is None:
         return None
-    result = CellResult(cell, record, read_history(folder))
+    result = CellResult(cell, record, read_history(folder, record.get("files", {}).get(HISTORY)))
     try:
         is_valid = all(isinstance(value, float) for value in (result.chosen, result.last))
     except (KeyError, IndexError, TypeError):

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kerasrestart.experiments.records.run_record import read_record
-from kerasrestart.experiments.settings import IGNORED_ON_RESUME
+from kerasrestart.experiments.settings import (
+    IGNORED_ON_RESUME,
+    changed_sources,
+    source_hashes,
+)
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job, PlanError
 from kerasrestart.experiments.study.process import Ended
@@ -29,7 +33,10 @@ def is_done(job: Job, folder: pathlib.Path) -> bool:
     record = read_record(folder / job.name)
     if record is None:
         return False
-    if differ := job.settings.differences(record["settings"], IGNORED_ON_RESUME):
+    settings = job.settings
+    differ = settings.differences(record["settings"], IGNORED_ON_RESUME)
+    differ += changed_sources(record.get("sources", {}), source_hashes(settings.to_dict()))
+    if differ:
         raise PlanError(
             f"{folder / job.name} has a run with other settings: {'; '.join(differ)}. Pass "
             "another --study_name or --logdir, or remove it."

@@ -162,7 +162,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_split():
     ("images", "labels", "text"),
     [
         (np.zeros((2, 4, 4, 3), np.float32), np.zeros(2, np.int32), "images must be uint8"),
-        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32), "images must be uint8"),
+        (np.zeros((2, 4, 4, 2), np.uint8), np.zeros(2, np.int32), "images must be uint8"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int64), "labels must be int32"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, np.int32), "labels must be int32"),
     ],

@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import types
 
 import filelock
 import keras
@@ -17,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kerasrestart.experiments.records.history import read_history
 from kerasrestart.experiments.run import train
-from kerasrestart.experiments.run.command import entry_point
 from tests.experiments.report.hparams_sessions import sessions
 
 SMALL = (
@@ -48,22 +46,6 @@ def command(*arguments, cwd, redirect="", **variables):
         timeout=300,
         check=False,
     )
-
-
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    """A function that calls the command line in this process, which saves an import."""
-
-    def call(*arguments, cwd):
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["kerasrestart", *arguments])
-        keras.utils.clear_session()
-        with pytest.raises(SystemExit) as ended:
-            entry_point()
-        out, err = capsys.readouterr()
-        return types.SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
-
-    return call
 
 
 def record_of(folder):
@@ -185,32 +167,19 @@ def test_tensorboard_finds_the_run_and_its_restarts(finished):
     assert len(validation.Tensors("epoch_accuracy")) == 6
 
 
-def test_the_flagfile_of_a_run_repeats_it_number_for_number(finished, typed):
-    folder, _ = finished
-    place = folder.parents[1]
-    flagfile = folder / "flags.txt"
-    again = typed(f"--flagfile={flagfile}", "--run_name=second", cwd=place)
-    assert again.returncode == 0, again.stderr
-    first, second = record_of(folder), record_of(folder.parent / "second")
-    assert first.pop("timing") != second.pop("timing")
-    # conftest.py switches TensorFloat-32 off, which only GPUs have.
-    assert first.pop("environment") == second.pop("environment") | {"tensor_float_32": True}
-    assert first == second
-    assert (folder / "history.csv").read_text() == (
-        folder.parent / "second" / "history.csv"
-    ).read_text()
-
-
-def test_a_users_keras_json_and_a_closed_standard_output_change_nothing(finished, tmp_path):
+def test_the_flagfile_repeats_a_run_whatever_keras_json_and_standard_output_are(finished, tmp_path):
     folder, _ = finished
     config = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
     (tmp_path / "keras.json").write_text(json.dumps({**config, "epsilon": 0.1}))
     options = {"redirect": ">&-", "KERAS_HOME": str(tmp_path)}
-    done = command(*SMALL, "--run_name=own", cwd=tmp_path, **options)
+    flags = (f"--flagfile={folder / 'flags.txt'}", "--run_name=second")
+    done = command(*flags, cwd=folder.parents[1], **options)
     assert done.returncode == 0, done.stderr
-    first, second = record_of(folder), record_of(tmp_path / "tf_logs" / "own")
+    again = folder.parent / "second"
+    first, second = record_of(folder), record_of(again)
     assert first.pop("timing") != second.pop("timing")
     assert first == second
+    assert (folder / "history.csv").read_text() == (again / "history.csv").read_text()
 
 
 def test_another_backend_is_refused_in_one_line(tmp_path, typed, monkeypatch):

@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 
+from kerasrestart.experiments.run.command import entry_point
 from kerasrestart.experiments.run.strategies import check_batches
 from tests.soak.kill_resume import compare
 
@@ -46,8 +47,7 @@ def run(folder, devices, *, killed_after=0):
     return subprocess.run(
         [
             *(sys.executable, "-c", MAIN, str(devices), str(killed_after), *FLAGS),
-            *(f"--strategy={'mirrored' if devices > 1 else 'none'}",),
-            *(f"--logdir={folder.parent}", f"--run_name={folder.name}"),
+            *("--strategy=mirrored", f"--logdir={folder.parent}", f"--run_name={folder.name}"),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -67,9 +67,14 @@ def record_of(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
+    """The run on one device, in this process."""
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    done = run(folder, 1)
-    assert done.returncode == 0, done.stderr
+    place = (f"--logdir={folder.parent}", f"--run_name={folder.name}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["kerasrestart", *FLAGS, *place])
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+    assert ended.value.code == 0
     return folder
 
 
@@ -97,6 +102,7 @@ def test_a_run_on_several_devices_has_the_numbers_of_one_device(alone, devices):
         assert mine["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.0011)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_undisturbed_run(alone):
     straight, killed = alone.with_name("devices2"), alone.with_name("killed")
     if not straight.exists():

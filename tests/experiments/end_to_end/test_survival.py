@@ -1,5 +1,6 @@
 """Runs that are stopped, killed or diverge: what they say, and that they end undisturbed."""
 
+import functools
 import json
 import os
 import pathlib
@@ -228,7 +229,7 @@ def ended(process):
 
 
 def test_ctrl_c_explains_how_to_resume_and_the_end_is_that_of_the_undisturbed_run(
-    undisturbed, tmp_path
+    undisturbed, tmp_path, typed, monkeypatch
 ):
     arguments = (*SMALL, f"--logdir={tmp_path}")
     interrupted = command(*arguments, "--run_name=stopped")
@@ -241,9 +242,10 @@ def test_ctrl_c_explains_how_to_resume_and_the_end_is_that_of_the_undisturbed_ru
     message = error_of(err)
     assert re.search("All up to the end of epoch [23] is saved", message)
     # The command in the message can be typed as it is.
-    typed = shlex.split(message.partition("Resume with: python -m kerasrestart.main ")[2])
-    status, _, err = ended(command(*typed))
-    assert status == 0, err
+    resume = shlex.split(message.partition("Resume with: python -m kerasrestart.main ")[2])
+    monkeypatch.setattr(data, "load", functools.partial(data.load, shapes_examples=1000))
+    done = typed(*resume, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert compare(undisturbed, tmp_path / "stopped") == []
 
 

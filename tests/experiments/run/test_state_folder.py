@@ -18,6 +18,7 @@ from kerasrestart.experiments.run.state_folder import (
     read_state,
     write_state,
 )
+from kerasrestart.restart.records import RestartState, Round
 
 ARRAYS = {
     "a/kernel": np.random.default_rng(0).normal(size=(3, 4)).astype("float32"),
@@ -29,6 +30,9 @@ ARRAYS = {
 }
 
 
+RESTART = RestartState(rounds=[Round(0, 0)]).to_dict()
+
+
 def state_of(epoch, **changes):
     content = {
         "next_epoch": epoch,
@@ -38,9 +42,9 @@ def state_of(epoch, **changes):
             "environment": {},
         },
         "variables": list(ARRAYS),
-        "restart": {},
+        "restart": RESTART,
         "scores": {"conv": [0.1, float("nan")]},
-        "evaluator": {},
+        "evaluator": {"evaluations": {}, "best_value": None, "same": True},
         "files": {},
         "rollbacks": [],
         "seconds": 1.5,

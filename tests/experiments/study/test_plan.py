@@ -114,6 +114,59 @@ def test_a_swept_flag_can_make_another_valid():
     }
 
 
+def test_an_arm_can_match_another_and_comes_after_it():
+    matched = "matched:criterion=random,matched_run=he"
+    jobs = {job.name: job for job in plan(arms=(matched, "he"), sweep=("momentum=0,0.5",))}
+    one = jobs["mininet-matched-momentum=0-s0"]
+    assert one.needs == ("mininet-baseline-momentum=0-s0", "mininet-he-momentum=0-s0")
+    assert one.settings.matched_run == "logs/st/mininet-he-momentum=0-s0"
+    assert one.settings.criterion == "random"
+
+
+@pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
+def test_an_arm_that_restarts_no_filters_is_not_matched(other):
+    arms = ("he", "head_reset", f"matched:criterion=random,matched_run={other}")
+    with pytest.raises(PlanError, match=r"Received: run .*; expected one of \['he'\]"):
+        plan(arms=arms)
+
+
+def test_a_run_to_match_is_given_to_an_arm():
+    for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
+        with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
+            plan(**options)
+
+
+def test_remedies_are_arms_without_restarted_filters():
+    jobs = plan(arms=("head_reset", "both:init=he,remedy=head_reset"))
+    arms = {job.cell.arm: (job.settings.init, job.settings.remedy) for job in jobs if job.cell}
+    assert arms == {
+        "none": ("none", "none"),
+        "head_reset": ("none", "head_reset"),
+        "both": ("he", "head_reset"),
+    }
+    assert sum(job.cell is None for job in jobs) == 1  # they share the baseline
+
+
+def test_arms_get_the_values_found_for_them():
+    tuned = {("mininet", "none"): {"momentum": 0.5}, ("mininet", "he"): {"momentum": 0.0}}
+    jobs = make_plan(
+        BASE, networks=["mininet"], arms=["he"], seeds=[3], tuned=tuned, outcome="online", logdir=""
+    )
+    arms = {job.cell.arm: job for job in jobs if job.cell}
+    assert {name: job.settings.momentum for name, job in arms.items()} == {"none": 0.5, "he": 0.0}
+    for job in arms.values():
+        assert job.cell.outcome == "online"
+        baseline = next(other for other in jobs if other.name == job.needs[0])
+        assert baseline.settings.momentum == job.settings.momentum
+
+
+@pytest.mark.parametrize("given", ["--tune=learning_rate=0.1,0.2", "--tune_seeds=9"])
+def test_values_to_tune_and_their_seeds_go_together(given):
+    parsed = command.PROGRAM.parse(["--study_name=st", given])
+    with pytest.raises(PlanError, match="go together"):
+        command.read_plan(parsed)
+
+
 def test_networks_are_models_with_flags():
     jobs = plan(networks=("mininet", "wide:model=mininet,batch_size=64"), arms=())
     assert names_of(jobs)[1::2] == ["mininet-none-s0", "wide-none-s0"]
@@ -199,6 +252,8 @@ def test_seeds():
         ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
+        ("shuffled_classes", 10 * (10 + 3)),
+        ("killing_rate", 10 * (6 + 4)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):

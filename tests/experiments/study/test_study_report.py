@@ -26,6 +26,7 @@ from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import make_plan
 from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.report import ReportSettings, write_report
+from kerasrestart.experiments.study.tuning import Trial, Tuning
 from tests.experiments.report.hparams_sessions import sessions
 
 RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
@@ -171,6 +172,21 @@ def test_with_random_labels_no_selection_and_no_test_accuracy_is_reported(tmp_pa
     regime = {"tasks": "random_labels", "monitor": "accuracy"}
     runs = [result(arm, 0, (0.1, 0.1), train=(0.9, 0.8), **regime) for arm in ("none", "he")]
     assert "test accuracy" not in report(tmp_path, runs).read_text()
+
+
+def test_values_found_by_tuning_are_shown_with_all_trials(tmp_path, no_figures):
+    trials = [
+        Trial("mininet", arm, f"learning_rate={rate}", {8: score, 9: score}, rate == best)
+        for arm, best in (("none", 0.01), ("he", 0.1))
+        for rate, score in ((0.1, 0.5), (0.01, 0.25))
+    ]
+    path = report(tmp_path, tuning=Tuning(tuple(trials), (8, 9), "validation accuracy"))
+    text = path.read_text()
+    assert text.index("## Tables") < text.index("## Tuning") < text.index("## Settings")
+    assert "(8, 9)" in text
+    assert re.search(r"\| he +\| +\*\*50\.00\*\* +\| +25\.00 +\|", text)
+    rows = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
+    assert rows[2] == "mininet,none,learning_rate=0.01,2,25.0,True"
 
 
 def test_unequal_budgets_are_reported_first(tmp_path):

@@ -1,0 +1,222 @@
+"""Your own images as arrays, in memory or in a NumPy file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split, split_tenth
+from kerasrestart.experiments.data.errors import DataError, one_line
+from kerasrestart.restart.files import atomic_write
+
+SPLITS = ("train", "validation", "test")
+_NAMES = "x_train, y_train, x_test, y_test; or x, y"
+
+
+def load_npz(path: str | os.PathLike) -> ImageData:
+    """Loads images and labels from a NumPy file.
+
+    Example:
+    ```python
+    np.savez("birds.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    data = load_npz("birds.npz")
+    ```
+
+    Args:
+        path: A file as `np.savez` writes it, with the arrays `x_train, y_train, x_test, y_test`, or
+            `x, y`; see `from_arrays`. Further: `x_validation, y_validation`, and `classes`, the
+            names of the classes. Nothing in it is unpickled.
+
+    Raises:
+        DataError: There is no such file, it is damaged, or `from_arrays` refuses the arrays.
+    """
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array.")
+        with loaded:
+            content = {name: loaded[name] for name in loaded.files}
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} is damaged or not a NumPy file: {one_line(error)}.") from error
+    try:
+        return from_arrays(content, plain_name(file.stem))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def save_npz(path: pathlib.Path, data: ImageData) -> None:
+    """Writes a data set as `load_npz` reads it, atomically.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {"classes": np.array(data.classes)}
+    for name in SPLITS:
+        split = getattr(data, name)
+        arrays |= {f"x_{name}": split.images, f"y_{name}": split.labels}
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
+def from_arrays(value: Any, name: str) -> ImageData:
+    """Makes a data set of arrays.
+
+    Example:
+    ```python
+    data = from_arrays(keras.datasets.mnist.load_data(), "mnist")
+    ```
+
+    Splits that are not given are taken from the training images: a tenth each, see `split_tenth`.
+
+    Args:
+        value: `(x, y)`; `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` has it; a
+            dict of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it
+            is. Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or
+            floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from
+            0, or texts, `[n]` or `[n, 1]`.
+        name: Name of the data set.
+
+    Raises:
+        DataError: The value has another form, or arrays do not fit together.
+    """
+    if isinstance(value, ImageData):
+        return value
+    arrays = _by_name(value)
+    names = arrays.pop("classes", None)
+    parts = {split: arrays[split] for split in SPLITS if split in arrays}
+    images = {split: _images(x) for split, (x, _) in parts.items()}
+    labels, classes = _labels({split: y for split, (_, y) in parts.items()}, names)
+    return assemble(name, classes, {split: Split(images[split], labels[split]) for split in parts})
+
+
+def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> ImageData:
+    """Makes a data set of its splits; those that are missing are taken from the training split.
+
+    Args:
+        name: Name of the data set.
+        classes: Name of each class.
+        splits: By name, "train" and any of "validation" and "test".
+
+    Raises:
+        DataError: Images of two splits differ in size, or there are too few images or classes.
+    """
+    if len(classes) < 2:
+        raise DataError(f"There must be two classes or more. Received: {list(classes)!r}.")
+    found = dict(splits)
+    for split in ("test", "validation"):
+        if split not in found:
+            found["train"], found[split] = split_tenth(found["train"], seed=0)
+    shape = found["train"].images.shape[1:]
+    for split, images in found.items():
+        if not len(images):
+            raise DataError(f"There must be images in each split. Received: none in {split}.")
+        if images.images.shape[1:] != shape:
+            raise DataError(
+                f"All images must have one shape. Received: {list(shape)} in train, "
+                f"{list(images.images.shape[1:])} in {split}."
+            )
+    train, validation, test = (found[split] for split in SPLITS)
+    return ImageData(name, tuple(classes), train, validation, test)
+
+
+def plain_name(text: str) -> str:
+    """A name for folders and tables: letters, digits and _.+-."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).lstrip(".-+") or "data"
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """The pairs `(images, labels)` by split, and `classes`."""
+    if isinstance(value, Mapping):
+        names = {"x": "train", **{f"x_{split}": split for split in SPLITS}, "x_val": "validation"}
+        found = {}
+        for x, split in names.items():
+            y = x.replace("x", "y", 1)
+            if (x in value) != (y in value):
+                raise DataError(
+                    f"Each x needs its y. Received: {sorted(value)}; expected {_NAMES}."
+                )
+            if x in value:
+                found[split] = (value[x], value[y])
+        known = {*names, *(x.replace("x", "y", 1) for x in names), "classes"}
+        if "train" not in found or not value.keys() <= known or ("x" in value and len(found) > 1):
+            raise DataError(f"Expected the arrays {_NAMES}. Received: {sorted(value)}.")
+        return {**found, **({"classes": value["classes"]} if "classes" in value else {})}
+    if isinstance(value, Sequence) and len(value) == 2 and not isinstance(value, str):
+        first, second = value
+        pairs = [of for of in value if isinstance(of, Sequence) and len(of) == 2]
+        if len(pairs) == 2:
+            return {"train": tuple(first), "test": tuple(second)}
+        if not pairs and np.ndim(first) >= 3:
+            return {"train": (first, second)}
+    raise DataError(
+        "Images must be (x, y), ((x_train, y_train), (x_test, y_test)), a dict of arrays or an "
+        f"ImageData. Received: {type(value).__name__!r}."
+    )
+
+
+def _images(array: Any) -> np.ndarray:
+    images = np.asarray(array)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    wrong = f"Received: {images.dtype} {list(images.shape)}"
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS or not images.size:
+        raise DataError(
+            "Images must be [n, height, width], or with 1 or 3 channels last. " + wrong + "."
+        )
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if images.dtype.kind not in "fiu":
+        raise DataError(f"Images must be numbers. {wrong}.")
+    low, high = images.min(), images.max()
+    limits = f"{wrong}, from {low} to {high}."
+    if images.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise DataError(
+                "Images must be whole numbers in 0..255, or floating-point in 0..1. " + limits
+            )
+        return np.round(images * 255).astype(np.uint8)
+    if low < 0 or high > 255:
+        raise DataError("Images of whole numbers must be in 0..255. " + limits)
+    return images.astype(np.uint8)
+
+
+def _labels(labels: Mapping[str, Any], names: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The labels as int32 by split, and the names of the classes."""
+    arrays = {split: np.asarray(of) for split, of in labels.items()}
+    arrays = {s: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for s, a in arrays.items()}
+    for array in arrays.values():
+        if array.ndim != 1 or array.dtype.kind not in "iuU":
+            raise DataError(
+                "Labels must be whole numbers or texts, one for each image. Received: "
+                f"{array.dtype} {list(array.shape)}."
+            )
+    texts = [array.dtype.kind == "U" for array in arrays.values()]
+    if any(texts):
+        known = np.unique(np.concatenate([a.astype(str) for a in arrays.values()]))
+        found = {split: np.searchsorted(known, a.astype(str)) for split, a in arrays.items()}
+        classes = tuple(str(text) for text in known)
+    else:
+        lowest = min((int(a.min()) for a in arrays.values() if len(a)), default=0)
+        highest = max((int(a.max()) for a in arrays.values() if len(a)), default=0)
+        classes = tuple(str(n) for n in range(highest + 1)) if names is None else ()
+        if names is not None:
+            classes = tuple(str(text) for text in np.asarray(names).ravel())
+        if lowest < 0 or highest >= max(len(classes), 1):
+            raise DataError(
+                f"Labels must be from 0 to {max(len(classes) - 1, 0)}. Received: {lowest} to "
+                f"{highest}."
+            )
+        found = dict(arrays)
+    return {split: array.astype(np.int32) for split, array in found.items()}, classes

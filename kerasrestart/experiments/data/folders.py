@@ -1,0 +1,107 @@
+"""Your own images as files, in a folder for each class."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from kerasrestart.experiments.data.arrays import SPLITS, assemble, plain_name
+from kerasrestart.experiments.data.dataset import ImageData, Split
+from kerasrestart.experiments.data.errors import DataError, check_integer, one_line
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+
+
+def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
+    """Loads images through `keras.utils.image_dataset_from_directory`.
+
+    Example:
+    ```python
+    data = load_folder("birds", image_size=64)  # birds/crow/1.png, birds/heron/2.jpg, ...
+    ```
+
+    Args:
+        path: A folder with a folder of images for each class; or with `train/`, and `test/` or
+            `validation/` or both, each such a folder. Splits that are missing are taken from the
+            training images, a tenth each.
+        image_size: Height and width to which all images are resized (bilinear).
+
+    Returns:
+        The data set, with a single channel where all images are grey.
+
+    Raises:
+        DataError: There are no such folders, their classes differ, or an image cannot be read.
+    """
+    check_integer("image_size", image_size, 1)
+    root = pathlib.Path(path).expanduser()
+    folders = _split_folders(root)
+    classes = _classes(folders["train"])
+    for folder in folders.values():
+        if (others := _classes(folder)) != classes:
+            raise DataError(
+                f"{folder} must have the classes of {folders['train']}. Received: "
+                f"{', '.join(others)}; expected {', '.join(classes)}."
+            )
+    splits = {name: _read(folder, classes, image_size) for name, folder in folders.items()}
+    if all(_is_grey(split.images) for split in splits.values()):
+        splits = {name: Split(s.images[..., :1].copy(), s.labels) for name, s in splits.items()}
+    return assemble(plain_name(root.resolve().name), classes, splits)
+
+
+def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    if not root.is_dir():
+        raise DataError(f"--dataset=folder:PATH must name a folder. Received: {str(root)!r}.")
+    found = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    if "validation" not in found and (root / "val").is_dir():
+        found["validation"] = root / "val"
+    return found if "train" in found and len(found) > 1 else {"train": root}
+
+
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} must have a folder of images for each class, two or more. Received: "
+            f"{', '.join(names) or 'no folder'}."
+        )
+    for name in names:
+        files = (folder / name).rglob("*")
+        if not any(file.suffix.lower() in SUFFIXES for file in files):
+            raise DataError(
+                f"{folder / name} must have images ({', '.join(SUFFIXES)}). Received: none."
+            )
+    return names
+
+
+def _read(folder: pathlib.Path, classes: tuple[str, ...], side: int) -> Split:
+    import keras
+    import tensorflow as tf
+
+    images = keras.utils.image_dataset_from_directory(
+        str(folder),
+        label_mode="int",
+        class_names=list(classes),
+        color_mode="rgb",
+        batch_size=None,
+        image_size=(side, side),
+        shuffle=False,
+        verbose=False,
+        data_format="channels_last",
+    )
+    files = images.file_paths
+    pixels, labels = np.empty((len(files), side, side, 3), np.uint8), np.empty(len(files), np.int32)
+    count = 0
+    try:
+        for image, label in images.as_numpy_iterator():
+            pixels[count], labels[count] = np.clip(np.round(image), 0, 255), label
+            count += 1
+    except tf.errors.OpError as error:
+        reason = one_line(ValueError(error.message)).removeprefix("ValueError: ")
+        raise DataError(f"{files[count]} cannot be decoded: {reason}.") from error
+    return Split(pixels, labels)
+
+
+def _is_grey(images: np.ndarray) -> bool:
+    return bool((images[..., :1] == images[..., 1:]).all())

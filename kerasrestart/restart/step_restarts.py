@@ -1,0 +1,142 @@
+"""Restarts between batches: what `fit` with `EverySteps` and `RestartController` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kerasrestart.restart import initializers
+from kerasrestart.restart.every_steps import EverySteps, StepState
+from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.records import REMEDY, LayerRestart, RestartEvent
+from kerasrestart.restart.select import Chosen, lowest
+from kerasrestart.restart.select_filters import choose
+from kerasrestart.scoring.running_scorer import RunningScorer
+from kerasrestart.scoring.scorer import Scorer
+
+
+class StepRestarts:
+    """Counts batches, and selects filters between them.
+
+    Between restarts only the host counts: nothing is read from the device.
+
+    Args:
+        plan: A plan with `when=EverySteps(...)`.
+        scorer: The scorer of the model.
+        state: Where to start; it is changed in place.
+
+    Attributes:
+        scorer, state: As given.
+        diverged: Whether the last scores were not all finite.
+    """
+
+    def __init__(self, plan: RestartPlan, scorer: Scorer, state: StepState):
+        self.scorer, self.state = scorer, state
+        self.diverged = False
+        self._plan = plan
+        state.follow({name: layer.filters for name, layer in scorer.layers.items()})
+        if isinstance(scorer, RunningScorer) and state.running is not None:
+            sums, shares = state.running
+            if sums.shape == scorer.state()[0].shape:  # else other layers train since then
+                scorer.load(sums, shares)
+
+    @property
+    def when(self) -> EverySteps:
+        """The rule of the plan."""
+        assert isinstance(self._plan.when, EverySteps)
+        return self._plan.when
+
+    def advance(self, steps: int) -> None:
+        """Counts batches."""
+        self.state.advance(self.when, steps)
+
+    @property
+    def scores_next(self) -> bool:
+        """Whether the next batch is scored: with `Scoring(window=)` not all are."""
+        window = self._plan.scoring.window
+        return window is None or self.state.min_steps_to_restart(self.when) <= window
+
+    def select(self, restarts: int) -> tuple[Chosen, dict[str, np.ndarray]] | None:
+        """Selects the filters to restart now.
+
+        Args:
+            restarts: How many restarts there were: a criterion that draws scores draws others for
+                each.
+
+        Returns:
+            By layer, indices and the scores of all filters; None where there is nothing to
+            restart. No indices where a remedy is due.
+
+        Raises:
+            ValueError: `select` fails, or no layer can be scored.
+        """
+        state, when, plan = self.state, self.when, self._plan
+        if not state.is_due(when) or not self.scorer.ready:
+            return None
+        if plan.remedy is not None:
+            return {}, {}
+        scores = self.scorer.result(draw=restarts)
+        if not scores:
+            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
+            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
+        self.diverged = not all(np.isfinite(of_layer).all() for of_layer in scores.values())
+        if self.diverged:
+            return None
+        state.unfollow(state.since.keys() - scores.keys())
+        spared = state.spared(when)
+        if when.replacement_rate is None:
+            chosen = choose(plan.select, scores, spared)
+        else:
+            chosen = lowest(scores, state.whole(when), spared)
+        return (chosen, scores) if chosen else None
+
+    def restarted(self, chosen: Mapping[str, np.ndarray]) -> None:
+        """Notes that filters were restarted: their ages and running scores begin again."""
+        for name, filters in chosen.items():
+            self.state.since[name][filters] = self.state.step
+            if self.when.replacement_rate is not None:
+                self.state.due[name] -= len(filters)
+        if isinstance(self.scorer, RunningScorer):
+            self.scorer.forget(chosen)
+
+    def save(self) -> StepState:
+        """Reads the running scores from the device into the state; returns it."""
+        if isinstance(self.scorer, RunningScorer):
+            self.state.running = self.scorer.state()
+        return self.state
+
+    def event(
+        self,
+        events: Sequence[RestartEvent],
+        epoch: int,
+        chosen: Mapping[str, np.ndarray],
+        scores: Mapping[str, np.ndarray],
+    ) -> RestartEvent:
+        """Records a restart that is about to come.
+
+        Args:
+            events: The restarts before it.
+            epoch: The epoch that is running.
+            chosen: As `select` returns them.
+            scores: As `select` returns them.
+        """
+        plan = self._plan
+        initializer = plan.control or initializers.describe(plan.reset.initializer)
+        if plan.remedy is not None:
+            initializer = REMEDY + initializers.describe(plan.remedy)
+        return RestartEvent(
+            restart=len(events) + 1,
+            epoch=epoch,
+            reason=self.when.describe(),
+            initializer=initializer,
+            learning_rate=None,
+            layers={
+                name: LayerRestart(
+                    filters.tolist(), scores[name][filters].tolist(), of=len(scores[name])
+                )
+                for name, filters in chosen.items()
+            },
+            metrics_before={},
+            step=self.state.step,
+        )

@@ -1,0 +1,42 @@
+"""Images and the command line of the runs in this folder, without what a process costs."""
+
+import functools
+import sys
+import types
+
+import keras
+import pytest
+
+from kerasrestart.experiments.data import shapes
+from kerasrestart.experiments.data.dataset import Split
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _images_are_drawn_once():
+    """Draws the 20,000 images of the default once for all runs in this process."""
+    drawn = functools.lru_cache(3)(shapes.draw_shapes)
+
+    def copies(count, seed):
+        split = drawn(count, seed)
+        return Split(split.images.copy(), split.labels.copy())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "draw_shapes", copies)
+        yield
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """A function that calls the command line in this process, which saves an import."""
+    from kerasrestart.experiments.run.command import entry_point
+
+    def call(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["kerasrestart", *arguments])
+        keras.utils.clear_session()
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+        out, err = capsys.readouterr()
+        return types.SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
+
+    return call

@@ -1,0 +1,152 @@
+"""`experiments.run` and `experiments.study`: the command lines, from Python."""
+
+import importlib
+import shlex
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kerasrestart import experiments
+from kerasrestart.experiments.run import command
+from kerasrestart.experiments.run_result import RunResult
+from kerasrestart.experiments.study_result import StudyResult
+
+CODE = """
+import keras
+from keras import layers
+def tiny(input_shape, classes):
+    return keras.Sequential([keras.Input(input_shape), layers.Conv2D(4, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(), layers.Dense(classes)])
+"""
+SHORT = {"trigger": "epochs", "round_epochs": 1, "max_restarts": 1, "stop_on_repeat": False}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_nets.py").write_text(CODE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (30, 6, 6), np.uint8), np.arange(30) % 2
+
+
+def test_the_functions_stay_when_the_packages_of_their_names_are_imported():
+    importlib.import_module("kerasrestart.experiments.run.train")
+    importlib.import_module("kerasrestart.experiments.study.command")
+    assert experiments.run is importlib.import_module("kerasrestart.experiments.api").run
+    assert callable(experiments.study)
+
+
+def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, capsys):
+    epochs = []
+
+    def network(input_shape, classes):
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                layers.Conv2D(4, 3, activation="relu", name="conv"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(classes),
+            ]
+        )
+
+    def lowest(scores):
+        return {name: of.argsort()[:2] for name, of in scores.items()}
+
+    def make():
+        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+        return experiments.run(
+            model=network,
+            dataset=arrays,
+            init=keras.initializers.HeNormal(),
+            select=lowest,
+            callback=[keras.callbacks.TerminateOnNaN(), note],
+            run_name="mine",
+            **SHORT,
+        )
+
+    result = make()
+    assert isinstance(result, RunResult)
+    assert epochs == [0, 1]
+    assert [row["round"] for row in result.table] == ["baseline", "restart 1"]
+    assert result.table[1]["restarted"] == {"conv": 2}
+    assert len(result.history["val_loss"]) == 2
+    assert result.model.predict(np.zeros((2, 6, 6, 1)), verbose=0).shape == (2, 2)
+    assert result.report.exists()
+    assert "restart 1" in str(result)
+    assert result.record["events"][0]["initializer"] == "HeNormal"
+    capsys.readouterr()
+    assert make().record == result.record  # it has ended: nothing is trained
+    assert epochs == [0, 1]
+    assert "has ended already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modle": "mininet"}, "'modle' is not a setting of kerasrestart.main. Did you mean model"),
+        ({"fraction": 3}, "^fraction must be a number between 0 and 1"),
+        ({"model": "own_nets.py:tinny"}, "^model must be .* Did you mean tiny"),
+        ({"init": "zeros", "outgoing": "zero"}, "Received: init=zeros, outgoing=zero"),
+        ({"dataset": (np.zeros((4, 4)), np.zeros(4))}, "Images must be"),
+    ],
+)
+def test_an_error_names_arguments(settings, message, place):
+    with pytest.raises(ValueError, match=message):
+        experiments.run(**settings)
+    assert not (place / "tf_logs").exists()
+
+
+def test_a_study_from_python_and_its_report_notice_changed_code(arrays, capsys, place):
+    study = {
+        "study_name": "mine",
+        "network": {"small": {"model": "own_nets.py:tiny"}},
+        "arms": [],
+        "arm": {"all_layers": {"layers": ".*", "fraction": 0.25}},
+        "seeds": range(1),
+        "dataset": arrays,
+        "round_epochs": 1,
+        "max_restarts": 1,
+        "fraction": 0.25,
+    }
+    experiments.study(**study, dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:  # as the study's processes do
+        command.main(command.PROGRAM.parse(shlex.split(line)[3:]))
+    result = experiments.study(**study, collect=True)
+    assert isinstance(result, StudyResult)
+    assert [(row["arm"], row["n"]) for row in result.table] == [("none", 1), ("all_layers", 1)]
+    assert [(row["folder"], row["epochs"]) for row in result.runs] == [
+        ("small-none-s0", 2),
+        ("small-all_layers-s0", 2),
+    ]
+    assert result.report.exists()
+    assert "all_layers" in str(result)
+    (place / "own_nets.py").write_text(CODE + "\n# changed")
+    with pytest.raises(ValueError, match=r"the code of model=own_nets.py:tiny has changed"):
+        experiments.study(**study, collect=True)
+    with pytest.raises(ValueError, match=r"the code of --model=own_nets.py:tiny has changed"):
+        command.main(command.PROGRAM.parse(shlex.split(lines[0])[3:]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": lambda shape, classes: None}, "model must be defined at the top of a module"),
+        ({"sede": 3}, "'sede' is not a setting of kerasrestart.study"),
+        ({"sweep": {"fraction": [3]}}, "In the run .* fraction must be a number"),
+        ({"network": "own_nets.py:tinny"}, "^model must be .* Did you mean tiny"),
+        ({"network": "own_nets.py:tiny", "seeds": "x"}, "^seeds must be such as"),
+    ],
+)
+def test_a_study_is_refused_before_any_run(settings, message, place):
+    with pytest.raises(ValueError, match=message):
+        experiments.study(study_name="mine", **settings)
+    assert not (place / "tf_logs").exists()
