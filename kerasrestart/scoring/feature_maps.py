@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -22,8 +24,29 @@ def position_axes(rank: int, channel_axis: int) -> list[int]:
 
 
 def over_positions(values: tf.Tensor, channel_axis: int) -> tf.Tensor:
-    """Sums over positions: `[batch, channels]`."""
-    return tf.reduce_sum(values, axis=position_axes(values.shape.rank, channel_axis))
+    """Sums over positions: `[batch, channels]`.
+
+    Args:
+        values: float32 `[batch, ..., channels]`, or channels first.
+        channel_axis: The axis of the channels.
+    """
+    axes = position_axes(values.shape.rank, channel_axis)
+    positions = positions_of(values, channel_axis)
+    channels = values.shape[-1]
+    last = channel_axis % values.shape.rank == values.shape.rank - 1
+    if not (axes and last and channels and isinstance(positions, int) and _only_cpus()):
+        return tf.reduce_sum(values, axis=axes)
+    # The sum over axes in the middle is among TensorFlow's slow ones on a CPU: a pooling of all
+    # positions takes as little as half of its time.
+    size = values.shape[1:3] if len(axes) == 2 else (positions, 1)
+    rows = values if len(axes) == 2 else tf.reshape(values, [-1, positions, 1, channels])
+    means = tf.nn.avg_pool2d(rows, size, strides=1, padding="VALID")
+    return tf.reshape(means, [-1, channels]) * positions
+
+
+@functools.cache
+def _only_cpus() -> bool:
+    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
