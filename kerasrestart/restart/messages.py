@@ -109,7 +109,9 @@ def _epochs_needed(when: When) -> int:
 def _setting(when: When, name: str, value: str) -> str:
     """How an attribute of a rule is set: in the call of its class, else in the class."""
     kind = type(when).__name__
-    arguments = dataclasses.fields(when) if dataclasses.is_dataclass(when) else ()
+    arguments: tuple[dataclasses.Field, ...] = ()
+    if dataclasses.is_dataclass(when):
+        arguments = dataclasses.fields(when)
     if any(field.name == name for field in arguments):
         return f"when={kind}(..., {name}={value})"
     return f"{name} = {value} in class {kind}"
