@@ -135,7 +135,7 @@ def refusal(arguments, capsys):
         ),
         (["--pretrained_learning_rate_factor=0.1"], "layers that have --weights"),
         (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),
-        (["--data_dir=two\nlines"], "--data_dir must be a text of one line"),
+        (["--data_dir=two\nlines"], "--data_dir must be a text of one line in UTF-8"),
         (["--on_nan=pray"], "rollback"),
         (["--precision=float8"], "mixed_bfloat16"),
         (["--strategy=multiworker"], "mirrored"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     Raises:
         DataError: There is no such file, it is damaged, or `from_arrays` refuses the arrays.
     """
-    file = user_path(path, "--dataset")
+    file = user_path(path, "dataset")
     if not file.is_file():
         raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
     try:
@@ -48,7 +47,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
             content = {name: loaded[name] for name in loaded.files}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many classes
         raise DataError(f"{file} is damaged or not a NumPy file: {one_line(error)}.") from error
     try:
         return from_arrays(content, plain_name(file.stem))

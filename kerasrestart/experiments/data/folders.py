@@ -36,7 +36,7 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
         DataError: There are no such folders, their classes differ, or an image cannot be read.
     """
     check_integer("image_size", image_size, 1)
-    root = user_path(path, "--dataset")
+    root = user_path(path, "dataset")
     folders = _split_folders(root)
     classes = _classes(folders["train"])
     for folder in folders.values():

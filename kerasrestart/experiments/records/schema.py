@@ -16,7 +16,9 @@ from kerasrestart.restart.records import RestartEvent, Round
 from kerasrestart.restart.when import RoundProgress
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+# A report has a column for each epoch.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 
 
@@ -57,7 +59,7 @@ class Timing(msgspec.Struct):
 class FileMark(msgspec.Struct):
     """The beginning of a file that a state or a record belongs to."""
 
-    bytes: Count
+    bytes: Size
     sha256: str
 
 

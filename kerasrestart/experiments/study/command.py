@@ -12,7 +12,13 @@ from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
 from kerasrestart.experiments.startup import choose_backend
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, of_size, parse_seeds
+from kerasrestart.experiments.study.grid import (
+    MAX_RUNS,
+    PlanError,
+    of_size,
+    parse_pair,
+    parse_seeds,
+)
 from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.results import OUTCOMES
 from kerasrestart.experiments.study.study_plan import StudyPlan
@@ -102,6 +108,15 @@ STUDY = {
             "accuracy at the final epoch, or online: mean training accuracy over all epochs.",
             choices=OUTCOMES,
         ),
+        Setting(
+            "pair",
+            list,
+            [],
+            "study",
+            "Two arms to compare with each other, beside the control: ARM:OTHER. Repeat the flag "
+            "for several.",
+            repeated=True,
+        ),
         Setting("workers", int, 1, "study", "Runs at a time; they share the cores.", least=1),
         Setting(
             "executor",
@@ -183,6 +198,7 @@ def main(parsed: Parsed) -> None:
             values["title"] or f"Study {values['report_name'] or study.folder.name}",
             _command(parsed),
             PUBLISHED.get(values["compare_with"]),
+            pairs=study.pairs,
         ),
     )
 
@@ -220,6 +236,7 @@ def read_plan(parsed: Parsed) -> StudyPlan:
         tune=values["tune"],
         tune_seeds=parse_seeds(values["tune_seeds"] or "0", "tune_seeds"),
         outcome=values["outcome"],
+        pairs=[parse_pair(text) for text in values["pair"]],
     )
     if bool(values["tune"]) != bool(values["tune_seeds"]):
         given = "tune" if values["tune"] else "tune_seeds"

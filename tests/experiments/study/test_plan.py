@@ -293,6 +293,7 @@ def test_seeds():
         ("random_labels", 8 * 4),
         ("shuffled_classes", 10 * (10 + 3)),
         ("killing_rate", 10 * (6 + 4)),
+        ("random_labels_remedies", 8 * (6 + 3)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):
