@@ -168,12 +168,12 @@ def variables_of(model: keras.Model) -> list[keras.Variable]:
 def _check_variables(variables: Sequence[keras.Variable], state: SavedState) -> None:
     if len(state.variables) != len(variables):
         raise StateError(
-            f"{state.folder} has {len(state.variables)} variables, the model and its optimizer have "
-            f"{len(variables)}."
+            f"{state.folder} has {len(state.variables)} variables, the model and its optimizer "
+            f"have {len(variables)}."
         )
     for variable, value in zip(variables, state.variables, strict=True):
         if tuple(variable.shape) != value.shape or variable.dtype != value.dtype.name:
             raise StateError(
-                f"Variable '{variable.path}' is {value.dtype.name} {value.shape} in {state.folder}, but "
-                f"{variable.dtype} {tuple(variable.shape)} in the model."
+                f"Variable '{variable.path}' is {value.dtype.name} {value.shape} in "
+                f"{state.folder}, but {variable.dtype} {tuple(variable.shape)} in the model."
             )
