@@ -140,7 +140,7 @@ def trial(kind: Kind, folder: pathlib.Path, rng: random.Random) -> str:
     if said == expected:
         return "same"
     if kind.is_checked:
-        raise FaultError(f"{where}: another answer in silence: {_difference(expected, said)}")
+        raise FaultError(f"{where}: silently another answer: {_difference(expected, said)}")
     return "other"
 
 
@@ -600,7 +600,7 @@ def _state(folder: pathlib.Path, settings: Any, identity: Any, model: Any, basel
         restart, evaluator = restart_callback(settings), RoundEvaluator(None)
         GrowingFiles(folder).restore(begin.marks, begin.source)
         if begin.state is None:
-            raise FaultError("it began anew")
+            raise FaultError("it began again")
         restore_run(begin.state, model, restart, evaluator)
     finally:
         run_folder.release()

@@ -127,8 +127,7 @@ def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> 
                 f"All images must have one shape. Received: {list(shape)} in train, "
                 f"{list(images.images.shape[1:])} in {split}."
             )
-    train, validation, test = (found[split] for split in SPLITS)
-    return ImageData(name, tuple(classes), train, validation, test)
+    return ImageData(name, tuple(classes), found["train"], found["validation"], found["test"])
 
 
 def plain_name(text: str) -> str:

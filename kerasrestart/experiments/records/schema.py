@@ -117,7 +117,7 @@ class RestartContent(msgspec.Struct):
     """The part of a `RestartState` that a state holds."""
 
     progress: RoundProgress
-    rounds: Annotated[list[Round], msgspec.Meta(min_length=1)]
+    rounds: list[Round]  # none before the first epoch
     events: list[RestartEvent]
     learning_rate: float | None
     finished: str | None
