@@ -6,7 +6,7 @@
     python tools/screenshots.py "python -m kerasrestart.report tf_logs" out --widths=80,120
 
 A log folder, an HTML file, a run's folder with the name of a figure of its report, or a command,
-whose output is taken from a pseudo-terminal of so many columns.
+whose output is taken from a pseudo-terminal with the given number of columns.
 
 It needs Chromium (on Debian: apt install chromium), which runs without a window.
 """
@@ -126,7 +126,7 @@ def _photograph_terminal(browser: str, command: str, columns: int, picture: path
     with tempfile.TemporaryDirectory() as place:
         file = pathlib.Path(place) / "terminal.html"
         file.write_text(page)
-        height = 19 * (len(text.plain.splitlines()) + 2) + 40
+        height = max(200, 19 * (len(text.plain.splitlines()) + 2) + 40)
         _photograph(browser, file.as_uri(), picture, (max(500, 9 * columns + 30), height), 3)
 
 
