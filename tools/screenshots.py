@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.text import Text
 
 PORT = 6123
+MAX_BYTES = 90_000  # of a picture; larger ones get a palette
 TABS = {
     "scalars": "timeseries",
     "custom_scalars": "custom_scalars&_smoothingWeight=0",
@@ -166,9 +167,11 @@ def _photograph(
             timeout=10 * seconds + 60,
             stderr=subprocess.DEVNULL,
         )
-    # A third of the bytes, and no difference to the eye.
-    image = Image.open(picture).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE)
+    image = Image.open(picture).convert("RGB")
     image.save(picture, optimize=True)
+    if picture.stat().st_size > MAX_BYTES:
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+        image.save(picture, optimize=True)
     print(picture, flush=True)
 
 
