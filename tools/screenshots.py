@@ -44,7 +44,7 @@ TABS = {
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 10px; background: #fff }}
 pre {{ font: 14px/19px "DejaVu Sans Mono", monospace; border-right: 1px dotted #999;
-  width: {columns}ch }}
+  width: {columns}ch; white-space: pre-wrap; word-break: break-all }}
 {stylesheet}</style><pre>{code}</pre>"""
 
 
@@ -127,7 +127,8 @@ def _photograph_terminal(browser: str, command: str, columns: int, picture: path
     with tempfile.TemporaryDirectory() as place:
         file = pathlib.Path(place) / "terminal.html"
         file.write_text(page)
-        height = max(200, 19 * (len(text.plain.splitlines()) + 2) + 40)
+        lines = sum(-(-len(line) // columns) or 1 for line in text.plain.splitlines())
+        height = max(200, 19 * lines + 60)
         _photograph(browser, file.as_uri(), picture, (max(500, 9 * columns + 30), height), 3)
 
 
