@@ -24,7 +24,7 @@ EVERY = 100
 
 def kinds(every: int = EVERY) -> dict[str, kerasrestart.PartialRestart | None]:
     """The callbacks, by what the table says."""
-    rate = 1 / (every * 32)  # one filter of a layer of 32 in so many batches
+    rate = 1 / (every * 32)  # one filter of a layer of 32 in that number of batches
     steps = kerasrestart.EverySteps
     window = kerasrestart.Scoring(window=10)
     restart, preset = kerasrestart.PartialRestart, kerasrestart.PartialRestart.preset

@@ -6,7 +6,7 @@
     python tools/screenshots.py "python -m kerasrestart.report tf_logs" out --widths=80,120
 
 A log folder, an HTML file, a run's folder with the name of a figure of its report, or a command,
-whose output is taken from a pseudo-terminal with the given number of columns.
+whose output is taken from a pseudo-terminal of a given width.
 
 It needs Chromium (on Debian: apt install chromium), which runs without a window.
 """
