@@ -216,8 +216,8 @@ class ClassSubsets(Stationary):
 
     Learning one class makes units useless, of which the next hard task suffers. Source: Kumar,
     Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
-    Regularization" (2024), whose "5+1 CIFAR" takes the classes of CIFAR-100. With ten classes they
-    come again in later tasks.
+    Regularization" (2024), section 4.2, whose "5+1 CIFAR" takes the classes of CIFAR-100, each in
+    one task. With ten classes they come again in later tasks.
 
     Example:
     ```python

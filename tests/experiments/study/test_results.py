@@ -84,7 +84,15 @@ def test_values_are_tuned_by_validation_and_never_by_the_test_set():
 
 def test_class_subsets_are_measured_in_training():
     one = result("he", 0, (None, None), (0.1, 0.1), train=(0.9, 0.6), tasks="class_subsets")
-    assert (one.by_round, one.chosen, one.last) == ((0.9, 0.6), 0.6, 0.6)
+    assert (one.by_round, one.last) == ((0.9, 0.6), 0.6)
+
+
+def test_of_class_subsets_only_the_hard_tasks_count():
+    curve, train = (0.2, 1.0, 0.3, 1.0, 0.4), (0.5, 1.0, 0.6, 1.0, 0.8)
+    one = result("he", 0, [None] * 5, curve, train=train, tasks="class_subsets", epochs=1)
+    assert one.chosen == pytest.approx(0.7)
+    assert outcome_of(one, "online").chosen == pytest.approx(0.3)
+    assert "hard tasks" in outcome_of(one, "online").outcome
 
 
 def test_a_run_without_a_restart_has_the_outcome_of_its_baseline():

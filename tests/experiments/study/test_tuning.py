@@ -11,7 +11,7 @@ from synthetic_study import result
 from kerasrestart.experiments.study import tuning
 from kerasrestart.experiments.study.grid import PlanError
 from kerasrestart.experiments.study.study_plan import StudyPlan
-from kerasrestart.experiments.study.tuning import find_values
+from kerasrestart.experiments.study.tuning import Trial, Tuning, find_values
 
 BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 1}
 
@@ -113,6 +113,16 @@ def test_an_arm_that_fails_with_every_value_is_named(scores, folder):
         find_values(study().tuning_jobs, folder, failed)
 
 
+def test_a_best_value_at_an_edge_is_said():
+    def sentence(best, values=(0.1, 0.01, 0.001)):
+        trials = [Trial("m", "he", f"learning_rate={v}", {8: 0.5}, v == best) for v in values]
+        return Tuning(tuple(trials), (8,), "accuracy").sentence()
+
+    assert "may be better: he (--learning_rate=0.1)" in sentence(0.1)
+    assert "edge" in sentence(0.001)
+    assert "edge" not in sentence(0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -121,6 +131,7 @@ def test_an_arm_that_fails_with_every_value_is_named(scores, folder):
         ({"arms": ["own:learning_rate=0.3"]}, "--learning_rate is tuned"),
         ({"tune": ["learning_rate=fast"]}, "--tune=learning_rate=fast"),
         ({"tune": ["seed=1,2"]}, "--tune=seed cannot be set"),
+        ({"pairs": [("he", "clone")]}, "Received: 'clone'; expected one of none, he, leaky"),
         ({"tune": ["init=he,none"]}, "--tune=init cannot be set"),
     ],
 )
