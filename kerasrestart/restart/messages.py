@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
 from kerasrestart.restart.records import RestartEvent
@@ -111,8 +111,10 @@ def _epochs_needed(plan: RestartPlan) -> int:
 def _setting(when: When, name: str, value: str) -> str:
     """How an attribute of a rule is set: in the call of its class, else in the class."""
     kind = type(when).__name__
-    arguments: Any = dataclasses.fields(when) if dataclasses.is_dataclass(when) else ()
-    if name in (field.name for field in arguments):
+    arguments: tuple[dataclasses.Field, ...] = ()
+    if dataclasses.is_dataclass(when):
+        arguments = dataclasses.fields(when)
+    if any(field.name == name for field in arguments):
         return f"when={kind}(..., {name}={value})"
     return f"{name} = {value} in class {kind}"
 
