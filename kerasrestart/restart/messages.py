@@ -81,7 +81,7 @@ def no_restart_line(
 
 def is_too_short(plan: RestartPlan, epochs: int) -> bool:
     """Whether no restart can come in a `fit` of this many epochs."""
-    return epochs < _epochs_needed(plan.when)
+    return epochs < _epochs_needed(plan)
 
 
 def too_short_line(plan: RestartPlan, epochs: int, hints: bool = True) -> str:
@@ -89,7 +89,7 @@ def too_short_line(plan: RestartPlan, epochs: int, hints: bool = True) -> str:
     had = f"{epochs} epoch{'s' * (epochs != 1)}"
     line = (
         f"No filter was restarted: fit had {had}, and {type(plan.when).__name__} needs "
-        f"{_epochs_needed(plan.when)}, to end a round and to recover from a restart"
+        f"{_epochs_needed(plan)}, to end a round and to recover from a restart"
     )
     if not hints:
         return f"{line}."
@@ -105,8 +105,10 @@ def begins_again_line(epoch: int, next_epoch: int) -> str:
     )
 
 
-def _epochs_needed(when: When) -> int:
-    return when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart
+def _epochs_needed(plan: RestartPlan) -> int:
+    when = plan.when
+    least = when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart
+    return least + plan.reset.drop_epochs
 
 
 def _setting(when: When, name: str, value: str) -> str:

@@ -56,7 +56,7 @@ def test_a_control_says_that_it_restarts_no_filter(network, capsys):
 
 def test_a_training_without_a_restart_tells_why(network, capsys):
     build, fit = network
-    fit(build(), kr.PartialRestart(monitor="loss", patience=5), epochs=2)
+    fit(build(), kr.PartialRestart(monitor="loss", patience=1), epochs=2)
     assert "No filter was restarted: loss still improved" in capsys.readouterr().out
 
 
