@@ -144,21 +144,20 @@ class Program:
         Raises:
             SettingError: A name is not known, or a value is wrong.
         """
+        known = {**self.settings, VERBOSITY.name: VERBOSITY}
         given = {name: value for name, value in given.items() if value is not None}
-        for name, value in given.items():
-            if name not in self.settings:
-                raise SettingError(
-                    f"{name!r} is not a setting of {self.module}{did_you_mean(name, self.settings)}"
-                )
-            self.settings[name].check(value)
         typed = []
         for name, value in given.items():
-            setting = self.settings[name]
-            values = value if setting.repeated and setting.type is list else [value]
-            typed += [
-                f"--{name}={item}" if setting.repeated else setting.as_flag(item) for item in values
-            ]
-        defaults = {name: setting.default for name, setting in self.settings.items()}
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise SettingError(f"{name!r} is not a setting of {self.module}{hint}")
+            setting = known[name]
+            setting.check(value)
+            if setting.repeated and setting.type is list:
+                typed += [f"--{name}={item}" for item in value]
+            else:
+                typed.append(setting.as_flag(value))
+        defaults = {name: setting.default for name, setting in known.items()}
         return Parsed({**defaults, **given}, given, (), typed)
 
     def _flag_values(self) -> flags.FlagValues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.input_specs import known_inputs
+from kerasrestart.network.paths import listed
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.apply import apply_restart
@@ -33,25 +35,28 @@ class FitSession:
     Args:
         model: A compiled model. It trains with a scored step until `detach`.
         plan: The plan of its restarts.
+        params: The `params` of the callback: Keras gives one object to all callbacks of a fit.
 
     Attributes:
         left_out: Names of the layers that cannot be restarted with `outgoing="zero"`.
         coverage: How many filters are watched, as a line; empty until that is known.
 
     Raises:
-        ValueError, TypeError: As `prepare`, or as `kerasrestart.scoring.train_function.attach`.
+        ValueError, TypeError: As `prepare`, or as `kerasrestart.scoring.train_function.attach`;
+            another session of the same fit restarts filters of the same layers.
     """
 
-    def __init__(self, model: keras.Model, plan: RestartPlan):
-        self._model, self._plan = model, plan
+    def __init__(self, model: keras.Model, plan: RestartPlan, params: Any = None):
+        self._model, self._plan, self._params = model, plan, params
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
         self._held: HeldWeights | None = None
-        self._counted = 0  # batches, or groups that run as one, of this epoch
+        self._counted = 0  # batches of this epoch
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
+        _sessions.add(self)
         if known_inputs(model) is None:
             # As of a model without a `call`: the first batch shows what its step reads.
             self._scoring = train_function.attach(model, self._prepare, plan.scoring.every)
@@ -69,7 +74,24 @@ class FitSession:
             self._release()
             self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
+        self._check_others()
         self.coverage = scorer.filter_layers.coverage()
+
+    def _check_others(self) -> None:
+        """Raises ValueError where two callbacks of a fit would restart the same filters."""
+        for other in tuple(_sessions):
+            if other is self or other._params is not self._params or other._scorer is None:
+                continue
+            both = [name for name in self.scorer.layers if name in other.scorer.layers]
+            restart = 0 not in (self._plan.max_restarts, other._plan.max_restarts)
+            if both and restart and other._model is self._model and self._params is not None:
+                other.detach()
+                self.detach()
+                raise ValueError(
+                    "Two PartialRestart callbacks of one fit must watch different layers. "
+                    f"Received: both watch {listed(both)}. Expected: layers=... for each, with no "
+                    "layer in common."
+                )
 
     def _attach(self) -> None:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
@@ -115,11 +137,18 @@ class FitSession:
         if self._scoring is not None:
             self._scoring.scores = scored
 
-    def new_batches(self) -> int:
-        """How many batches were trained on since the last call, or since the epoch began."""
+    def new_batches(self, of_epoch: int | None) -> int:
+        """How many batches were trained on since the last call, or since the epoch began.
+
+        Args:
+            of_epoch: How many batches an epoch has, where that is known: the last of those that run
+                as one may be fewer.
+        """
         groups = 0 if self._scoring is None else self._scoring.batches
-        new, self._counted = groups - self._counted, groups
-        return new * self._model.steps_per_execution
+        batches = groups * self._model.steps_per_execution
+        batches = batches if of_epoch is None else min(batches, of_epoch)
+        new, self._counted = batches - self._counted, batches
+        return new
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
@@ -199,8 +228,13 @@ class FitSession:
             drop_filters(self._model, chosen, self.scorer.filter_layers, means)
         self._held.hold(chosen)
 
+    def forget(self) -> None:
+        """Lets another session of the same fit restart filters of the same layers."""
+        _sessions.discard(self)
+
     def detach(self) -> None:
         """Lets the model train with its own step again."""
+        self.forget()
         if self._scoring is not None:
             self._scoring.detach()
         self._release()
@@ -209,6 +243,10 @@ class FitSession:
         if self._held is not None:
             self._held.remove()
             self._held = None
+
+
+_sessions: weakref.WeakSet[FitSession] = weakref.WeakSet()
+"""Those that have not ended."""
 
 
 def prepare(

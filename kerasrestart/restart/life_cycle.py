@@ -63,6 +63,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         plan, observers: As given.
         state: A `RestartState`: all that changes during training.
         scores: Scores of the last epoch that was scored: by layer, float32 `[filters]`.
+        gives_hints: Whether messages name the arguments that change what they report. Defaults to
+            True; False where these arguments are not the user's to set.
     """
 
     def __init__(self, plan: RestartPlan, observers: Sequence[RestartObserver]):
@@ -78,6 +80,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._last: _LastFit | None = None
         self._epoch = self._events_before = 0  # the epoch, and the restarts before it
         self._steps: StepRestarts | None = None  # between batches, once the filters are known
+        self._hints_given: set[str] = set()
+        self.gives_hints = True
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
@@ -122,6 +126,12 @@ class RestartLifeCycle(keras.callbacks.Callback):
         """
         self._resumed = state, dict(scores or {})
 
+    def set_model(self, model):
+        """Gets the model; as in `fit`, what ended its last training does not end this one."""
+        super().set_model(model)
+        if getattr(model, "stop_training", False):
+            model.stop_training = False
+
     def on_train_begin(self, logs=None):
         """Finds the filters, and makes the model train with the scored step."""
         if "epochs" not in (self.params or {}):
@@ -130,7 +140,14 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 f"params={self.params!r}. Expected, in a loop of your own: "
                 "keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS)."
             )
-        self._fit = FitSession(self.model, self.plan)
+        if self._fit is not None:
+            self._fit.forget()
+        if self.model.stop_training:
+            self._messages.append(
+                "No filter will be restarted: model.stop_training is True as training begins; a "
+                "loop of your own sets it to False."
+            )
+        self._fit = FitSession(self.model, self.plan, self.params)
         if self._last is not None and self._last.model is self.model:
             self._fit.coverage = ""  # was said when the first of these fits began
         else:
@@ -200,8 +217,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 self.state.pending = None
                 self._no_more_restarts(ENDED_BY_ANOTHER)
             elif self.rounds and not self.events:
-                why = messages.no_restart_line(self.plan, bool(self.scores), self.state.finished)
-                self._messages += [why] if why else []
+                self._explain_no_restart()
         if self.rounds and not self.rounds[-1].ended:
             self._end_round(TRAINING_ENDED)
         for observer in self.observers:
@@ -214,6 +230,22 @@ class RestartLifeCycle(keras.callbacks.Callback):
             next_epoch = last.first_epoch + last.epochs
             optimizer = self.model.optimizer
             self._last = _LastFit(self.model, optimizer, next_epoch, self.state, self.scores)
+
+    def _explain_no_restart(self) -> None:
+        epochs = self.params["epochs"] - self.rounds[0].first_epoch
+        if self.scores and messages.is_too_short(self.plan, epochs):
+            # Said once: the fits of a loop are all too short.
+            self._hint("too short", messages.too_short_line(self.plan, epochs, self.gives_hints))
+            return
+        why = messages.no_restart_line(
+            self.plan, bool(self.scores), self.state.finished, self.gives_hints
+        )
+        self._messages += [why] if why else []
+
+    def _hint(self, about: str, line: str) -> None:
+        if about not in self._hints_given:
+            self._hints_given.add(about)
+            self._messages.append(line)
 
     @contextlib.contextmanager
     def _detaching(self) -> Iterator[None]:
@@ -234,6 +266,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if last is None or self.rounds or last.model is not self.model:
             return
         if last.next_epoch != epoch and not self.plan.between_batches:
+            if self.plan.when.recovery_epochs == 0 and self.gives_hints:
+                self._hint("begins again", messages.begins_again_line(epoch, last.next_epoch))
             return
         rate = self.state.learning_rate
         self.state, self.scores = last.state, last.scores
@@ -281,7 +315,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self.model.stop_training = True
             if (left := self.params["epochs"] - epoch - 1) > 0:
                 why = self.state.finished or "the last round is over"
-                self._messages.append(messages.early_end_line(self.plan, why, left))
+                line = messages.early_end_line(self.plan, why, left, self.gives_hints)
+                self._messages.append(line)
         if decision.chosen is not None:
             # Not restarted yet: callbacks after this one may save the model of this epoch.
             event = self._event(epoch, decision, metrics)
@@ -331,7 +366,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         steps = self._step_restarts()
         if steps is None:
             return
-        steps.advance(self._fit.new_batches())
+        steps.advance(self._fit.new_batches(self.params.get("steps")))
         if self.state.finished is None:
             if not self.plan.may_restart(len(self.events)):
                 self._no_more_restarts(f"max_restarts={self.plan.max_restarts} reached")
@@ -368,7 +403,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _end_epoch_of_steps(self) -> None:
         steps = self._step_restarts()
         if steps is not None:
-            steps.advance(self._fit.new_batches())
+            steps.advance(self._fit.new_batches(self.params.get("steps")))
             steps.save()
             of_epoch = self.events[self._events_before :]
             self._messages += messages.step_restart_lines(of_epoch, self._epoch)

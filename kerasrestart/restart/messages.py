@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.when import OnPlateau
+from kerasrestart.restart.when import OnPlateau, RoundProgress, When
 
 if TYPE_CHECKING:
     from kerasrestart.restart.step_restarts import StepRestarts
@@ -39,13 +40,16 @@ def fit_to_screen(message: str) -> str:
     return textwrap.fill(message, width, break_long_words=False, break_on_hyphens=False)
 
 
-def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -> str | None:
+def no_restart_line(
+    plan: RestartPlan, was_scored: bool, finished: str | None, hints: bool = True
+) -> str | None:
     """Why training ended without a restart.
 
     Args:
         plan: The plan.
         was_scored: Whether any batch was scored.
         finished: Why there were to be no more restarts, which was said already; None if there were.
+        hints: Whether to name the argument that changes it. Defaults to True.
 
     Returns:
         The line; None where nothing is to add.
@@ -56,18 +60,61 @@ def no_restart_line(plan: RestartPlan, was_scored: bool, finished: str | None) -
             "model.train_on_batch, or a Scorer in its step."
         )
     if finished is not None:
-        if not finished.endswith(TOO_FEW_EPOCHS):
+        if not (hints and finished.endswith(TOO_FEW_EPOCHS)):
             return None
+        restarts = _setting(plan.when, "recovery_epochs", "N")
         return (
-            f"No filter was restarted: {type(plan.when).__name__}(..., recovery_epochs=N) restarts "
-            "with N epochs left. A loop of fit calls needs N=0 and initial_epoch."
+            f"No filter was restarted: {restarts} restarts with N epochs left. A loop of fit calls "
+            "needs N=0 and initial_epoch."
         )
     if isinstance(plan.when, OnPlateau):
+        anyway = "; when=EveryEpochs(n) restarts anyway" if hints else ""
         return (
             f"No filter was restarted: {plan.when.monitor} still improved within "
-            f"patience={plan.when.patience}; when=EveryEpochs(n) restarts anyway."
+            f"patience={plan.when.patience}{anyway}."
         )
     return "No filter was restarted: training ended before the first round did."
+
+
+def is_too_short(plan: RestartPlan, epochs: int) -> bool:
+    """Whether no restart can come in a `fit` of this many epochs."""
+    return epochs < _epochs_needed(plan.when)
+
+
+def too_short_line(plan: RestartPlan, epochs: int, hints: bool = True) -> str:
+    """That a `fit` of this many epochs had no time for a restart."""
+    had = f"{epochs} epoch{'s' * (epochs != 1)}"
+    line = (
+        f"No filter was restarted: fit had {had}, and {type(plan.when).__name__} needs "
+        f"{_epochs_needed(plan.when)}, to end a round and to recover from a restart"
+    )
+    if not hints:
+        return f"{line}."
+    setting = _setting(plan.when, "recovery_epochs", "0")
+    return f"{line}. Each fit begins again; a loop continues with initial_epoch and {setting}."
+
+
+def begins_again_line(epoch: int, next_epoch: int) -> str:
+    """That a `fit` does not continue the last."""
+    return (
+        f"This fit begins at epoch {epoch}, so that restarts begin again, too. To continue the "
+        f"last fit: initial_epoch={next_epoch}."
+    )
+
+
+def _epochs_needed(when: When) -> int:
+    return when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart
+
+
+def _setting(when: When, name: str, value: str) -> str:
+    """How an attribute of a rule is set: in the call of its class, else in the class."""
+    kind = type(when).__name__
+    arguments: tuple[dataclasses.Field, ...] = ()
+    if dataclasses.is_dataclass(when):
+        arguments = dataclasses.fields(when)
+    if any(field.name == name for field in arguments):
+        return f"when={kind}(..., {name}={value})"
+    return f"{name} = {value} in class {kind}"
 
 
 def drop_line(event: RestartEvent, epochs: int) -> str:
@@ -106,12 +153,12 @@ def step_restart_lines(events: Sequence[RestartEvent], epoch: int) -> list[str]:
     return [f"Epoch {epoch + 1}: {times}{what}."]
 
 
-def early_end_line(plan: RestartPlan, why: str, epochs_left: int) -> str:
-    """Why training ends before its last epoch, and which argument changes that."""
-    change = f"when={type(plan.when).__name__}(..., stop_when_done=False) trains on"
+def early_end_line(plan: RestartPlan, why: str, epochs_left: int, hints: bool = True) -> str:
+    """Why training ends before its last epoch, and with `hints` which argument changes that."""
+    change = f"; {_setting(plan.when, 'stop_when_done', 'False')} trains on"
     if why == "target reached":
-        change = f"target={plan.when.target:g} is an argument of {type(plan.when).__name__}"
+        why, change = f"target={plan.when.target:g} reached", ""
     elif why.startswith(("the same filters", "no filter")):
-        change = "stop_on_repeat=False restarts again"
+        change = "; stop_on_repeat=False restarts again"
     skipped = f"{epochs_left} epoch{'s' * (epochs_left != 1)}"
-    return f"Training ends {skipped} early: {why}; {change}."
+    return f"Training ends {skipped} early: {why}{change if hints else ''}."

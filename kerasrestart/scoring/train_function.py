@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,8 @@ class ScoringFunction:
         self._functions: dict[tuple[int, ...], Callable[[Any], Any]] = {}
         self._may_be_new_fit = False
         self._in_fit = False
+        self._iterator: weakref.ref | None = None
+        self._epoch_begins = False
 
     def __call__(self, iterator: Any) -> Any:
         """Trains on the next batch; returns its logs."""
@@ -112,6 +115,8 @@ class ScoringFunction:
                 self._functions[()] = self._function([])
             return self._functions[()](iterator)
         self._in_fit = _is_of_fit(iterator)
+        if self._in_fit:
+            self._watch(iterator)
         try:
             if any(scoring.scorer is None for scoring in self._scorings):
                 iterator, data = _first_batch(iterator)
@@ -143,6 +148,7 @@ class ScoringFunction:
             self._scorings.append(scoring)
         self.check()
         self._may_be_new_fit = self._in_fit = False
+        self._epoch_begins = True
         object.__setattr__(self._model, "make_train_function", self._make)
         self._model.train_function = self
 
@@ -169,6 +175,21 @@ class ScoringFunction:
             object.__delattr__(self._model, "make_train_function")
         if self._model.train_function is self:
             self._model.train_function = None
+
+    def _watch(self, iterator: Any) -> None:
+        """Notices the end of a fit that is broken off, of which Keras tells no callback.
+
+        `fit` holds the iterator of an epoch until the first batch of the next. So where it is gone
+        and no epoch has begun, fit is too.
+        """
+        if self._iterator is None or self._iterator() is not iterator:
+            self._iterator = weakref.ref(iterator, self._lost)
+        self._epoch_begins = False
+
+    def _lost(self, reference: weakref.ref) -> None:
+        if reference is self._iterator and not self._epoch_begins and self._scorings:
+            self.remove_all()
+            self._model.make_train_function()
 
     def _forget(self) -> None:
         self._functions.clear()

@@ -50,6 +50,11 @@ def refusal(arguments, capsys):
     [
         (["--model=lenet"], "mininet"),
         (["--dataset=mnist"], "cifar10"),
+        (["--dataset=folder:"], "folder:PATH"),
+        (["--dataset=folder:birds"], "expected their height and width in pixels"),
+        (["--model=nets.py"], "or MODULE:FUNCTION. Received: 'nets.py'"),
+        (["--callback=mine"], "--callback must be MODULE:FUNCTION. Received: 'mine'"),
+        (["--select=a:b", "--cap=0.5"], "--cap is not an option of --select=a:b"),
         (["--init=unifrom"], "Did you mean uniform?"),
         (["--criterion=entropy"], "taylor"),
         (["--fraction=0"], "--fraction must be a number between 0 and 1"),
@@ -130,7 +135,7 @@ def refusal(arguments, capsys):
         ),
         (["--pretrained_learning_rate_factor=0.1"], "layers that have --weights"),
         (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),
-        (["--data_dir=two\nlines"], "--data_dir must be a text of one line"),
+        (["--data_dir=two\nlines"], "--data_dir must be a text of one line in UTF-8"),
         (["--on_nan=pray"], "rollback"),
         (["--precision=float8"], "mixed_bfloat16"),
         (["--strategy=multiworker"], "mirrored"),
@@ -249,6 +254,13 @@ def test_a_repeated_flag_of_a_study_adds_to_those_before():
     assert parsed.values["arm"] == ["a:init=he,cap=1", "b:init=xavier"]
     assert parsed.values["network"] == ["mininet"]
     assert study_command.PROGRAM.parse(["--network=alexnet"]).values["network"] == ["alexnet"]
+
+
+def test_a_repeated_callback_adds_to_those_before_and_is_repeated_by_its_flag():
+    parsed = command.PROGRAM.parse(["--callback=a:b", "--callback=c.py:d"])
+    settings = command.read_settings(parsed)
+    assert settings.callback == "a:b,c.py:d"
+    assert command.read_settings(command.PROGRAM.parse(settings.to_flags())) == settings
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,15 @@ def test_filters_are_selected_every_so_many_batches_once_they_are_mature(images)
     assert "4-5      5  conv       4/8" in restart.summary()
 
 
+def test_batches_that_run_as_one_are_counted_and_not_divided(images):
+    model = net()
+    model.compile(model.optimizer, model.loss, steps_per_execution=3)
+    restart = kr.PartialRestart(when=kr.EverySteps(4, maturity=0), **RESET)
+    fit(model, restart, images, epochs=3)  # 5 batches: 3 and 2
+    assert [step for step, _ in chosen(restart)] == [5, 8, 13]
+    assert restart.state.steps.step == 15
+
+
 def test_restarts_between_batches_never_trace_a_step_again_and_read_nothing(images, monkeypatch):
     model, traces, reads = net(), [], []
     loss = model.loss

@@ -171,6 +171,8 @@ def read_state(folder: pathlib.Path) -> SavedState:
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StateError(f"{folder} is not a whole state of a run: {reason}.") from error
+    if content["next_epoch"] and not content["restart"]["rounds"]:
+        raise StateError(f"{folder} is not a valid state of a run: it has epochs, but no round.")
     for path, array in zip(content["variables"], state.variables, strict=False):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise StateError(f"{folder} holds values of variable {path!r} that are not finite.")

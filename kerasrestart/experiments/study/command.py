@@ -11,6 +11,7 @@ from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
+from kerasrestart.experiments.startup import choose_backend
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
     PlanError,
@@ -168,6 +169,7 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
+    choose_backend()  # packages with your own code may import Keras
     _check_executor(parsed)
     study = read_plan(parsed)
     if parsed.values["dry_run"]:

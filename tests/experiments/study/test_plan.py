@@ -10,10 +10,12 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments.run import command as run_command
+from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.study import command, figures
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
     PlanError,
+    network_settings,
     of_size,
     parse_seeds,
     parse_sweep,
@@ -171,6 +173,43 @@ def test_networks_are_models_with_flags():
     jobs = plan(networks=("mininet", "wide:model=mininet,batch_size=64"), arms=())
     assert names_of(jobs)[1::2] == ["mininet-none-s0", "wide-none-s0"]
     assert [job.settings.batch_size for job in jobs] == [128, 128, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("network", "label", "settings"),
+    [
+        ("nets.py:tiny", "tiny", {"model": "nets.py:tiny"}),
+        ("pkg.nets:Wide.build", "build", {"model": "pkg.nets:Wide.build"}),
+        ("me@home/nets.py:tiny", "tiny", {"model": "me@home/nets.py:tiny"}),
+        ("a:model=pkg.nets:tiny,augment", "a", {"model": "pkg.nets:tiny", "augment": True}),
+        ("a:model=nets.py:tiny,seed=1", None, "--network=a:seed cannot be set"),
+        ("a:augment", "a", {"augment": True}),
+        ("a:noaugment", "a", {"augment": False}),
+        ("a:model=nets:augment", "a", {"model": "nets:augment"}),
+        ("../nets.py", "../nets.py", {"model": "../nets.py"}),
+    ],
+)
+def test_a_network_of_your_own_is_told_from_a_name_with_flags(network, label, settings):
+    if label is None:
+        with pytest.raises(PlanError, match=settings):
+            network_settings(network)
+        return
+    assert network_settings(network) == (label, settings)
+    assert of_size([network], None) == [network]
+
+
+def test_runs_are_named_after_functions_and_code_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("def tiny(a, b): pass\ndef low(s): pass\ndef high(s): pass")
+    arms = ("mine:init=own.py:tiny,callback=own.py:low",)
+    jobs = plan(networks=("own.py:tiny",), arms=arms, sweep=("select=own.py:low,own.py:high",))
+    assert names_of(jobs) == [
+        *("tiny-baseline-s0", "tiny-none-select=low-s0"),
+        *("tiny-baseline2-s0", "tiny-mine-select=low-s0"),  # callbacks may act before a restart
+        *("tiny-none-select=high-s0", "tiny-mine-select=high-s0"),
+    ]
+    with pytest.raises(SettingError, match=r"--select must be .* Did you mean low"):
+        plan(arms=("mine:select=own.py:lo",))
 
 
 def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
