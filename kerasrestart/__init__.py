@@ -101,6 +101,7 @@ __all__ = [
     "When",
     "describe",
     "diagnose",
+    "experiments",
     "models",
     "reader_input_means",
     "reset_layer",
@@ -114,10 +115,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "models" and name not in _HOMES:
+    packages = ("experiments", "models")
+    if name not in packages and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _import(_HOMES.get(name, f"{__name__}.models"))
-    return module if name == "models" else getattr(module, name)
+    module = _import(_HOMES.get(name, f"{__name__}.{name}"))
+    return module if name in packages else getattr(module, name)
 
 
 def _import(name: str) -> Any:

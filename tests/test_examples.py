@@ -61,3 +61,12 @@ def test_own_criterion(example):
 def test_own_images(example):
     restart = example.main(["--examples=200", "--epochs=6"])
     assert restarted(restart, 1)[0].keys() == {"conv1", "conv2"}
+
+
+def test_own_experiment(example, tmp_path):
+    result, study = example.main(
+        ["--examples=200", "--round_epochs=1", "--seeds=0", f"--logdir={tmp_path}"]
+    )
+    assert study is None  # its processes are tested with `experiments.study`
+    assert result.table[1]["restarted"] == {"conv1": 2, "conv2": 3}
+    assert result.model.get_layer("conv2").filters == 32

@@ -63,13 +63,15 @@ def run(
         KeyboardInterrupt: The run was interrupted; the same call resumes it.
     """
     references.refuse_while_loading("experiments.run")
+    from kerasrestart.experiments.records.run_record import read_record
     from kerasrestart.experiments.run import command
 
     with _errors_name_arguments():
         values = {name: _of_this_process(name, value) for name, value in settings.items()}
         place = {"logdir": os.fspath(logdir), "run_name": run_name, "resume": resume}
         record = command.main(command.PROGRAM.from_values({**values, **place}))
-    return RunResult(pathlib.Path(record["timing"]["folder"]), record)
+    folder = pathlib.Path(record["timing"]["folder"])
+    return RunResult(folder, read_record(folder) or record)
 
 
 def study(

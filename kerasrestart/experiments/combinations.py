@@ -66,6 +66,8 @@ def _check_model(values: Mapping[str, Any]) -> None:
             f"pixels, more than those of the data sets. Received: --image_size={side}; expected "
             f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
         )
+    if values["width"] != 1 and model != "mininet":
+        raise SettingError(f"--width is for --model=mininet. Received: --model={model}")
     if weights is not None and model != "alexnet":
         raise SettingError(f"--weights are for --model=alexnet. Received: --model={model}")
     if weights is None:

@@ -79,8 +79,10 @@ class Program:
         flags.FLAGS.mark_as_parsed()  # of absl itself, for its logging
         logging.set_verbosity(parsed.values["verbosity"])
         logging.use_absl_handler()
-        if parsed.values["verbosity"] < 1:  # it writes warnings about its cache
-            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
+        # Matplotlib warns about its cache; with all that they log, a page takes 3,000 lines.
+        level = python_logging.ERROR if parsed.values["verbosity"] < 1 else python_logging.WARNING
+        for name in ("matplotlib", "markdown_it"):
+            python_logging.getLogger(name).setLevel(level)
         try:
             main(parsed)
         except SettingError as error:
@@ -118,6 +120,8 @@ class Program:
             fail(f"{message}{_flagfiles(words)}", status=2)
         except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
             fail(f"{error}{_flagfiles(words)}", status=2)
+        except RecursionError:  # absl looks for a flag of a similar name
+            fail(f"A flag has a name too long for any flag{_flagfiles(words)}", status=2)
         if arguments and not self.arguments:
             fail(
                 "Expected flags only, such as "
@@ -142,21 +146,20 @@ class Program:
         Raises:
             SettingError: A name is not known, or a value is wrong.
         """
+        known = {**self.settings, VERBOSITY.name: VERBOSITY}
         given = {name: value for name, value in given.items() if value is not None}
-        for name, value in given.items():
-            if name not in self.settings:
-                raise SettingError(
-                    f"{name!r} is not a setting of {self.module}{did_you_mean(name, self.settings)}"
-                )
-            self.settings[name].check(value)
         typed = []
         for name, value in given.items():
-            setting = self.settings[name]
-            values = value if setting.repeated and setting.type is list else [value]
-            typed += [
-                f"--{name}={item}" if setting.repeated else setting.as_flag(item) for item in values
-            ]
-        defaults = {name: setting.default for name, setting in self.settings.items()}
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise SettingError(f"{name!r} is not a setting of {self.module}{hint}")
+            setting = known[name]
+            setting.check(value)
+            if setting.repeated and setting.type is list:
+                typed += [f"--{name}={item}" for item in value]
+            else:
+                typed.append(setting.as_flag(value))
+        defaults = {name: setting.default for name, setting in known.items()}
         return Parsed({**defaults, **given}, given, (), typed)
 
     def _flag_values(self) -> flags.FlagValues:

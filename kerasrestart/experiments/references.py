@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from kerasrestart.experiments.hints import did_you_mean
+from kerasrestart.experiments.paths import user_path
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
@@ -193,7 +194,10 @@ def _parts(text: str) -> tuple[str, str]:
 
 def _file_of(module: str) -> pathlib.Path | None:
     if module.endswith(".py"):
-        path = pathlib.Path(module).expanduser()
+        try:
+            path = user_path(module, "it")
+        except ValueError as error:
+            raise WrongReferenceError(str(error)) from error
         if not path.is_file():
             others = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
             raise WrongReferenceError(f"no such file{did_you_mean(path.name, others)}")
@@ -254,7 +258,7 @@ def _names_in(path: pathlib.Path) -> set[str] | None:
 
 
 def _run_file(module: str) -> ModuleType:
-    path = pathlib.Path(module).expanduser().resolve()
+    path = user_path(module, "it").resolve()
     content = path.read_bytes()
     key = (str(path), hashlib.sha256(content).hexdigest())
     if key not in _files:

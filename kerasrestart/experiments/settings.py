@@ -127,6 +127,12 @@ class RunSettings:
         reference="a function (input_shape, classes) -> keras.Model",
         in_study="--network",
     )
+    width: float = _model(
+        1.0,
+        "Factor on the filters and units of the hidden layers of --model=mininet.",
+        above=0,
+        most=16,
+    )
     activation: str = _model(
         "relu",
         "Activation of the hidden layers: relu; leaky_relu, of slope 0.2; or crelu, relu of the "

@@ -52,7 +52,7 @@ class FitSession:
         self._data: Any = None
         self._optimizer = model.optimizer
         self._held: HeldWeights | None = None
-        self._counted = 0  # batches, or groups that run as one, of this epoch
+        self._counted = 0  # batches of this epoch
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -137,11 +137,18 @@ class FitSession:
         if self._scoring is not None:
             self._scoring.scores = scored
 
-    def new_batches(self) -> int:
-        """How many batches were trained on since the last call, or since the epoch began."""
+    def new_batches(self, of_epoch: int | None) -> int:
+        """How many batches were trained on since the last call, or since the epoch began.
+
+        Args:
+            of_epoch: How many batches an epoch has, where that is known: the last of those that run
+                as one may be fewer.
+        """
         groups = 0 if self._scoring is None else self._scoring.batches
-        new, self._counted = groups - self._counted, groups
-        return new * self._model.steps_per_execution
+        batches = groups * self._model.steps_per_execution
+        batches = batches if of_epoch is None else min(batches, of_epoch)
+        new, self._counted = batches - self._counted, batches
+        return new
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.

@@ -366,7 +366,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         steps = self._step_restarts()
         if steps is None:
             return
-        steps.advance(self._fit.new_batches())
+        steps.advance(self._fit.new_batches(self.params.get("steps")))
         if self.state.finished is None:
             if not self.plan.may_restart(len(self.events)):
                 self._no_more_restarts(f"max_restarts={self.plan.max_restarts} reached")
@@ -403,7 +403,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _end_epoch_of_steps(self) -> None:
         steps = self._step_restarts()
         if steps is not None:
-            steps.advance(self._fit.new_batches())
+            steps.advance(self._fit.new_batches(self.params.get("steps")))
             steps.save()
             of_epoch = self.events[self._events_before :]
             self._messages += messages.step_restart_lines(of_epoch, self._epoch)

@@ -38,7 +38,8 @@ class RestartTensorBoard(RestartObserver):
     It has a writer of its own, so it works beside `keras.callbacks.TensorBoard` with any
     `update_freq`. Steps are epochs counted from 0, as those of that callback's `epoch_*` scalars,
     so that the curves of both line up. The tab "Custom scalars" tells the story on one page: the
-    metric with the restarts marked, what each restart cost, and the scores of each layer. Open it
+    metric, with a level line that begins at each restart, what each restart cost, and the scores of
+    each layer. Open it
     at `http://localhost:6006/#custom_scalars&_smoothingWeight=0`: smoothing distorts these curves.
 
     Where records cannot be written, as on a full disk, it warns once and writes no more; training
@@ -52,8 +53,8 @@ class RestartTensorBoard(RestartObserver):
     | `scores_relative/<layer>` | histogram of the scores, divided by their mean | last epoch of a
       round |
     | `restart/summary` | text: what was done, and why | epoch of a restart |
-    | `restart/metric_before` | scalar: the monitored metric, to mark restarts in its chart | epoch
-      of a restart |
+    | `restart/metric_before` | scalar: the monitored metric before the last restart: a line that
+      marks restarts in its chart | epoch of a restart, and each epoch after it |
     | `restart/metric_drop` | scalar: as in `RestartEvent` | the epoch after a restart |
     | `restart/epochs_to_recover` | scalar: as in `RestartEvent` | the epoch that has recovered |
     | `restart/reselected` | scalar: how many filters were selected that the restart before had
@@ -115,6 +116,7 @@ class RestartTensorBoard(RestartObserver):
                 _write_scalars(score_scalars(restart.scores), epoch)
                 _write_scalars(restarted_scalars(restart.events, restart.scores), epoch)
             _write_scalars(step_restart_scalars(restart.events, epoch), epoch)
+            _write_scalars(level_scalars(restart.events, restart.monitor), epoch)
             recovery = recovery_scalars(restart.events, epoch)
             _write_scalars(recovery, epoch)
             if "restart/epochs_to_recover" in recovery:
@@ -156,7 +158,17 @@ class RestartTensorBoard(RestartObserver):
         if not hasattr(restart, "scorer"):
             return None
         _drawn_layer(self.image_layer, restart.scorer.layers)
-        return story_layout(restart.monitor, list(restart.scorer.layers))
+        plan = getattr(restart, "plan", None)  # an object of your own may have none
+        restarts_filters = plan is None or (plan.control != "none" and plan.remedy is None)
+        selects_again = plan is None or (
+            plan.remedy is None and (plan.max_restarts is None or plan.max_restarts > 1)
+        )
+        return story_layout(
+            restart.monitor,
+            list(restart.scorer.layers),
+            restarts_filters=restarts_filters,
+            selects_again=selects_again,
+        )
 
     def _write_layout(self, layout: layout_pb2.Layout | None) -> None:
         if layout is not None:
@@ -200,9 +212,7 @@ def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:
         event: The restart.
         monitor: The monitored metric.
     """
-    scalars: dict[str, float] = {}
-    if monitor in event.metrics_before:
-        scalars["restart/metric_before"] = event.metrics_before[monitor]
+    scalars = level_scalars([event], monitor)
     again = {n: of.reselected for n, of in event.layers.items() if of.reselected is not None}
     if again:
         scalars["restart/reselected"] = sum(again.values())
@@ -221,6 +231,13 @@ def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:
 def _restarted(event: RestartEvent) -> Mapping[str, LayerRestart]:
     """The layers with restarted filters; none in the control, which only selects them."""
     return {} if event.initializer == "none" else event.layers
+
+
+def level_scalars(events: Sequence[RestartEvent], monitor: str) -> dict[str, float]:
+    """The metric before the last restart, by tag: in a chart, a line from each restart on."""
+    if not events or monitor not in events[-1].metrics_before:
+        return {}
+    return {"restart/metric_before": events[-1].metrics_before[monitor]}
 
 
 def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
@@ -261,34 +278,49 @@ def restarted_scalars(
     return scalars
 
 
-def story_layout(monitor: str, layers: Sequence[str]) -> layout_pb2.Layout:
+def story_layout(
+    monitor: str,
+    layers: Sequence[str],
+    *,
+    restarts_filters: bool = True,
+    selects_again: bool = True,
+) -> layout_pb2.Layout:
     """The charts of the tab "Custom scalars".
 
     Args:
         monitor: The monitored metric.
         layers: Names of the scored layers. Each has a chart of its own, as curves of one run have
             the same colour.
+        restarts_filters: Whether filters are restarted, as not in the control. Defaults to True.
+        selects_again: Whether a second restart may select filters. Defaults to True.
     """
     metric = re.escape(monitor.removeprefix("val_"))
     restarts = {
-        f"{monitor}, and its value at each restart": [f"epoch_{metric}$", "restart/metric_before"],
+        f"{monitor}; a level line begins at each restart": [
+            f"epoch_{metric}$",
+            "restart/metric_before",
+        ],
         "Drop of the metric after a restart": ["restart/metric_drop"],
         "Epochs to recover from a restart": ["restart/epochs_to_recover"],
-        "Filters selected again at the next restart": ["restart/reselected$"],
     }
+    if selects_again:
+        restarts["Filters selected again at the next restart"] = ["restart/reselected$"]
     scores = {
-        f"{name}: scores over the layer's mean; restarted filters over the others": [
-            f"scores_relative/{re.escape(name)}/(min|median)",
-            f"restarted_scores/{re.escape(name)}$",
-        ]
+        f"{name}: lowest and median score": [f"scores_relative/{re.escape(name)}/(min|median)"]
         for name in layers
     }
-    return layout_pb2.Layout(
-        category=[
-            _category("Restarts", restarts),
-            _category("Scores by layer (lowest near 0: a useless filter)", scores),
-        ]
-    )
+    restarted = {
+        f"{name}: restarted filters over the others": [f"restarted_scores/{re.escape(name)}$"]
+        for name in layers
+    }
+    categories = [
+        _category("Restarts", restarts),
+        _category("Scores over the layer's mean (lowest near 0: a useless filter)", scores),
+    ]
+    if restarts_filters:
+        title = "Median score of restarted filters over that of the others (1: as useful)"
+        categories.append(_category(title, restarted))
+    return layout_pb2.Layout(category=categories)
 
 
 def _category(title: str, charts: Mapping[str, Sequence[str]]) -> layout_pb2.Category:

@@ -49,6 +49,11 @@ class RunningScorer(Scorer):
         self._shares.assign(decay * self._shares + part * scored)
         self._examples.assign_add(tf.stack([seen, scored]))
 
+    @property
+    def ready(self) -> bool:
+        """Whether `result` means anything: a batch was scored, also by the one it continues."""
+        return not self.needs_step or bool((self.state()[1] > 0).any())
+
     def _mean_values(self) -> np.ndarray:
         sums, shares = self.state()
         return np.divide(sums, shares, out=np.zeros_like(sums), where=shares > 0)

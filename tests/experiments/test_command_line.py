@@ -50,6 +50,11 @@ def refusal(arguments, capsys):
     [
         (["--model=lenet"], "mininet"),
         (["--dataset=mnist"], "cifar10"),
+        (["--dataset=folder:"], "folder:PATH"),
+        (["--dataset=folder:birds"], "expected their height and width in pixels"),
+        (["--model=nets.py"], "or MODULE:FUNCTION. Received: 'nets.py'"),
+        (["--callback=mine"], "--callback must be MODULE:FUNCTION. Received: 'mine'"),
+        (["--select=a:b", "--cap=0.5"], "--cap is not an option of --select=a:b"),
         (["--init=unifrom"], "Did you mean uniform?"),
         (["--criterion=entropy"], "taylor"),
         (["--fraction=0"], "--fraction must be a number between 0 and 1"),
@@ -109,6 +114,16 @@ def refusal(arguments, capsys):
             ["--tasks=shuffled_classes", "--warm_start_fraction=0.5", "--trigger=epochs"],
             "exclude each other",
         ),
+        (["--tasks=class_subsets", "--trigger=epochs"], "expected --monitor=accuracy"),
+        (["--model=resnet20", "--width=0.5"], "--width is for --model=mininet"),
+        (["--activation=gelu"], "one of relu, leaky_relu, crelu"),
+        (["--activation=crelu", "--model=resnet20"], "expected --activation=relu or leaky_relu"),
+        (["--remedy=head_rest"], "Did you mean head_reset?"),
+        (["--shrink=1.1"], "--shrink must be"),
+        (["--beta_2=1"], "--beta_2 must be"),
+        (["--epsilon=0"], "--epsilon must be"),
+        (["--l2_init=-1"], "--l2_init must be"),
+        (["--eval_examples=0"], "--eval_examples must be"),
         (["--image_size=0"], "--image_size must be"),
         (["--model=alexnet"], "Received: --image_size=None; expected --image_size=63 or more"),
         (["--model=alexnet", "--image_size=62"], "at least 63 x 63 pixels"),
@@ -120,7 +135,7 @@ def refusal(arguments, capsys):
         ),
         (["--pretrained_learning_rate_factor=0.1"], "layers that have --weights"),
         (["--pretrained_learning_rate_factor=2"], "above 0 and at most 1"),
-        (["--data_dir=two\nlines"], "--data_dir must be a text of one line"),
+        (["--data_dir=two\nlines"], "--data_dir must be a text of one line in UTF-8"),
         (["--on_nan=pray"], "rollback"),
         (["--precision=float8"], "mixed_bfloat16"),
         (["--strategy=multiworker"], "mirrored"),
@@ -150,7 +165,19 @@ def test_a_refused_command_line_writes_nothing_and_exits_with_2(arguments, tmp_p
 def test_a_flagfile_that_is_not_text_is_refused_in_one_line(tmp_path, capsys):
     file = tmp_path / "wrong.flags"
     file.write_bytes(b"--model=\xff\xfe")
-    assert "decode" in refusal([f"--flagfile={file}"], capsys)
+    line = refusal([f"--flagfile={file}"], capsys)
+    assert "decode" in line
+    assert f"(flags were also read from {file})" in line
+
+
+def test_a_flagfile_of_anything_is_refused_in_one_short_line_that_names_it(tmp_path, capsys):
+    file = tmp_path / "wrong.flags"
+    for content in ("{" * 100_000, "--" + "9" * 5000 + "=1", "--batch_size=" + "9" * 5000):
+        file.write_text(content)
+        line = refusal(["--flagfile", str(file)], capsys)
+        assert len(line.splitlines()) == 1
+        assert len(line) < 1100
+        assert str(file) in line or line.startswith("error: --batch_size must be")
 
 
 def test_flags_are_checked_without_tensorflow(tmp_path):
@@ -172,7 +199,7 @@ def test_help_lists_every_flag_once_in_groups_and_wraps_between_words(typed, tmp
     assert done.returncode == 0
     assert done.stdout.startswith("Trains a network, restarts its useless filters")
     flags = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, re.MULTILINE)
-    assert sorted(flags) == sorted([*SETTINGS, "logdir", "run_name", "resume", "verbosity"])
+    assert sorted(flags) == sorted([*SETTINGS, *command.PLACE, "verbosity"])
     groups = re.findall(r"^(\w+):$", done.stdout, re.MULTILINE)
     assert groups == ["data", "model", "restart", "remedy", "schedule", "training", "run"]
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -239,6 +266,13 @@ def test_a_repeated_flag_of_a_study_adds_to_those_before():
     assert parsed.values["arm"] == ["a:init=he,cap=1", "b:init=xavier"]
     assert parsed.values["network"] == ["mininet"]
     assert study_command.PROGRAM.parse(["--network=alexnet"]).values["network"] == ["alexnet"]
+
+
+def test_a_repeated_callback_adds_to_those_before_and_is_repeated_by_its_flag():
+    parsed = command.PROGRAM.parse(["--callback=a:b", "--callback=c.py:d"])
+    settings = command.read_settings(parsed)
+    assert settings.callback == "a:b,c.py:d"
+    assert command.read_settings(command.PROGRAM.parse(settings.to_flags())) == settings
 
 
 @pytest.mark.parametrize(

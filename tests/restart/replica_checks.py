@@ -156,6 +156,48 @@ def sums_as_one():
     compare(devices(2), reduction="sum", optimizer=lambda: keras.optimizers.SGD(0.002))
 
 
+def compare_callbacks(strategy, make):
+    """Three epochs of three batches with a callback, on one device and on several."""
+    ways = []
+    for of in (None, strategy):
+        model, restart = on(of), make()
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+        model.fit(data, epochs=3, verbose=0, callbacks=[restart])
+        ways.append((model, restart))
+    (one, first), (several, second) = ways
+    assert first.events
+    for a, b in zip(first.events, second.events, strict=True):
+        assert a.step == b.step
+        for layer in a.layers:
+            assert a.layers[layer].filters == b.layers[layer].filters, (a.step, layer)
+            np.testing.assert_allclose(a.layers[layer].scores, b.layers[layer].scores, **CLOSE)
+    for a, b in zip(one.variables, several.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), **CLOSE, err_msg=a.path)
+    check_alike(several)
+
+
+def between_batches_as_one_with_an_empty_part():
+    compare_callbacks(
+        devices(4),
+        lambda: kr.PartialRestart(
+            when=kr.EverySteps(2, replacement_rate=0.1, maturity=1, decay=0.8),
+            reset=kr.Reset("he_uniform", outgoing="zero", compensate_bias=True),
+            layers=".*",
+        ),
+    )
+
+
+def filters_dropped_for_an_epoch_as_one():
+    compare_callbacks(
+        devices(2),
+        lambda: kr.PartialRestart.preset(
+            "repr",
+            when=kr.EveryEpochs(1, monitor="loss"),
+            reset=kr.Reset("orthogonal_to_survivors", outgoing="zero", drop_epochs=1),
+        ),
+    )
+
+
 class Batches(keras.utils.PyDataset):
     def __len__(self):
         return -(-len(images) // 9)
@@ -184,6 +226,8 @@ CHECKS = [
     batch_norm_as_one,
     a_restart_leaves_each_replica_its_own_statistics,
     sums_as_one,
+    between_batches_as_one_with_an_empty_part,
+    filters_dropped_for_an_epoch_as_one,
     filters_scored_after_training,
 ]
 

@@ -197,3 +197,32 @@ def test_the_optimizer_of_a_model_that_is_not_built_waits_for_its_variables(inne
     model.build((None, 6, 6, 2))
     slots.build_optimizer(model)
     assert len(model.optimizer.variables) == 2 + 2 * len(model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("second_moment", "lowest", "highest"), [("zero", 4.0, 25.0), ("survivors", 0.3, 1.2)]
+)
+def test_first_ten_steps_of_adam_are_like_the_survivors_only_with_their_moments(
+    second_moment, lowest, highest
+):
+    rng = np.random.default_rng(0)
+    kernel = keras.Variable(np.zeros((400, 10)), name="kernel")
+    adam = keras.optimizers.Adam(0.01)
+    adam.build([kernel])
+    # After a long training with gradients of deviation 0.2.
+    adam.iterations.assign(5000)
+    adam._velocities[0].assign(np.full((400, 10), 0.04))
+    adam._momentums[0].assign(rng.normal(0, 0.2 * np.sqrt(0.1 / 1.9), (400, 10)))
+    new = np.arange(10) == 3
+    slots.reset_slots(adam, kernel, kernel.value, new, second_moment)
+    ratios, first = [], None
+    for _ in range(10):
+        before = np.asarray(kernel)
+        adam.apply([keras.ops.convert_to_tensor(rng.normal(0, 0.2, (400, 10)), "float32")])
+        moved = np.abs(np.asarray(kernel) - before)
+        first = moved[:, new] if first is None else first
+        ratios.append(moved[:, new].mean() / moved[:, ~new].mean())
+    assert lowest < min(ratios)
+    assert max(ratios) < highest
+    if second_moment == "zero":
+        np.testing.assert_allclose(first, 0.01 * 0.1 / np.sqrt(0.001), rtol=0.01)

@@ -114,10 +114,17 @@ def test_each_selection_is_written_at_the_epoch_of_its_restart(run):
 
 
 def test_restarts_are_marked_at_the_value_of_the_metric(run):
-    marks = scalars(run.records)["restart/metric_before"]
-    assert marks == pytest.approx(
-        {e.epoch: e.metrics_before["val_loss"] for e in run.restart.events}
-    )
+    first, second = (e.metrics_before["val_loss"] for e in run.restart.events)
+    points = [(step, float(value)) for step, value in run.records["restart/metric_before"]]
+    assert [step for step, _ in points] == [
+        1,
+        2,
+        3,
+        3,
+        4,
+        5,
+    ]  # 3: the end of one line, and the next
+    assert [value for _, value in points] == pytest.approx([first] * 3 + [second] * 3)
 
 
 def test_drop_and_recovery_are_written_at_the_epochs_that_show_them(run):
@@ -184,18 +191,20 @@ def test_restarted_filters_are_compared_with_the_others(run):
 
 def test_each_chart_of_the_story_has_one_unit_and_shows_tags_that_are_written(run):
     [(_, layout)] = run.records[CONFIG_SUMMARY_TAG]
-    restarts, by_layer = layout_pb2.Layout.FromString(layout.item()).category
+    restarts, scores, restarted = layout_pb2.Layout.FromString(layout.item()).category
     assert len(restarts.chart) == 4
-    assert [chart.title.split(":")[0] for chart in by_layer.chart] == list(FILTERS)
+    by_layer = [*scores.chart, *restarted.chart]
+    assert [chart.title.split(":")[0] for chart in by_layer] == 2 * list(FILTERS)
     written = [*run.records, *read(run.folder / "run" / "validation")]
     shown = {}
-    for chart in (*restarts.chart, *by_layer.chart):
+    for chart in (*restarts.chart, *by_layer):
         for tag in chart.multiline.tag:
             shown.setdefault(chart.title, []).extend(n for n in written if re.search(tag, n))
             assert shown[chart.title], tag
     alone = [tags for tags in shown.values() if len(tags) == 1]
     assert sorted(alone) == [
-        ["restart/epochs_to_recover"], ["restart/metric_drop"], ["restart/reselected"]
+        ["restart/epochs_to_recover"], ["restart/metric_drop"], ["restart/reselected"],
+        *([f"restarted_scores/{name}"] for name in FILTERS),
     ]  # fmt: skip
     assert ["epoch_loss", "restart/metric_before"] in shown.values()
 
@@ -209,6 +218,9 @@ def test_the_control_says_nothing_of_restarted_filters(tmp_path):
     assert not [tag for tag in records if tag.startswith(("filters/", "restarted_scores/"))]
     assert not [tag for tag in records if tag.startswith(("restart/filters/", "restart/share/"))]
     assert {"restart/reselected", "restart/metric_drop", "restart/metric_before"} <= set(records)
+    [(_, layout)] = records[CONFIG_SUMMARY_TAG]
+    categories = layout_pb2.Layout.FromString(layout.item()).category
+    assert not [c.title for c in categories if "restarted filters" in c.title]
 
 
 def test_a_picture_is_drawn_when_the_metric_has_recovered(run):

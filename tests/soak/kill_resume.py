@@ -1,6 +1,6 @@
 """Kills runs, resumes them, and compares their results with those of an undisturbed run.
 
-    python -m tests.soak.kill_resume --trials=50
+    python -m tests.soak.kill_resume --trials=100
 
 Each trial is one small run that gets SIGKILL up to three times: at a random moment, or at a point
 of `POINTS`, several of them in the middle of a write. The same call then resumes it until it ends.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split, split_tenth
 from kerasrestart.experiments.data.errors import DataError, one_line
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.restart.files import atomic_write
 
 SPLITS = ("train", "validation", "test")
@@ -36,7 +36,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     Raises:
         DataError: There is no such file, it is damaged, or `from_arrays` refuses the arrays.
     """
-    file = pathlib.Path(path).expanduser()
+    file = user_path(path, "dataset")
     if not file.is_file():
         raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
     try:
@@ -47,7 +47,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
             content = {name: loaded[name] for name in loaded.files}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many classes
         raise DataError(f"{file} is damaged or not a NumPy file: {one_line(error)}.") from error
     try:
         return from_arrays(content, plain_name(file.stem))
@@ -127,8 +127,7 @@ def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> 
                 f"All images must have one shape. Received: {list(shape)} in train, "
                 f"{list(images.images.shape[1:])} in {split}."
             )
-    train, validation, test = (found[split] for split in SPLITS)
-    return ImageData(name, tuple(classes), train, validation, test)
+    return ImageData(name, tuple(classes), found["train"], found["validation"], found["test"])
 
 
 def plain_name(text: str) -> str:

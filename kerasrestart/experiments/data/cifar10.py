@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,17 @@ def find_prepared(data_dir: Path) -> Path | None:
     Only looks for names: a folder counts as prepared once it holds `dataset_info.json`, which TFDS
     writes last.
     """
-    found = [info.parent for info in data_dir.glob("cifar10/*.*.*/dataset_info.json")]
-    # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
-    versions = [folder for folder in found if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", folder.name)]
+    return newest_version(info.parent for info in data_dir.glob("cifar10/*/dataset_info.json"))
+
+
+def newest_version(folders: Iterable[Path]) -> Path | None:
+    """Returns the folder that is named after the highest version, or `None`.
+
+    An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
+    """
+    versions = [
+        folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name, re.ASCII)
+    ]
     return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")], default=None)
 
 

@@ -132,12 +132,11 @@ def in_colour(data: ImageData) -> ImageData:
     """Returns grey images as RGB, as pretrained networks expect them; others as they are."""
     if data.train.images.shape[-1] == 3:
         return data
-    splits: dict[str, Any] = {
-        name: Split(np.repeat(split.images, 3, axis=-1), split.labels)
-        for name in ("train", "validation", "test")
-        for split in [getattr(data, name)]
-    }
-    return replace(data, **splits)
+    train, validation, test = (
+        Split(np.repeat(split.images, 3, axis=-1), split.labels)
+        for split in (data.train, data.validation, data.test)
+    )
+    return replace(data, train=train, validation=validation, test=test)
 
 
 def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]:

@@ -10,6 +10,7 @@ import numpy as np
 from kerasrestart.experiments.data.arrays import SPLITS, assemble, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, Split
 from kerasrestart.experiments.data.errors import DataError, check_integer, one_line
+from kerasrestart.experiments.paths import user_path
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -35,7 +36,7 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
         DataError: There are no such folders, their classes differ, or an image cannot be read.
     """
     check_integer("image_size", image_size, 1)
-    root = pathlib.Path(path).expanduser()
+    root = user_path(path, "dataset")
     folders = _split_folders(root)
     classes = _classes(folders["train"])
     for folder in folders.values():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.experiments.data.arrays import assemble, plain_name
-from kerasrestart.experiments.data.cifar10 import resolve_data_dir
+from kerasrestart.experiments.data.cifar10 import newest_version, resolve_data_dir
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split
 from kerasrestart.experiments.data.decoded import decoded_once
 from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
@@ -82,8 +82,7 @@ def find_prepared(root: Path, name: str) -> Path | None:
                 f"--dataset=tfds:{name} has several configurations. Received: none; expected one "
                 f"of {', '.join(f'tfds:{name}/{config}' for config in configs)}."
             )
-    versions = [folder for folder in found if folder.name.replace(".", "").isdigit()]
-    return max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")], default=None)
+    return newest_version(found)
 
 
 def _download(root: Path, name: str) -> Path:

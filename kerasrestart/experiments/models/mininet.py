@@ -15,6 +15,7 @@ def mininet(
     classes: int = 10,
     name: str = "mininet",
     *,
+    width: float = 1.0,
     activation: str = "relu",
     norm: str = "none",
 ) -> keras.Model:
@@ -35,6 +36,7 @@ def mininet(
         input_shape: Height, width and channels of an image. Defaults to `(32, 32, 3)`.
         classes: Number of classes. Defaults to 10.
         name: Name of the model. Defaults to `"mininet"`.
+        width: Factor on the filters and units of the hidden layers, rounded. Defaults to 1.
         activation: `"relu"`, `"leaky_relu"` or `"crelu"`, see `hidden_layer`. Defaults to `"relu"`.
         norm: `"none"`, `"batch"` or `"layer"`. Defaults to `"none"`.
 
@@ -42,16 +44,17 @@ def mininet(
         A Functional model from float32 `[batch, *input_shape]` to logits `[batch, classes]`.
     """
     hidden = functools.partial(hidden_layer, activation=activation, norm=norm)
+    few, many = (max(1, round(width * count)) for count in (32, 64))
     pooling = {"pool_size": 3, "strides": 2, "padding": "same"}
     inputs = keras.Input(input_shape, name="image")
-    x = hidden(layers.Conv2D, inputs, 32, 5, padding="same", name="conv1")
+    x = hidden(layers.Conv2D, inputs, few, 5, padding="same", name="conv1")
     x = layers.MaxPooling2D(**pooling, name="pool1")(x)
-    x = hidden(layers.Conv2D, x, 32, 5, padding="same", name="conv2")
+    x = hidden(layers.Conv2D, x, few, 5, padding="same", name="conv2")
     x = layers.AveragePooling2D(**pooling, name="pool2")(x)
-    x = hidden(layers.Conv2D, x, 64, 5, padding="same", name="conv3")
+    x = hidden(layers.Conv2D, x, many, 5, padding="same", name="conv3")
     x = layers.AveragePooling2D(**pooling, name="pool3")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = hidden(layers.Dense, x, 64, name="dense1")
+    x = hidden(layers.Dense, x, many, name="dense1")
     # float32 under mixed precision too: the loss is computed from these.
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name)

@@ -153,8 +153,8 @@ def _damage_named(path: pathlib.Path) -> Iterator[None]:
     """Makes any error of a reader one line that names the file."""
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:  # of safetensors it has no file name
+        raise OSError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # the readers raise errors of many classes for damaged files
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path} is damaged or not a file of weights: {lines[0]}") from error

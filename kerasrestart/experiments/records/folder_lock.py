@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pathlib
+import warnings
 
 import filelock
 
@@ -34,9 +35,10 @@ class FolderLock:
         hint = ""
         try:
             try:
-                self._lock.acquire(blocking=False)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                with warnings.catch_warnings(action="ignore"):  # of a lock that filelock replaces
+                    self._lock.acquire(blocking=False)
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                     raise
                 self._lock = filelock.SoftFileLock(by_process)
                 hint = f" If it was killed on another machine, remove {by_process}."

@@ -16,7 +16,9 @@ from kerasrestart.restart.records import RestartEvent, Round
 from kerasrestart.restart.when import RoundProgress
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+# A report has a column for each epoch.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 
 
@@ -57,7 +59,7 @@ class Timing(msgspec.Struct):
 class FileMark(msgspec.Struct):
     """The beginning of a file that a state or a record belongs to."""
 
-    bytes: Count
+    bytes: Size
     sha256: str
 
 
@@ -115,7 +117,7 @@ class RestartContent(msgspec.Struct):
     """The part of a `RestartState` that a state holds."""
 
     progress: RoundProgress
-    rounds: Annotated[list[Round], msgspec.Meta(min_length=1)]
+    rounds: list[Round]  # none before the first epoch
     events: list[RestartEvent]
     learning_rate: float | None
     finished: str | None

@@ -42,7 +42,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     runs = [run for run in _sub_folders(folder) if os.path.lexists(run / RECORD)]
     if os.path.lexists(folder / RECORD) or not runs:
         return write_run_report(folder)
-    rows = [_row(run.name, load_record(run)) for run in runs]
+    rows = [_row(run, load_record(run)) for run in runs]
     others = [run.name for run in _sub_folders(folder) if is_run(run) and run not in runs]
     legend = f"{_LEGEND} {_NO_RECORD}: {', '.join(others)}." if others else _LEGEND
     print_table(_HEADER, rows, texts=(0, 1, 2, 4))
@@ -59,10 +59,10 @@ def _sub_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
-def _row(name: str, record: Mapping[str, Any]) -> list[str]:
+def _row(run: pathlib.Path, record: Mapping[str, Any]) -> list[str]:
     try:
         settings, table = record["settings"], record["table"]
-        row = [name, str(settings["model"]), str(settings["init"])]
+        row = [run.name, str(settings["model"]), str(settings["init"])]
         row.append(str(sum(line["epochs"] for line in table)))
         measured = [line for line in table if line["validation_accuracy"] is not None]
         if not measured:
@@ -76,4 +76,4 @@ def _row(name: str, record: Mapping[str, Any]) -> list[str]:
             f"{100 * gain:+.2f}",
         ]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"The record of run {name} is not valid: {error!r}") from error
+        raise ValueError(f"{run / RECORD} is not a valid run record: {error!r}.") from error

@@ -79,8 +79,9 @@ def _curves(run: RunCurves) -> Figure:
         axes.set_ylabel(label)
         _mark_restarts(axes, run)
     if "accuracy" in run.history or "val_accuracy" in run.history:
-        panels[0].legend(loc="lower right")
+        panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above the curves
     panels[2].set(yscale="log", xlabel="epoch")
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     for event in run.events:
         panels[0].annotate(
             f"restart {event['restart']}", (event["epoch"] + 1.5, 1),
@@ -102,8 +103,9 @@ def _useless(run: RunCurves) -> Figure:
     )  # fmt: skip
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel="epoch", title="Lowest score of a layer over the layer's mean")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False)
-    _mark_restarts(axes, run)
+    _mark_restarts(axes, run, color="white", linewidth=1.4)
     figure.colorbar(image, ax=axes, label="0: a filter does nothing")
     return figure
 
@@ -127,6 +129,7 @@ def _filters(run: RunCurves) -> Figure:
             at = [event["epoch"] + 1.5] * len(chosen)
             axes.plot(at, chosen, "<", color=color, markersize=4, clip_on=False)
         axes.set(title=name, xlabel="epoch", ylabel="filter")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False)
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
@@ -200,6 +203,6 @@ def _extent(epochs: np.ndarray) -> tuple[float, float]:
     return float(epochs.min()) + 0.5, float(epochs.max()) + 1.5
 
 
-def _mark_restarts(axes: Axes, run: RunCurves) -> None:
+def _mark_restarts(axes: Axes, run: RunCurves, **style: Any) -> None:
     for event in run.events:
-        axes.axvline(event["epoch"] + 1.5, **_RESTART)
+        axes.axvline(event["epoch"] + 1.5, **{**_RESTART, **style})

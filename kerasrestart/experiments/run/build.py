@@ -8,7 +8,8 @@ import keras
 
 from kerasrestart.experiments import data
 from kerasrestart.experiments.combinations import restart_plan_arguments
-from kerasrestart.experiments.data.regimes import ClassSubsets, Regime, TaskSequence, WarmStart
+from kerasrestart.experiments.data.class_subsets import ClassSubsets
+from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.initial_weights import regularize_to_initial_weights
@@ -34,11 +35,13 @@ def build_model(
     """
     height, width, channels = images.train.images.shape[1:]
     side = settings.image_size
-    norm = {} if settings.norm is None else {"norm": settings.norm}
     shape, classes = (side or height, side or width, channels), len(images.classes)
     if settings.model in NETWORKS:
+        own: dict[str, Any] = {} if settings.norm is None else {"norm": settings.norm}
+        if settings.width != 1:
+            own["width"] = settings.width
         build = NETWORKS[settings.model]
-        model = build(shape, classes, activation=settings.activation, **norm)
+        model = build(shape, classes, activation=settings.activation, **own)
     else:
         model = build_own_network(settings.model, shape, classes)
     optimizer, weights = _optimizer(settings), None

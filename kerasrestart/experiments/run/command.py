@@ -40,6 +40,14 @@ PLACE = {
             "Resume the run of that name where it stopped. Without it a name that is taken is an "
             "error.",
         ),
+        Setting(
+            "hparams",
+            bool,
+            True,
+            "run",
+            "Write the run's settings and outcomes for TensorBoard's HParams tab. A study writes "
+            "those of all its runs itself.",
+        ),
     )
 }
 """Flags that say where a run is written; they are not among its settings."""

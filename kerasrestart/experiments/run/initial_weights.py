@@ -13,7 +13,7 @@ def regularize_to_initial_weights(model: keras.Model, strength: float) -> None:
     still drawn to its first value.
 
     Source: Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via
-    Regenerative Regularization" (2024), equation 1.
+    Regenerative Regularization" (2024), section 3.
 
     Example:
     ```python

@@ -12,6 +12,7 @@ from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run.own_code import load_code
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.experiments.startup import choose_backend, held_back_libraries, load_keras
@@ -23,6 +24,7 @@ def launch_run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    hparams: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Loads the data that the settings name and makes the run.
@@ -32,6 +34,8 @@ def launch_run(
         logdir: Folder of all runs.
         run_name: Name of this run's folder in it. Defaults to None: a name is made.
         resume: Whether to resume a run that is in that folder. Defaults to True.
+        hparams: Whether to write the run's settings and outcomes for TensorBoard's HParams tab.
+            Defaults to True.
         quiet: Whether to hide what TensorFlow writes while it starts, unless it fails. Defaults to
             False.
 
@@ -64,7 +68,7 @@ def launch_run(
         if settings.weights is not None:
             images = in_colour(images)
         if images.note:
-            print(f"*** {images.note} ***", flush=True)
+            print_text(f"*** {images.note} ***")
         # TensorFlow is imported here, once flags and data are known to be right.
         load_keras()
         from kerasrestart.experiments.run.strategies import set_up_devices
@@ -72,4 +76,6 @@ def launch_run(
 
         set_up_devices()
         start.close()
-        return run(settings, images, logdir=logdir, run_name=run_name, resume=resume)
+        return run(
+            settings, images, logdir=logdir, run_name=run_name, resume=resume, hparams=hparams
+        )

@@ -20,8 +20,10 @@ from kerasrestart.experiments.records.run_folder import RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
 from kerasrestart.experiments.references import short_name
+from kerasrestart.experiments.report.hparams import write_run_hparams
 from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
+from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run import strategies
 from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
 from kerasrestart.experiments.run.divergence import DivergenceCheck
@@ -51,6 +53,7 @@ def run(
     logdir: str,
     run_name: str | None = None,
     resume: bool = True,
+    hparams: bool = True,
 ) -> dict[str, Any]:
     """Makes one run, or resumes it where it was killed, and prints its table.
 
@@ -61,6 +64,8 @@ def run(
         run_name: Folder of this run in it. Defaults to None: a name is made.
         resume: Whether to resume a run that is in that folder already. It ends with the numbers of
             a run that was never killed. Defaults to True.
+        hparams: Whether to write the settings and outcomes for TensorBoard's HParams tab. Defaults
+            to True.
 
     Returns:
         The record, as `run.json` holds it.
@@ -99,9 +104,13 @@ def run(
                 print(f"This run has ended already: {folder.path}")
                 print_run_table(record)
                 if not (folder.path / REPORT).exists():  # it failed, or was removed
-                    write_run_report(folder.path)
+                    _write_pages(folder, record, hparams)
                 return record
-            return _train(model, restart, settings, images, folder, weights, identity, own)
+            record = _train(
+                model, restart, settings, images, folder, weights, identity, own, hparams
+            )
+            _print_end(images, folder, record)
+            return record
         finally:
             folder.release()
 
@@ -115,6 +124,7 @@ def _train(
     weights: LoadedWeights | None,
     identity: dict[str, Any],
     own: Sequence[Any],
+    hparams: bool,
 ) -> dict[str, Any]:
     strategy = model.distribute_strategy
     begin = starting_point(folder, settings, identity)
@@ -152,7 +162,7 @@ def _train(
     )
     replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
     where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
-    print(f"Data: {describe(images)}. Device: {where}{begin.message}", flush=True)
+    print_text(f"Data: {describe(images)}. Device: {where}{begin.message}")
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
@@ -216,13 +226,23 @@ def _train(
         model.set_weights(evaluator.best_weights)
         folder.save_model(model)
         record = recorder.write(restart, ended=True)
-        report = write_run_report(folder.path)
-    print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
+        _write_pages(folder, record, hparams)
+    return record
+
+
+def _write_pages(folder: RunFolder, record: dict[str, Any], hparams: bool) -> None:
+    if hparams:
+        write_run_hparams(folder.path, record)
+    write_run_report(folder.path)
+
+
+def _print_end(images: data.ImageData, folder: RunFolder, record: dict[str, Any]) -> None:
+    print_text(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print_run_table(record)
-    print(f"Report: {report}; charts: tensorboard --logdir={folder.path.parent}, then", flush=True)
+    print(f"Report: {folder.path / REPORT}")
+    print(f"Charts: tensorboard --logdir={folder.path.parent}, then", flush=True)
     # Smoothing would distort the few points of restarts.
     print("http://localhost:6006/#custom_scalars&_smoothingWeight=0", flush=True)
-    return record
 
 
 def _epochs(settings: RunSettings) -> int:

@@ -11,7 +11,14 @@ from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run.command import PLACE
 from kerasrestart.experiments.setting import Setting
 from kerasrestart.experiments.settings import SETTINGS, is_plain_name
-from kerasrestart.experiments.study.grid import MAX_RUNS, PlanError, of_size, parse_seeds
+from kerasrestart.experiments.startup import choose_backend
+from kerasrestart.experiments.study.grid import (
+    MAX_RUNS,
+    PlanError,
+    of_size,
+    parse_pair,
+    parse_seeds,
+)
 from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.results import OUTCOMES
 from kerasrestart.experiments.study.study_plan import StudyPlan
@@ -101,6 +108,15 @@ STUDY = {
             "accuracy at the final epoch, or online: mean training accuracy over all epochs.",
             choices=OUTCOMES,
         ),
+        Setting(
+            "pair",
+            list,
+            [],
+            "study",
+            "Two arms to compare with each other, beside the control: ARM:OTHER. Repeat the flag "
+            "for several.",
+            repeated=True,
+        ),
         Setting("workers", int, 1, "study", "Runs at a time; they share the cores.", least=1),
         Setting(
             "executor",
@@ -153,6 +169,7 @@ PROGRAM = Program(
 
 def main(parsed: Parsed) -> None:
     """Runs the study that the flags describe, and writes its report."""
+    choose_backend()  # packages with your own code may import Keras
     _check_executor(parsed)
     study = read_plan(parsed)
     if parsed.values["dry_run"]:
@@ -181,6 +198,7 @@ def main(parsed: Parsed) -> None:
             values["title"] or f"Study {values['report_name'] or study.folder.name}",
             _command(parsed),
             PUBLISHED.get(values["compare_with"]),
+            pairs=study.pairs,
         ),
     )
 
@@ -218,6 +236,7 @@ def read_plan(parsed: Parsed) -> StudyPlan:
         tune=values["tune"],
         tune_seeds=parse_seeds(values["tune_seeds"] or "0", "tune_seeds"),
         outcome=values["outcome"],
+        pairs=[parse_pair(text) for text in values["pair"]],
     )
     if bool(values["tune"]) != bool(values["tune_seeds"]):
         given = "tune" if values["tune"] else "tune_seeds"

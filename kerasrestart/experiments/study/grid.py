@@ -9,7 +9,7 @@ from typing import Any
 
 from kerasrestart.experiments.references import is_reference, short_name
 from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
-from kerasrestart.experiments.settings import REMEDIES, SETTINGS
+from kerasrestart.experiments.settings import REMEDIES, SETTINGS, is_plain_name
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.scoring.scoring import REVERSED
 
@@ -217,6 +217,18 @@ def parse_sweep(texts: Sequence[str], flag: str = "sweep") -> list[tuple[str, Va
         )
         for combination in combinations
     ]
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """Reads two arms, such as `below_mean:random`.
+
+    Raises:
+        PlanError: The text has another form.
+    """
+    one, _, other = text.partition(":")
+    if not (is_plain_name(one) and is_plain_name(other)) or one == other:
+        raise PlanError(f"--pair must be two arms, ARM:OTHER. Received: {text!r}")
+    return one, other
 
 
 def refuse(form: str, names: Collection[str], set_by: Mapping[str, str], label: str = "") -> None:

@@ -6,18 +6,14 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-
 # `tensorboard.plugins.hparams.api` re-exports this module, but imports TensorFlow too.
-from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as api
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from kerasrestart.experiments.report.hparams import scalars, write_events
 from kerasrestart.experiments.study.results import CellResult, common_settings
 
-# A summary writer puts the time and the host into the name and the events of a file. This name and
-# a time of 0 make the same study give the same bytes, and replace the records of an earlier report.
+# This name and a time of 0 make the same study give the same bytes, and replace the records of an
+# earlier report.
 _FILE = "events.out.tfevents.0.study"
 _METRICS = {
     "outcome/chosen": "outcome (%)",
@@ -41,10 +37,13 @@ def write_hparams(folder: pathlib.Path, results: Sequence[CellResult]) -> None:
         metrics=[api.Metric(tag, display_name=text) for tag, text in _METRICS.items()],
         time_created_secs=0,
     )
-    _write(folder, [config])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_events(folder / _FILE, [config])
     for name, (result, values) in sessions.items():
         session = api.hparams_pb(values, trial_id=name, start_time_secs=0)
-        _write(folder / name, [session, *_scalars(result)])
+        (folder / name).mkdir(exist_ok=True)
+        measured = zip(_METRICS, (result.chosen, result.last, result.validation), strict=True)
+        write_events(folder / name / _FILE, [session, *scalars(dict(measured))])
     for old in folder.glob(f"*/{_FILE}"):
         if old.parent.name not in sessions:  # of an arm that the study no longer has
             old.unlink()
@@ -63,31 +62,3 @@ def _hyperparameters(result: CellResult, common: Mapping[str, Any]) -> dict[str,
         if name not in common and name not in ("seed", "baseline")
     }
     return {**place, **own}
-
-
-def _scalars(result: CellResult) -> list[Summary]:
-    values = zip(_METRICS, (result.chosen, result.last, result.validation), strict=True)
-    return [
-        Summary(value=[Summary.Value(tag=tag, simple_value=100 * value)])
-        for tag, value in values
-        if value is not None
-    ]
-
-
-def _write(folder: pathlib.Path, summaries: Sequence[Summary]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _FILE).open("wb") as file:
-        records = RecordWriter(file)
-        records.write(Event(wall_time=0, file_version="brain.Event:2").SerializeToString())
-        for summary in summaries:
-            for value in summary.value:
-                _sort_settings(value)
-            records.write(Event(wall_time=0, step=0, summary=summary).SerializeToString())
-
-
-def _sort_settings(value: Summary.Value) -> None:
-    """Fixes the order of the settings, which differs from process to process otherwise."""
-    plugin = value.metadata.plugin_data
-    if plugin.content:
-        content = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
-        plugin.content = content.SerializeToString(deterministic=True)

@@ -59,7 +59,7 @@ class Job:
 
     def command_arguments(self, logdir: str) -> list[str]:
         """The same as a list of words, without the interpreter."""
-        place = [f"--logdir={logdir}", f"--run_name={self.name}"]
+        place = [f"--logdir={logdir}", f"--run_name={self.name}", "--nohparams"]
         return ["-m", "kerasrestart.main", *self.settings.to_flags(), *place]
 
 
@@ -146,12 +146,14 @@ class _Plan:
                 f"Two runs have the same name. Received: {cell.name!r} twice; expected a name of "
                 "its own for each network, arm and sweep"
             )
-        needs: tuple[str, ...] = (self._baseline(cell, settings, usual).name,)
-        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{needs[0]}")
+        baseline = self._baseline(cell, settings, usual).name
+        needs = [baseline]
+        settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{baseline}")
         if settings.matched_run is not None:
-            needs += (dataclasses.replace(cell, arm=settings.matched_run).name,)
-            settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{needs[1]}")
-        self.jobs[cell.name] = Job(cell.name, settings, needs, cell)
+            matched = dataclasses.replace(cell, arm=settings.matched_run).name
+            needs.append(matched)
+            settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{matched}")
+        self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell)
 
     def check_matches(self) -> None:
         """Refuses an arm that matches one that does not exist, or restarts no filters."""

@@ -11,7 +11,7 @@ from typing import Any
 from kerasrestart.experiments.report import html_page
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.markdown import code, escape, one_line, plain_table
-from kerasrestart.experiments.study import figures, origin_tables, tables
+from kerasrestart.experiments.study import figures, origin_tables, outcome_tables, tables
 from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.published import Published
@@ -42,6 +42,7 @@ class ReportSettings:
         command: The command line of the study.
         published: Results to show beside those of the study, or None. Defaults to None.
         tuning: The trials of the study's tuning. Defaults to None: nothing was tuned.
+        pairs: Arms to compare with each other, beside the control. Defaults to none.
     """
 
     folder: pathlib.Path
@@ -49,6 +50,7 @@ class ReportSettings:
     command: str
     published: Published | None = None
     tuning: Tuning | None = None
+    pairs: Sequence[outcome_tables.Pair] = ()
 
 
 def write_report(
@@ -78,7 +80,8 @@ def write_report(
         tables.by_restart(groups, published),
     ]
     origins = (origin_tables.by_test_epoch(groups), origin_tables.restarted(groups))
-    made += [table for table in origins if table.rows]
+    others = (outcome_tables.pairs(groups, report.pairs), outcome_tables.by_outcome(groups))
+    made += [table for table in (*others, *origins) if table.rows]
     drawn = figures.draw(groups)
     names = {name: published.file_name(name) if published else name for name in drawn}
     images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}

@@ -70,7 +70,8 @@ class CellResult:
         """The outcome that arms are compared by: an accuracy, 0..1.
 
         With `online` this is the mean training accuracy over all epochs, the baseline's included,
-        each measured while the epoch trains; with `final` it is `last`.
+        each measured while the epoch trains; with `final` it is `last`. Of class subsets only the
+        tasks of several classes count, as in the paper: a single class is learned at once.
 
         With `test` this is the test accuracy at the best epoch after the baseline, chosen by the
         monitored metric; the test set is not used for the choice. If each round is a separate task,
@@ -78,14 +79,20 @@ class CellResult:
         the outcome of its baseline.
         """
         if self.cell.outcome == "online":
-            accuracies = self.history["accuracy"]
+            length = self.record["settings"]["round_epochs"]
+            accuracies = [
+                accuracy
+                for epoch, accuracy in enumerate(self.history["accuracy"])
+                if self._is_measured(epoch // length)
+            ]
             return math.fsum(accuracies) / len(accuracies)
         if self.cell.outcome == "final":
             return self.last
         after = range(1, len(self.by_round)) or range(1)
         if self._tasks == "none":
             return self.by_round[self._best_round(after)]
-        return math.fsum(self.by_round[n] for n in after) / len(after)
+        measured = [n for n in after if self._is_measured(n)] or [0]
+        return math.fsum(self.by_round[n] for n in measured) / len(measured)
 
     @property
     def validation(self) -> float | None:
@@ -137,11 +144,13 @@ class CellResult:
     def outcome(self) -> str:
         """Description of `chosen`."""
         if self.cell.outcome == "online":
-            return "mean training accuracy over all epochs, measured while they train (online)"
+            epochs = "all epochs" if self._is_measured(1) else "the epochs of the hard tasks"
+            return f"mean training accuracy over {epochs}, measured while they train (online)"
         if self.cell.outcome == "final":
             return f"{self.measure} at the last epoch"
         if self._is_untested:
-            return "mean training accuracy at the end of each task after the first"
+            task = "each task" if self._is_measured(1) else "each hard task"
+            return f"mean training accuracy at the end of {task} after the first"
         if self._tasks == "shuffled_classes":
             return "mean test accuracy over the tasks after the first, each at its best epoch"
         return "test accuracy at the best epoch after the baseline"
@@ -150,6 +159,9 @@ class CellResult:
     def is_model_selected(self) -> bool:
         """Whether the epochs of `chosen` are selected by the monitored metric."""
         return self.cell.outcome == "test" and not self._is_untested
+
+    def _is_measured(self, number: int) -> bool:
+        return self._tasks != "class_subsets" or not number % 2
 
     @property
     def _is_untested(self) -> bool:

@@ -29,6 +29,7 @@ class StudyPlan:
         networks, arms, seeds, sweep, outcome: As in `make_plan`.
         tune: Settings to tune, as `parse_sweep` takes them; empty without tuning.
         tune_seeds: The seeds of the tuning.
+        pairs: Arms to compare with each other, beside the control.
     """
 
     folder: pathlib.Path
@@ -40,6 +41,7 @@ class StudyPlan:
     tune: Sequence[str] = ()
     tune_seeds: Sequence[int] = ()
     outcome: str = "test"
+    pairs: Sequence[tuple[str, str]] = ()
 
     @property
     def tuning_folder(self) -> pathlib.Path:
@@ -83,12 +85,18 @@ class StudyPlan:
         """Checks the study before any work.
 
         Raises:
-            PlanError: As `make_plan`; or what is tuned is also swept or set, or seeds of the tuning
-                take part in the comparison.
+            PlanError: As `make_plan`; or what is tuned is also swept or set, seeds of the tuning
+                take part in the comparison, or an arm to compare is not one of the study.
         """
         if self.tune:
             self._check_tuning()
-        self.jobs({})
+        arms = list(dict.fromkeys(job.cell.arm for job in self.jobs({}) if job.cell))
+        for name in (name for pair in self.pairs for name in pair):
+            if name not in arms:
+                raise PlanError(
+                    f"--pair must be of two arms of the study. Received: {name!r}; expected one of "
+                    f"{', '.join(arms)}"
+                )
 
     def _check_tuning(self) -> None:
         jobs = self.tuning_jobs

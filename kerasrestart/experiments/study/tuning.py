@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kerasrestart.experiments.settings import SETTINGS, as_flag
 from kerasrestart.experiments.study.grid import PlanError, Values, parse_sweep
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.results import CellResult, load_cell
@@ -72,8 +73,22 @@ class Tuning:
         return (
             "Each arm, the control included, was tried with the same values, on seeds that take no "
             f"part in the comparison ({seeds}). The value of the highest mean is chosen: of "
-            f"{self.measure}. A value with a run that failed is not chosen."
+            f"{self.measure}. A value with a run that failed is not chosen.{self._edge_note()}"
         )
+
+    def _edge_note(self) -> str:
+        """Names the arms whose best value is the lowest or highest that was tried."""
+        tried: dict[str, set[Any]] = {}
+        for trial in self.trials:
+            for name, value in _values(trial.value).items():
+                tried.setdefault(name, set()).add(value)
+        found = [
+            f"{arm} ({as_flag(name, value)})"
+            for (_, arm), values in self.chosen.items()
+            for name, value in values.items()
+            if SETTINGS[name].type in (int, float) and value in (min(tried[name]), max(tried[name]))
+        ]
+        return f" At an edge, so that others may be better: {', '.join(found)}." if found else ""
 
     def table(self) -> Table:
         """A row for each arm, a column for each value."""

@@ -110,7 +110,8 @@ def test_data_dir_defaults_to_the_environment_then_to_tfds(monkeypatch, tmp_path
 
 def test_newest_complete_version_is_used(tmp_path):
     assert cifar10.find_prepared(tmp_path) is None
-    for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABCDEF", "4.0.0"):
+    odd = ("5..2", "5.0.²", "5.0.٣", "5.0", "...", "5.0.0.0")
+    for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABCDEF", "4.0.0", *odd):
         (tmp_path / "cifar10" / name).mkdir(parents=True)
         if name != "4.0.0":
             (tmp_path / "cifar10" / name / "dataset_info.json").touch()

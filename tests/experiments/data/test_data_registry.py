@@ -27,6 +27,16 @@ def test_splits_have_the_requested_sizes():
     assert np.bincount(data.train.labels).tolist() == [10] * 10
 
 
+def test_eval_examples_keeps_subsets_of_validation_and_test():
+    everything = load("shapes", shapes_examples=300)
+    data = load("shapes", shapes_examples=300, eval_examples=20)
+    assert sizes(data) == [len(everything.train), 20, 20]
+    for split, whole in ((data.validation, everything.validation), (data.test, everything.test)):
+        assert np.bincount(split.labels).tolist() == [2] * 10
+        known = {image.tobytes() for image in whole.images}
+        assert all(image.tobytes() in known for image in split.images)
+
+
 def test_train_examples_keeps_a_subset_of_the_training_images():
     everything = load("shapes", shapes_examples=300).train
     part = load("shapes", shapes_examples=300, train_examples=50).train
@@ -54,6 +64,7 @@ def test_data_depend_on_the_seed_only():
             "validation_examples must be .* 1..17999. Rec.*: 20000",
         ),
         ({"train_examples": -5}, "train_examples must be .* Received: -5"),
+        ({"eval_examples": 2001}, r"eval_examples must be .* 1\.\.2000. Received: 2001"),
         ({"shapes_examples": 5}, "shapes_examples must be .* Received: 5"),
         ({"seed": -1}, "seed must be .* Received: -1"),
     ],

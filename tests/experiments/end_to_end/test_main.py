@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kerasrestart.experiments.records.history import read_history
 from kerasrestart.experiments.run import train
+from tests.experiments.report.hparams_sessions import sessions
 
 SMALL = (
     "--model=mininet",
@@ -78,6 +79,7 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
         assert f"{100 * row['test_accuracy']:.2f}" in line
         assert 0.05 < row["test_accuracy_last"] < 1
     assert str(folder.name) in done.stdout
+    assert list(sessions(folder.parent)) == ["first"]
     assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
 
 

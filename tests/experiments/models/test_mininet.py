@@ -29,6 +29,13 @@ def test_layers_and_their_shapes():
     }
 
 
+def test_width_is_a_factor_on_all_hidden_layers():
+    model = kr.models.mininet(width=0.25)
+    names = ("conv1", "conv2", "conv3", "dense1", "logits")
+    assert [model.get_layer(name).kernel.shape[-1] for name in names] == [8, 8, 16, 16, 10]
+    assert kr.models.mininet(width=0.001).get_layer("conv1").filters == 1
+
+
 def test_output_is_logits():
     model = kr.models.mininet(input_shape=(16, 16, 1), classes=4, name="tiny")
     logits = model(np.random.default_rng(0).normal(size=(3, 16, 16, 1)) * 9).numpy()

@@ -1,12 +1,14 @@
 """What the files of a run hold is validated when it is read."""
 
+import hashlib
 import json
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from kerasrestart.experiments.records.history import read_history
-from kerasrestart.experiments.records.run_record import read_record
+from kerasrestart.experiments.records.run_record import read_record, write_record
 from kerasrestart.experiments.records.schema import RecordError
 from kerasrestart.experiments.records.score_log import read_scores
 from tests.experiments.records.sample_record import sample_record
@@ -57,6 +59,37 @@ def test_a_damaged_record_is_refused_in_one_line_that_names_the_file(tmp_path, r
     assert str(tmp_path / "run.json") in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert len(str(refused.value)) < 500
+
+
+def test_a_record_that_was_changed_is_refused_unless_its_hash_is_removed(tmp_path):
+    record = sample_record(table=[ROW])
+    write_record(tmp_path, record)
+    written = read_record(tmp_path)
+    assert written.pop("timing") == {**record.pop("timing"), "sha256": ANY}
+    assert written == record
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"test_accuracy": 0.5', '"test_accuracy": 0.6'))
+    with pytest.raises(RecordError, match=r"run\.json was changed since the run wrote it"):
+        read_record(tmp_path)
+    changed = json.loads(path.read_text())
+    del changed["timing"]["sha256"]
+    assert read_record(write(tmp_path, changed))["table"][0]["test_accuracy"] == 0.6
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"epoch,loss\n0,1.6\n"])
+def test_a_history_and_scores_that_are_not_those_of_the_record_are_refused(tmp_path, damage):
+    content = b"epoch,loss\n0,1.5\n"
+    mark = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path = tmp_path / "history.csv"
+    path.write_bytes(content + b"1,2\n")  # of a later epoch
+    assert read_history(tmp_path, mark) == {"epoch": (0,), "loss": (1.5,)}
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    with pytest.raises(RecordError, match=r"history\.csv is missing or was changed"):
+        read_history(tmp_path, mark)
+    with pytest.raises(RecordError, match=r"scores\.jsonl is missing or was changed"):
+        read_scores(tmp_path / "scores.jsonl", mark)
 
 
 def test_a_folder_in_place_of_a_record_is_refused(tmp_path):

@@ -1,18 +1,21 @@
 """What settings make: models, optimizers and the callback."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
 import pytest
 
 from kerasrestart.experiments import data
-from kerasrestart.experiments.run.build import build_model, restart_callback
+from kerasrestart.experiments.data.class_subsets import ClassSubsets
+from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
 from kerasrestart.experiments.settings import SETTINGS, RunSettings
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
 from kerasrestart.restart.when import EveryEpochs, OnPlateau
 from kerasrestart.scoring.scoring import Scoring
+from tests.experiments.records.sample_record import sample_record
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,39 @@ def test_every_optimizer_is_made_with_its_rate_and_decay(name, decay, images):
     assert isinstance(optimizer, keras.optimizers.Optimizer)
     assert float(optimizer.learning_rate) == 0.25
     assert (optimizer.weight_decay or 0) == decay
+
+
+def test_settings_reach_the_optimizer_the_network_and_the_regime(images):
+    settings = RunSettings(
+        optimizer="adam",
+        beta_2=0.9,
+        epsilon=1e-3,
+        activation="leaky_relu",
+        norm="layer",
+        l2_init=2.0,
+    )
+    model = build_model(settings, images)[0]
+    assert (model.optimizer.beta_2, model.optimizer.epsilon) == (0.9, 1e-3)
+    assert model.get_layer("conv1_leaky_relu").activation is keras.activations.leaky_relu
+    assert isinstance(model.get_layer("dense1_norm"), keras.layers.LayerNormalization)
+    assert len(model.losses) == len(model.trainable_variables)
+    rmsprop = RunSettings(optimizer="rmsprop", epsilon=1e-3)
+    assert build_model(rmsprop, images)[0].optimizer.epsilon == 1e-3
+    subsets = {"tasks": "class_subsets", "trigger": "epochs", "monitor": "accuracy"}
+    assert isinstance(regime_of(RunSettings(**subsets), images), ClassSubsets)
+
+
+def test_a_matched_run_sets_the_selection(tmp_path):
+    event = {
+        **{"restart": 1, "epoch": 1, "reason": "", "initializer": "he", "learning_rate": None},
+        **{"layers": {"a": {"filters": [0], "scores": []}}, "metrics_before": {}},
+    }
+    record = sample_record(settings={"init": "he"}, events=[event])
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    restart = restart_callback(RunSettings(criterion="random", matched_run=str(tmp_path)))
+    chosen = restart.plan.select({"a": np.array([2.0, 1.0])})
+    assert {name: filters.tolist() for name, filters in chosen.items()} == {"a": [1]}
+    assert restart.plan.select.restart is restart
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from kerasrestart.experiments import startup
 from kerasrestart.experiments.run.environment import describe_environment, run_environment
+from kerasrestart.experiments.run.strategies import make_strategy
 
 
 def test_a_run_has_its_own_options_and_leaves_the_users():
@@ -48,6 +49,19 @@ def test_keras_json_cannot_choose_the_backend_but_the_environment_is_asked(monke
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(ValueError, match="must be 'tensorflow' or unset"):
         startup.choose_backend()
+
+
+@pytest.mark.parametrize("config", ["nonsense", "3", '{"cluster": 3}', "[]"])
+def test_a_configuration_of_a_cluster_is_not_for_a_run_on_one_machine(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert make_strategy("mirrored").num_replicas_in_sync == 1
+    assert os.environ["TF_CONFIG"] == config
+
+
+def test_an_empty_backend_is_none(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    startup.choose_backend()
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
 
 
 def test_closed_standard_streams_are_opened_on_the_null_device(tmp_path):

@@ -116,6 +116,12 @@ def test_an_altered_state_is_refused_or_read_as_it_was(written, data):
         {"rollbacks": [{"epoch": "first"}]},
         {"scores": {"conv": "high"}},
         {"files": {"history.csv": 3}},
+        {"restart": {}},
+        {"restart": {**RESTART, "rounds": []}},
+        {"restart": {**RESTART, "progress": {"epochs": "many"}}},
+        {"restart": {**RESTART, "events": [{"restart": 1}]}},
+        {"restart": {**RESTART, "pending": {"event": None, "reader_input_means": {}}}},
+        {"evaluator": {"evaluations": {"first": {}}, "best_value": None, "same": True}},
     ],
 )
 def test_a_state_of_the_right_checksum_and_wrong_content_is_refused(tmp_path, changes):

@@ -30,7 +30,14 @@ def result(arm, seed, test, validation=None, *, model="mininet", variation="", e
     validation = test if validation is None else validation
     last, train = more.pop("last", test), more.pop("train", test)
     data = {**DATA, **more.pop("data", {})}
-    settings = {**SETTINGS, "model": model, "init": arm, "seed": seed, **more}
+    settings = {
+        **SETTINGS,
+        "round_epochs": epochs,
+        "model": model,
+        "init": arm,
+        "seed": seed,
+        **more,
+    }
     monitor = settings["monitor"]
     key = "val_loss" if monitor == "val_loss" else monitor
     rounds = [

@@ -10,10 +10,12 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments.run import command as run_command
+from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.study import command, figures
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
     PlanError,
+    network_settings,
     of_size,
     parse_seeds,
     parse_sweep,
@@ -114,10 +116,100 @@ def test_a_swept_flag_can_make_another_valid():
     }
 
 
+def test_an_arm_can_match_another_and_comes_after_it():
+    matched = "matched:criterion=random,matched_run=he"
+    jobs = {job.name: job for job in plan(arms=(matched, "he"), sweep=("momentum=0,0.5",))}
+    one = jobs["mininet-matched-momentum=0-s0"]
+    assert one.needs == ("mininet-baseline-momentum=0-s0", "mininet-he-momentum=0-s0")
+    assert one.settings.matched_run == "logs/st/mininet-he-momentum=0-s0"
+    assert one.settings.criterion == "random"
+
+
+@pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
+def test_an_arm_that_restarts_no_filters_is_not_matched(other):
+    arms = ("he", "head_reset", f"matched:criterion=random,matched_run={other}")
+    with pytest.raises(PlanError, match=r"Received: run .*; expected one of \['he'\]"):
+        plan(arms=arms)
+
+
+def test_a_run_to_match_is_given_to_an_arm():
+    for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
+        with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
+            plan(**options)
+
+
+def test_remedies_are_arms_without_restarted_filters():
+    jobs = plan(arms=("head_reset", "both:init=he,remedy=head_reset"))
+    arms = {job.cell.arm: (job.settings.init, job.settings.remedy) for job in jobs if job.cell}
+    assert arms == {
+        "none": ("none", "none"),
+        "head_reset": ("none", "head_reset"),
+        "both": ("he", "head_reset"),
+    }
+    assert sum(job.cell is None for job in jobs) == 1  # they share the baseline
+
+
+def test_arms_get_the_values_found_for_them():
+    tuned = {("mininet", "none"): {"momentum": 0.5}, ("mininet", "he"): {"momentum": 0.0}}
+    jobs = make_plan(
+        BASE, networks=["mininet"], arms=["he"], seeds=[3], tuned=tuned, outcome="online", logdir=""
+    )
+    arms = {job.cell.arm: job for job in jobs if job.cell}
+    assert {name: job.settings.momentum for name, job in arms.items()} == {"none": 0.5, "he": 0.0}
+    for job in arms.values():
+        assert job.cell.outcome == "online"
+        baseline = next(other for other in jobs if other.name == job.needs[0])
+        assert baseline.settings.momentum == job.settings.momentum
+
+
+@pytest.mark.parametrize("given", ["--tune=learning_rate=0.1,0.2", "--tune_seeds=9"])
+def test_values_to_tune_and_their_seeds_go_together(given):
+    parsed = command.PROGRAM.parse(["--study_name=st", given])
+    with pytest.raises(PlanError, match="go together"):
+        command.read_plan(parsed)
+
+
 def test_networks_are_models_with_flags():
     jobs = plan(networks=("mininet", "wide:model=mininet,batch_size=64"), arms=())
     assert names_of(jobs)[1::2] == ["mininet-none-s0", "wide-none-s0"]
     assert [job.settings.batch_size for job in jobs] == [128, 128, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("network", "label", "settings"),
+    [
+        ("nets.py:tiny", "tiny", {"model": "nets.py:tiny"}),
+        ("pkg.nets:Wide.build", "build", {"model": "pkg.nets:Wide.build"}),
+        ("me@home/nets.py:tiny", "tiny", {"model": "me@home/nets.py:tiny"}),
+        ("a:model=pkg.nets:tiny,augment", "a", {"model": "pkg.nets:tiny", "augment": True}),
+        ("a:model=nets.py:tiny,seed=1", None, "--network=a:seed cannot be set"),
+        ("a:augment", "a", {"augment": True}),
+        ("a:noaugment", "a", {"augment": False}),
+        ("a:model=nets:augment", "a", {"model": "nets:augment"}),
+        ("../nets.py", "../nets.py", {"model": "../nets.py"}),
+    ],
+)
+def test_a_network_of_your_own_is_told_from_a_name_with_flags(network, label, settings):
+    if label is None:
+        with pytest.raises(PlanError, match=settings):
+            network_settings(network)
+        return
+    assert network_settings(network) == (label, settings)
+    assert of_size([network], None) == [network]
+
+
+def test_runs_are_named_after_functions_and_code_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("def tiny(a, b): pass\ndef low(s): pass\ndef high(s): pass")
+    arms = ("mine:init=own.py:tiny,callback=own.py:low",)
+    jobs = plan(networks=("own.py:tiny",), arms=arms, sweep=("select=own.py:low,own.py:high",))
+    assert names_of(jobs) == [
+        *("tiny-baseline-s0", "tiny-none-select=low-s0"),
+        *("tiny-baseline2-s0", "tiny-mine-select=low-s0"),  # callbacks may act before a restart
+        *("tiny-none-select=high-s0", "tiny-mine-select=high-s0"),
+    ]
+    with pytest.raises(SettingError, match=r"--select must be .* Did you mean low"):
+        plan(arms=("mine:select=own.py:lo",))
 
 
 def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
@@ -199,6 +291,9 @@ def test_seeds():
         ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
+        ("shuffled_classes", 10 * (10 + 3)),
+        ("killing_rate", 10 * (6 + 4)),
+        ("random_labels_remedies", 8 * (6 + 3)),
     ],
 )
 def test_the_flagfiles_of_studies_are_plans(name, runs):

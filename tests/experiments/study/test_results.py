@@ -1,5 +1,6 @@
 """Outcomes of a study's runs."""
 
+import dataclasses
 import json
 import math
 
@@ -52,6 +53,46 @@ def test_outcome_of_random_labels_is_training_accuracy():
     assert one.chosen == pytest.approx(0.7)
     assert (one.by_round, one.last) == ((0.9, 0.8, 0.6), 0.6)
     assert one.measure == "training accuracy"
+
+
+def outcome_of(one, outcome):
+    return dataclasses.replace(one, cell=dataclasses.replace(one.cell, outcome=outcome))
+
+
+def test_online_outcome_is_the_mean_training_accuracy_over_all_epochs():
+    one = outcome_of(result("he", 0, (0.1, 0.5), (0.2, 0.4), tasks="shuffled_classes"), "online")
+    assert one.chosen == pytest.approx((0.19 + 0.2 + 0.39 + 0.4) / 4)  # the curve of the history
+    assert one.tuning_score == one.chosen
+    assert "training accuracy" in one.outcome
+    assert not one.is_model_selected
+    assert one.validation is None
+
+
+def test_final_outcome_is_the_accuracy_at_the_last_epoch():
+    one = outcome_of(result("he", 0, (0.1, 0.9), (0.2, 0.4), last=(0.1, 0.3)), "final")
+    assert (one.chosen, one.outcome) == (0.3, "test accuracy at the last epoch")
+    assert one.tuning_score == 0.4  # of the history's last epoch
+    assert one.tuning_measure == "validation accuracy at the last epoch"
+
+
+def test_values_are_tuned_by_validation_and_never_by_the_test_set():
+    assert result("he", 0, (0.9, 0.5, 0.6), validation=(0.9, 0.6, 0.7)).tuning_score == 0.7
+    one = result("he", 0, (0.9, 0.5, 0.6), (0.9, 0.6, 0.7), tasks="shuffled_classes")
+    assert one.tuning_score == pytest.approx(0.65)
+    assert one.tuning_measure.startswith("mean validation accuracy")
+
+
+def test_class_subsets_are_measured_in_training():
+    one = result("he", 0, (None, None), (0.1, 0.1), train=(0.9, 0.6), tasks="class_subsets")
+    assert (one.by_round, one.last) == ((0.9, 0.6), 0.6)
+
+
+def test_of_class_subsets_only_the_hard_tasks_count():
+    curve, train = (0.2, 1.0, 0.3, 1.0, 0.4), (0.5, 1.0, 0.6, 1.0, 0.8)
+    one = result("he", 0, [None] * 5, curve, train=train, tasks="class_subsets", epochs=1)
+    assert one.chosen == pytest.approx(0.7)
+    assert outcome_of(one, "online").chosen == pytest.approx(0.3)
+    assert "hard tasks" in outcome_of(one, "online").outcome
 
 
 def test_a_run_without_a_restart_has_the_outcome_of_its_baseline():

@@ -17,11 +17,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from synthetic_study import realistic, result
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.context import RequestContext
-from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
 from kerasrestart.experiments.report import drawing
 from kerasrestart.experiments.study import collect as collecting
@@ -31,6 +26,8 @@ from kerasrestart.experiments.study.hparams import write_hparams
 from kerasrestart.experiments.study.plan import make_plan
 from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.report import ReportSettings, write_report
+from kerasrestart.experiments.study.tuning import Trial, Tuning
+from tests.experiments.report.hparams_sessions import sessions
 
 RUNS = realistic(["mininet"], ["none", "uniform", "he"], range(3), epochs=5)
 
@@ -177,6 +174,21 @@ def test_with_random_labels_no_selection_and_no_test_accuracy_is_reported(tmp_pa
     assert "test accuracy" not in report(tmp_path, runs).read_text()
 
 
+def test_values_found_by_tuning_are_shown_with_all_trials(tmp_path, no_figures):
+    trials = [
+        Trial("mininet", arm, f"learning_rate={rate}", {8: score, 9: score}, rate == best)
+        for arm, best in (("none", 0.01), ("he", 0.1))
+        for rate, score in ((0.1, 0.5), (0.01, 0.25))
+    ]
+    path = report(tmp_path, tuning=Tuning(tuple(trials), (8, 9), "validation accuracy"))
+    text = path.read_text()
+    assert text.index("## Tables") < text.index("## Tuning") < text.index("## Settings")
+    assert "(8, 9)" in text
+    assert re.search(r"\| he +\| +\*\*50\.00\*\* +\| +25\.00 +\|", text)
+    rows = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
+    assert rows[2] == "mininet,none,learning_rate=0.01,2,25.0,True"
+
+
 def test_unequal_budgets_are_reported_first(tmp_path):
     runs = [result("none", 0, (0.1, 0.2)), result("he", 0, (0.1,))]
     text = report(tmp_path, runs).read_text()
@@ -251,34 +263,6 @@ def test_without_curves_or_without_pairs_there_are_fewer_figures():
         one.history.clear()
     assert list(figures.draw(compare(runs))) == ["differences"]
     assert list(figures.draw(compare(runs[:2]))) == []  # the control alone
-
-
-def sessions(folder):
-    """The sessions that TensorBoard's own HParams backend reads, by run."""
-    events = EventMultiplexer()
-    events.AddRunsFromDirectory(str(folder))
-    events.Reload()
-    provider = MultiplexerDataProvider(events, str(folder))
-    context, request = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
-    metadata = context.hparams_metadata(request, "")
-    listed = context.hparams_from_data_provider(request, "", limit=100)
-    experiment = context.experiment_from_metadata(request, "", True, metadata, listed)
-    asked = api_pb2.ListSessionGroupsRequest(
-        start_index=0, slice_size=100, allowed_statuses=[api_pb2.STATUS_UNKNOWN]
-    )
-    for info in experiment.metric_infos:
-        asked.col_params.add().metric.CopyFrom(info.name)
-    found = list_session_groups.Handler(request, context, "", asked).run()
-    return {
-        group.name: (
-            {
-                name: getattr(value, value.WhichOneof("kind"))
-                for name, value in group.hparams.items()
-            },
-            {value.name.tag: value.value for value in group.metric_values},
-        )
-        for group in found.session_groups
-    }
 
 
 def test_tensorboard_lists_a_session_for_each_run_with_its_settings_and_outcomes(tmp_path):

@@ -1,0 +1,22 @@
+"""MkDocs hook: each notebook of docs/ is also a page, with the outputs that are stored in it."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from tools.notebook import as_markdown, read
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds `notebooks/name.md` beside each `notebooks/name.ipynb`."""
+    for file in list(files):
+        if file.src_uri.endswith(".ipynb"):
+            page = file.src_uri.removesuffix(".ipynb") + ".md"
+            files.append(File.generated(config, page, content=as_markdown(read(file.abs_src_path))))
+    return files
