@@ -8,7 +8,8 @@ import keras
 
 from kerasrestart.experiments import data
 from kerasrestart.experiments.combinations import restart_plan_arguments
-from kerasrestart.experiments.data.regimes import ClassSubsets, Regime, TaskSequence, WarmStart
+from kerasrestart.experiments.data.class_subsets import ClassSubsets
+from kerasrestart.experiments.data.regimes import Regime, TaskSequence, WarmStart
 from kerasrestart.experiments.models.alexnet_weights import LoadedWeights, load_alexnet_weights
 from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.initial_weights import regularize_to_initial_weights

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasrestart.experiments import data
-from kerasrestart.experiments.data.regimes import ClassSubsets
+from kerasrestart.experiments.data.class_subsets import ClassSubsets
 from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
 from kerasrestart.experiments.settings import SETTINGS, RunSettings
 from kerasrestart.restart.reset import Reset

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from kerasrestart.experiments.data.class_subsets import ClassSubsets
 from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.data.errors import DataError
 from kerasrestart.experiments.data.pipeline import train_batches
-from kerasrestart.experiments.data.regimes import ClassSubsets
 
 LABELS = np.arange(60, dtype=np.int32) % 10
 SPLIT = Split(np.zeros((60, 2, 2, 3), np.uint8), LABELS)
