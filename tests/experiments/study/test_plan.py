@@ -291,7 +291,7 @@ def test_seeds():
         ("paper_table3", 3 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
-        ("shuffled_classes", 10 * (10 + 3)),
+        ("shuffled_classes", 10 * (7 + 3)),
         ("killing_rate", 10 * (6 + 4)),
         ("random_labels_remedies", 8 * (6 + 3)),
     ],
