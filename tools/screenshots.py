@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.text import Text
 
 PORT = 6123
+MAX_BYTES = 90_000  # of a picture; larger ones get a palette
 TABS = {
     "scalars": "timeseries",
     "custom_scalars": "custom_scalars&_smoothingWeight=0",
@@ -43,7 +44,7 @@ TABS = {
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 10px; background: #fff }}
 pre {{ font: 14px/19px "DejaVu Sans Mono", monospace; border-right: 1px dotted #999;
-  width: {columns}ch }}
+  width: {columns}ch; white-space: pre-wrap; word-break: break-all }}
 {stylesheet}</style><pre>{code}</pre>"""
 
 
@@ -126,7 +127,8 @@ def _photograph_terminal(browser: str, command: str, columns: int, picture: path
     with tempfile.TemporaryDirectory() as place:
         file = pathlib.Path(place) / "terminal.html"
         file.write_text(page)
-        height = 19 * (len(text.plain.splitlines()) + 2) + 40
+        lines = sum(-(-len(line) // columns) or 1 for line in text.plain.splitlines())
+        height = max(200, 19 * lines + 60)
         _photograph(browser, file.as_uri(), picture, (max(500, 9 * columns + 30), height), 3)
 
 
@@ -166,9 +168,11 @@ def _photograph(
             timeout=10 * seconds + 60,
             stderr=subprocess.DEVNULL,
         )
-    # A third of the bytes, and no difference to the eye.
-    image = Image.open(picture).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE)
+    image = Image.open(picture).convert("RGB")
     image.save(picture, optimize=True)
+    if picture.stat().st_size > MAX_BYTES:
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+        image.save(picture, optimize=True)
     print(picture, flush=True)
 
 

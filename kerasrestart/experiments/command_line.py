@@ -120,6 +120,8 @@ class Program:
             fail(f"{message}{_flagfiles(words)}", status=2)
         except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
             fail(f"{error}{_flagfiles(words)}", status=2)
+        except RecursionError:  # absl looks for a flag of a similar name
+            fail(f"A flag has a name too long for any flag{_flagfiles(words)}", status=2)
         if arguments and not self.arguments:
             fail(
                 "Expected flags only, such as "

@@ -79,7 +79,7 @@ class HeldWeights:
             for reader in readers.values():
                 kernel, none = kernels.reading_kernel(reader), np.zeros(0, int)
                 constraint = _HeldAtZero(kernel, kernels.reading_mask(reader, none).shape)
-                self._held[id(kernel)] = kernel, kernel.constraint, constraint
+                self._held[id(kernel)] = kernel, constraint.own, constraint
         for kernel, _, constraint in self._held.values():
             kernel.constraint = constraint
         self._make_again()
@@ -115,12 +115,14 @@ class _HeldAtZero(keras.constraints.Constraint):
     """Multiplies a kernel by 0 where its weights are held, else by 1, after its own constraint."""
 
     def __init__(self, kernel: keras.Variable, shape: Iterable[int]):
-        self._own = kernel.constraint
+        # A fit that was broken off has left such a constraint.
+        left = isinstance(kernel.constraint, _HeldAtZero)
+        self.own: Any = kernel.constraint.own if left else kernel.constraint
         dtype = kernel.value.dtype
         self._free = tf.Variable(tf.ones(tuple(shape), dtype), trainable=False, name="free_weights")
 
     def __call__(self, w: Any) -> tf.Tensor:
-        w = w if self._own is None else self._own(w)
+        w = w if self.own is None else self.own(w)
         return tf.convert_to_tensor(w) * self._free
 
     def hold(self, mask: np.ndarray | None) -> None:

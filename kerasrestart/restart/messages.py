@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
-from kerasrestart.restart.records import RestartEvent
+from kerasrestart.restart.records import RestartEvent, by_layer
 from kerasrestart.restart.when import OnPlateau, RoundProgress, When
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def start_line(plan: RestartPlan) -> str:
     what = "A restart follows"
     if plan.control == "none":
         what = "The learning rate is reset, and no filter restarted,"
-    return f"{what} when {plan.when.describe()}{times}."
+    drops = ""
+    if (count := plan.when.learning_rate_drops) and isinstance(plan.when, OnPlateau):
+        drops = f" and the learning rate was lowered {count} time{'s' * (count != 1)}"
+    return f"{what} when {plan.when.describe()}{drops}{times}."
 
 
 def fit_to_screen(message: str) -> str:
@@ -78,7 +81,7 @@ def no_restart_line(
 
 def is_too_short(plan: RestartPlan, epochs: int) -> bool:
     """Whether no restart can come in a `fit` of this many epochs."""
-    return epochs < _epochs_needed(plan.when)
+    return epochs < _epochs_needed(plan)
 
 
 def too_short_line(plan: RestartPlan, epochs: int, hints: bool = True) -> str:
@@ -86,7 +89,7 @@ def too_short_line(plan: RestartPlan, epochs: int, hints: bool = True) -> str:
     had = f"{epochs} epoch{'s' * (epochs != 1)}"
     line = (
         f"No filter was restarted: fit had {had}, and {type(plan.when).__name__} needs "
-        f"{_epochs_needed(plan.when)}, to end a round and to recover from a restart"
+        f"{_epochs_needed(plan)}, to end a round and to recover from a restart"
     )
     if not hints:
         return f"{line}."
@@ -102,8 +105,10 @@ def begins_again_line(epoch: int, next_epoch: int) -> str:
     )
 
 
-def _epochs_needed(when: When) -> int:
-    return when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart
+def _epochs_needed(plan: RestartPlan) -> int:
+    when = plan.when
+    least = when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart
+    return least + plan.reset.drop_epochs
 
 
 def _setting(when: When, name: str, value: str) -> str:
@@ -119,11 +124,11 @@ def _setting(when: When, name: str, value: str) -> str:
 
 def drop_line(event: RestartEvent, epochs: int) -> str:
     """That the network trains without some filters for some epochs."""
-    by_layer = ", ".join(
-        f"{name} {len(layer.filters)}/{layer.count}" for name, layer in event.layers.items()
-    )
+    counts = {name: f"{len(layer.filters)}/{layer.count}" for name, layer in event.layers.items()}
+    filters = sum(len(layer.filters) for layer in event.layers.values())
     length = f"{epochs} epoch{'s' * (epochs != 1)}"
-    return f"Epoch {event.epoch + 1}: {event.reason}. Trains {length} without {by_layer}."
+    what = f"{filters} filters {by_layer(counts)}"
+    return f"Epoch {event.epoch + 1}: {event.reason}. Trains {length} without {what}."
 
 
 def no_step_restart_line(steps: StepRestarts) -> str:
@@ -147,9 +152,8 @@ def step_restart_lines(events: Sequence[RestartEvent], epoch: int) -> list[str]:
     counts: Counter[str] = Counter()
     for event in events:
         counts.update({name: len(of.filters) for name, of in event.layers.items()})
-    by_layer = ", ".join(f"{name} {count}" for name, count in counts.items())
     times = f"{len(events)} restart{'s' * (len(events) != 1)} between batches"
-    what = f", {counts.total()} filters ({by_layer})" if counts else ""
+    what = f", {counts.total()} filters {by_layer(counts)}" if counts else ""
     return [f"Epoch {epoch + 1}: {times}{what}."]
 
 

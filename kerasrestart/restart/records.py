@@ -146,7 +146,8 @@ class RestartEvent:
             return f"{self.reason}. No filter was selected{reset}"
         counts = {name: (len(of.filters), of.count) for name, of in self.layers.items()}
         selected, filters = map(sum, zip(*counts.values(), strict=True))
-        what = f"{selected} of {filters} filters {_where(counts)}"
+        shares = {name: f"{k}/{n}" for name, (k, n) in counts.items()}
+        what = f"{selected} of {filters} filters {by_layer(shares)}"
         done = {
             "none": f"Left {what} as they are",
             "slots": f"Reset the optimizer state of {what}",
@@ -154,11 +155,11 @@ class RestartEvent:
         return f"{self.reason}. {done}{reset}"
 
 
-def _where(counts: Mapping[str, tuple[int, int]]) -> str:
-    """The layers with their counts; only their number where they are many."""
+def by_layer(counts: Mapping[str, object]) -> str:
+    """The layers with their counts in words; only how many layers where they are many."""
     if len(counts) > MAX_NAMED:
         return f"in {len(counts)} layers"
-    return f"({', '.join(f'{name} {k}/{n}' for name, (k, n) in counts.items())})"
+    return f"({', '.join(f'{name} {count}' for name, count in counts.items())})"
 
 
 @dataclasses.dataclass

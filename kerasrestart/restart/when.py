@@ -282,6 +282,8 @@ class EveryEpochs(When):
 
     def describe(self) -> str:
         """See `When.describe`."""
+        if self.epochs == 1:
+            return "the round's epoch is over"
         return f"the round's {self.epochs} epochs are over"
 
     @property

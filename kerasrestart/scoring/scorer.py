@@ -223,7 +223,8 @@ class Scorer:
             # After the step, so that the weights are the new ones.
             parts = [sums if self._outgoing is None else sums * self._outgoing.norms()]
         if self._inputs is not None:
-            parts.append(seen * self._inputs.means(record.inputs))
+            # The means of a replica's part without an example are not numbers, and count for none.
+            parts.append(tf.math.multiply_no_nan(self._inputs.means(record.inputs), seen))
         sums = tf.concat(parts, axis=0)
         if skip_if_not_finite:
             finite = tf.reduce_all(tf.math.is_finite(sums))

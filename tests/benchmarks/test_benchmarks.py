@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import kerasrestart as kr
-from benchmarks import overhead, peers
+from benchmarks import between_batches, overhead, peers
 from benchmarks.networks import NETWORKS, Network
+from benchmarks.new_weights import CountingAdam
 from benchmarks.timing import Cost, Row, ratios, table
 from benchmarks.turns import Turns
 
@@ -24,6 +25,39 @@ def test_restarts_are_counted_and_nothing_is_traced_after_the_first_epoch():
     assert len(events) == 2
     assert step.wall > 0
     assert traces == 0
+
+
+def test_restarts_between_batches_are_made_in_every_kind():
+    costs, restarts = between_batches.epoch_costs(TINY, steps=15, pairs=1, every=4)
+    assert [len(of_kind) for of_kind in costs.values()] == [1] * 5
+    assert len(restarts) == 4
+    first, *_, last = restarts.values()
+    assert first == last == 7
+    assert all(restarts.values())
+
+
+def test_adam_with_a_count_for_each_weight_begins_again_where_the_count_does():
+    rng = np.random.default_rng(0)
+    old, new, whole = (keras.Variable(np.zeros(4), name=name) for name in ("old", "new", "whole"))
+    adams = keras.optimizers.Adam(0.1), keras.optimizers.Adam(0.1), CountingAdam(0.1)
+    for adam, variable in zip(adams, (old, new, whole), strict=True):
+        adam.build([variable])
+
+    def step(chosen):
+        gradient = keras.ops.convert_to_tensor(rng.normal(size=4), "float32")
+        for adam in chosen:
+            adam.apply([gradient])
+
+    for _ in range(3):
+        step((adams[0], adams[2]))
+    is_new = np.arange(4) == 1
+    counting = adams[2]
+    for slot in (counting._momentums[0], counting._velocities[0], counting.counts[0], whole):
+        slot.assign(np.where(is_new, 0, np.asarray(slot)))
+    for _ in range(3):
+        step(adams)
+    expected = np.where(is_new, np.asarray(new), np.asarray(old))
+    np.testing.assert_allclose(np.asarray(whole), expected, rtol=1e-4)
 
 
 class Heard(keras.callbacks.Callback):

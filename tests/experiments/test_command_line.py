@@ -165,7 +165,19 @@ def test_a_refused_command_line_writes_nothing_and_exits_with_2(arguments, tmp_p
 def test_a_flagfile_that_is_not_text_is_refused_in_one_line(tmp_path, capsys):
     file = tmp_path / "wrong.flags"
     file.write_bytes(b"--model=\xff\xfe")
-    assert "decode" in refusal([f"--flagfile={file}"], capsys)
+    line = refusal([f"--flagfile={file}"], capsys)
+    assert "decode" in line
+    assert f"(flags were also read from {file})" in line
+
+
+def test_a_flagfile_of_anything_is_refused_in_one_short_line_that_names_it(tmp_path, capsys):
+    file = tmp_path / "wrong.flags"
+    for content in ("{" * 100_000, "--" + "9" * 5000 + "=1", "--batch_size=" + "9" * 5000):
+        file.write_text(content)
+        line = refusal(["--flagfile", str(file)], capsys)
+        assert len(line.splitlines()) == 1
+        assert len(line) < 1100
+        assert str(file) in line or line.startswith("error: --batch_size must be")
 
 
 def test_flags_are_checked_without_tensorflow(tmp_path):

@@ -149,7 +149,7 @@ def test_objects_of_this_process_get_references(nets):
 
 def test_a_module_that_starts_work_while_it_is_imported_is_refused(nets):
     nets.write_text(
-        "from kerasrestart import experiments\nexperiments.run(model='mininet')\ndef tiny(): pass"
+        "from kerasrestart import experiments\nexperiments.run(modle=3)\ndef tiny(): pass"
     )
     with pytest.raises(WrongReferenceError, match="put the call under if __name__ == '__main__'"):
         load("nets_of_mine.py:tiny")

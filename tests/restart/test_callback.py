@@ -693,7 +693,7 @@ def test_a_restart_of_no_filter_resets_the_learning_rate_and_later_ones_may_sele
 
 def test_a_loop_of_fits_of_one_epoch_says_what_it_needs(images, capsys):
     fit(images, restart_of(kr.EveryEpochs(1, "loss")), epochs=1, verbose=2)
-    line = "EveryEpochs(..., recovery_epochs=N) restarts with N epochs left. A loop of fit calls"
+    line = "a loop continues with initial_epoch and when=EveryEpochs(..., recovery_epochs=0)"
     assert line in capsys.readouterr().out
     when = kr.EveryEpochs(1, "loss", recovery_epochs=0)
     restart = restart_of(when, max_restarts=2, stop_on_repeat=False)

@@ -83,6 +83,23 @@ def test_a_constraint_of_the_kernel_holds_too_and_comes_back(images):
     assert model.get_layer("logits").kernel.constraint is constraint
 
 
+def test_fit_that_is_broken_off_leaves_no_constraint_to_the_next(images):
+    class BrokenError(Exception):
+        pass
+
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if np.abs(np.asarray(self.model.get_layer("logits").kernel)[1]).max() == 0:
+                raise BrokenError
+
+    model = net()
+    with pytest.raises(BrokenError):
+        model.fit(*images, epochs=3, verbose=0, callbacks=[restarts(), Break()])
+    largest = fit(model, restarts(), images, 1).largest
+    assert largest[0] > 0
+    assert model.get_layer("logits").kernel.constraint is None
+
+
 def test_a_control_drops_nothing_and_trains_as_long(images):
     restart = restarts(control="none")
     rows = fit(net(), restart, images, 4)

@@ -1,5 +1,7 @@
 """What the callback says at the start and at the end of `fit`, and `fit` in a loop."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.restart import messages
+from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.when import Action
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def test_a_control_says_that_it_restarts_no_filter(network, capsys):
 
 def test_a_training_without_a_restart_tells_why(network, capsys):
     build, fit = network
-    fit(build(), kr.PartialRestart(monitor="loss", patience=5), epochs=2)
+    fit(build(), kr.PartialRestart(monitor="loss", patience=1), epochs=2)
     assert "No filter was restarted: loss still improved" in capsys.readouterr().out
 
 
@@ -67,6 +71,72 @@ def test_an_early_end_names_the_argument_that_changes_it(network, capsys):
     out = capsys.readouterr().out
     assert "Training ends 3 epochs early: max_restarts=1 reached" in out
     assert "stop_when_done=False" in out
+
+
+@dataclasses.dataclass(frozen=True)
+class AtOnce(kr.When):
+    """A rule whose attributes are not arguments."""
+
+    def step(self, progress, value):
+        return progress, Action.END_ROUND
+
+
+@pytest.mark.parametrize(
+    ("why", "when", "hints", "expected"),
+    [
+        ("max_restarts=1 reached", AtOnce(), True, "; stop_when_done = False in class AtOnce"),
+        ("max_restarts=1 reached", AtOnce(), False, "early: max_restarts=1 reached."),
+        (
+            "the same filters were selected",
+            AtOnce(),
+            True,
+            "; stop_on_repeat=False restarts",
+        ),
+        ("target reached", kr.OnPlateau("loss", target=0.5), True, "early: target=0.5 reached."),
+    ],
+)
+def test_an_early_end_names_only_what_can_be_set(why, when, hints, expected):
+    line = messages.early_end_line(RestartPlan(when=when), why, 3, hints)
+    assert line.startswith("Training ends 3 epochs early: ")
+    assert expected in line
+
+
+def test_a_loop_of_fits_that_are_too_short_says_so_once(network, capsys):
+    build, fit = network
+    model, restart = build(), kr.PartialRestart(monitor="loss", patience=3)
+    for _ in range(3):
+        fit(model, restart, epochs=1)
+    out = capsys.readouterr().out
+    assert out.count("No filter was restarted: fit had 1 epoch, and OnPlateau needs 6") == 1
+    assert out.count("No filter was restarted") == 1
+
+
+def test_a_loop_that_does_not_continue_the_last_fit_says_so_once(network, capsys):
+    build, fit = network
+    when = kr.EveryEpochs(1, monitor="loss", recovery_epochs=0)
+    model, restart = build(), kr.PartialRestart(when=when)
+    for _ in range(3):
+        fit(model, restart, epochs=1)
+    out = capsys.readouterr().out
+    assert out.count("This fit begins at epoch 0, so that restarts begin again, too.") == 1
+    assert "initial_epoch=1." in out
+
+
+def test_what_stopped_the_last_training_does_not_stop_restarts_of_a_loop(network, images, capsys):
+    build, _ = network
+    model, restart = build(), kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss"))
+    model.stop_training = True
+    callbacks = keras.callbacks.CallbackList([restart], model=model, epochs=2)
+    for expected in (1, 0):
+        callbacks.on_train_begin()
+        for epoch in range(2):
+            callbacks.on_epoch_begin(epoch)
+            logs = model.train_on_batch(*images, return_dict=True)
+            callbacks.on_epoch_end(epoch, dict(logs))
+        callbacks.on_train_end()
+        assert len(restart.events) == expected
+        model.stop_training = True  # left so by this loop, between two trainings
+    assert "model.stop_training is True as training begins" in capsys.readouterr().out
 
 
 def test_a_loop_of_fits_restarts_as_one_fit_does(network):

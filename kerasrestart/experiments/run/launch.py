@@ -12,6 +12,7 @@ from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run.own_code import load_code
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.experiments.startup import choose_backend, held_back_libraries, load_keras
@@ -67,7 +68,7 @@ def launch_run(
         if settings.weights is not None:
             images = in_colour(images)
         if images.note:
-            print(f"*** {images.note} ***", flush=True)
+            print_text(f"*** {images.note} ***")
         # TensorFlow is imported here, once flags and data are known to be right.
         load_keras()
         from kerasrestart.experiments.run.strategies import set_up_devices

@@ -145,7 +145,7 @@ def restore_run(
     weights = [tuple(weight.shape) for weight in model.weights]
     for best in (state.run_best, state.round_best):
         if best and [array.shape for array in best] != weights:
-            raise StateError("The best weights of the state are not those of the model.")
+            raise StateError(f"The best weights of {state.folder} are not those of the model.")
     try:
         restarts = RestartState.from_dict(state.content["restart"])
         scores = {
@@ -154,7 +154,7 @@ def restore_run(
         }
         evaluator.set_state(state.run_best, state.round_best, state.content["evaluator"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StateError(f"The state lacks a part of a run: {error!r}.") from error
+        raise StateError(f"{state.folder} lacks a part of a run: {error!r}.") from error
     for variable, value in zip(variables, state.variables, strict=True):
         variable.assign(value)
     restart.resume(restarts, scores)
@@ -168,12 +168,12 @@ def variables_of(model: keras.Model) -> list[keras.Variable]:
 def _check_variables(variables: Sequence[keras.Variable], state: SavedState) -> None:
     if len(state.variables) != len(variables):
         raise StateError(
-            f"The state has {len(state.variables)} variables, the model and its optimizer have "
-            f"{len(variables)}."
+            f"{state.folder} has {len(state.variables)} variables, the model and its optimizer "
+            f"have {len(variables)}."
         )
     for variable, value in zip(variables, state.variables, strict=True):
         if tuple(variable.shape) != value.shape or variable.dtype != value.dtype.name:
             raise StateError(
-                f"Variable '{variable.path}' is {value.dtype.name} {value.shape} in the state, but "
-                f"{variable.dtype} {tuple(variable.shape)} in the model."
+                f"Variable '{variable.path}' is {value.dtype.name} {value.shape} in "
+                f"{state.folder}, but {variable.dtype} {tuple(variable.shape)} in the model."
             )

@@ -42,12 +42,14 @@ class SavedState:
         variables: The values of the model's and the optimizer's variables.
         run_best: The weights of the best epoch of the run so far.
         round_best: Those of the round; empty where they are the same.
+        folder: Where it was read, for errors; "" where it was not.
     """
 
     content: dict[str, Any]
     variables: Sequence[np.ndarray]
     run_best: Sequence[np.ndarray] = ()
     round_best: Sequence[np.ndarray] = ()
+    folder: str = ""
 
 
 class StateFolder:
@@ -161,7 +163,8 @@ def read_state(folder: pathlib.Path) -> SavedState:
         content = validate(
             json.loads(reader.get_tensor(_KEY.format("content"))), StateContent, str(folder)
         )
-        state = SavedState(content, **{name: list(_arrays(reader, name)) for name in _ARRAYS})
+        arrays = {name: list(_arrays(reader, name)) for name in _ARRAYS}
+        state = SavedState(content, **arrays, folder=str(folder))
     except RecordError as error:
         raise StateError(str(error)) from error
     except (

@@ -23,6 +23,7 @@ from kerasrestart.experiments.references import short_name
 from kerasrestart.experiments.report.hparams import write_run_hparams
 from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
+from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run import strategies
 from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
 from kerasrestart.experiments.run.divergence import DivergenceCheck
@@ -161,7 +162,7 @@ def _train(
     )
     replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
     where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
-    print(f"Data: {describe(images)}. Device: {where}{begin.message}", flush=True)
+    print_text(f"Data: {describe(images)}. Device: {where}{begin.message}")
     if weights:
         print(weights.summary(), flush=True)
     folder.write_flags(settings.to_dict())
@@ -236,7 +237,7 @@ def _write_pages(folder: RunFolder, record: dict[str, Any], hparams: bool) -> No
 
 
 def _print_end(images: data.ImageData, folder: RunFolder, record: dict[str, Any]) -> None:
-    print(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
+    print_text(f"\n{describe(images)}; {record['finished']}; {record['timing']['seconds']:.0f} s")
     print_run_table(record)
     print(f"Report: {folder.path / REPORT}")
     print(f"Charts: tensorboard --logdir={folder.path.parent}, then", flush=True)
