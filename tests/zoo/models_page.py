@@ -25,7 +25,7 @@ them. Filters are those of all convolutions; units of dense layers are watched w
 Filters that make an output of the model and filters that do not train are never restarted.
 `python -m tests.zoo.models_page` writes this page.
 
-Two kinds are left out for want of a sound score:
+Two kinds are left out, since they cannot be scored correctly:
 
 - A filter of a ConvLSTM acts on the other filters of the next step, inside a loop where no gradient
   can be read. A score that is read at the layer's outputs alone would miss that part: a filter that
