@@ -70,6 +70,6 @@ def assert_saves_without_the_callback(model, folder):
 
 def test_the_page_of_models_lists_every_kind_and_nine_in_ten_have_no_filter_out_of_reach():
     rows = models_page.read()
-    assert list(rows) == list(KINDS)
+    assert sorted(rows) == sorted(KINDS)  # the order is that of the imports, which differ
     assert len(rows) >= 40
     assert sum(not row.out_of_reach for row in rows.values()) >= 0.9 * len(rows)
