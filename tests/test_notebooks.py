@@ -20,6 +20,7 @@ def test_a_notebook_runs_and_prints_what_it_did_before(path):
     assert printed[0]
     # Numbers differ between machines; which cells print, and the names of layers, do not.
     for before, now in zip(stored, printed, strict=True):
+        assert bool(before) == bool(now)
         assert [line.split()[:1] for line in before.splitlines() if "conv" in line[:8]] == [
             line.split()[:1] for line in now.splitlines() if "conv" in line[:8]
         ]

@@ -55,7 +55,7 @@ NAMES = {
     r"saying_how_to_go_on": "explain_interruption",
     r"saying_that_nothing_began": "explain_startup_failure",
     r"what_came_before": "divergence_context",
-    r"FREE": "IGNORED_ON_RESUME",
+    r"FREE": "same_on_resume",
     r"many(?=:|=[^=])": "eval_batch_size",
     r"agree(?=\()": "check_workers_match",
     r"Sites?|Surveys?": "FilterLayer, FilterLayers",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments import references
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.run_result import RunResult
 from kerasrestart.experiments.study_result import StudyResult
 
@@ -70,8 +71,9 @@ def run(
         values = {name: _of_this_process(name, value) for name, value in settings.items()}
         place = {"logdir": os.fspath(logdir), "run_name": run_name, "resume": resume}
         record = command.main(command.PROGRAM.from_values({**values, **place}))
-    folder = pathlib.Path(record["timing"]["folder"])
-    return RunResult(folder, read_record(folder) or record)
+    name = run_name or pathlib.Path(record["timing"]["folder"]).name  # it may have been moved
+    folder = user_path(logdir, "logdir") / name
+    return RunResult(folder, read_record(folder))
 
 
 def study(
@@ -130,46 +132,71 @@ def study(
     references.refuse_while_loading("experiments.study")
     from kerasrestart.experiments.study import command
 
-    folder = pathlib.Path(logdir) / study_name
+    folder = user_path(logdir, "logdir") / study_name
+    arrays = _Arrays(folder)
     with _errors_name_arguments():
-        values = {name: _of_any_process(name, of, folder) for name, of in settings.items()}
+        values = {name: _of_any_process(name, of, arrays) for name, of in settings.items()}
         parsed = command.PROGRAM.from_values(
             {
                 **values,
                 "study_name": study_name,
                 "logdir": os.fspath(logdir),
-                "network": _networks(network, folder),
+                "network": _networks(network, arrays),
                 "arms": None if arms is None else list(arms),
-                "arm": _named(arm, folder),
+                "arm": _named(arm, arrays),
                 "seeds": seeds if isinstance(seeds, str) else ",".join(map(str, seeds)),
                 "sweep": _sweeps(sweep),
             }
         )
+        command.read_plan(parsed)  # refuses wrong settings before the arrays are written
+        arrays.write()  # also for a dry run, whose commands read them
         command.main(parsed)
     return StudyResult(folder, folder / (parsed.values["report_name"] or "") / "report.html")
 
 
-def _networks(network: Any, folder: pathlib.Path) -> list[str]:
+class _Arrays:
+    """Images that are given as arrays, which the runs of a study read from its folder."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        self._images: dict[pathlib.Path, Any] = {}
+
+    def add(self, images: Any) -> str:
+        """The file that the images will be in, as a setting."""
+        path = self._folder / f"{images.name}-{images.fingerprint[:12]}.npz"
+        self._images[path] = images
+        return f"npz:{path}"
+
+    def write(self) -> None:
+        """Writes those that are not there yet."""
+        from kerasrestart.experiments.data.arrays import save_npz
+
+        for path, images in self._images.items():
+            if not path.exists():
+                save_npz(path, images)
+
+
+def _networks(network: Any, arrays: _Arrays) -> list[str]:
     if isinstance(network, Mapping):
-        return _named(network, folder)
+        return _named(network, arrays)
     several = network if isinstance(network, list | tuple) else [network]
-    return [_of_any_process("model", one, folder) for one in several]
+    return [_of_any_process("model", one, arrays) for one in several]
 
 
-def _named(
-    parts: Mapping[str, Mapping[str, Any]] | Sequence[str], folder: pathlib.Path
-) -> list[str]:
+def _named(parts: Mapping[str, Mapping[str, Any]] | Sequence[str], arrays: _Arrays) -> list[str]:
     """Networks or arms as they are typed: `NAME:flag=value,flag=value`."""
     if not isinstance(parts, Mapping):
         return [parts] if isinstance(parts, str) else list(parts)
-    return [
-        f"{label}:"
-        + ",".join(
-            f"{name}={_typed(_of_any_process(name, value, folder))}"
-            for name, value in settings.items()
-        )
-        for label, settings in parts.items()
-    ]
+    found = []
+    for label, settings in parts.items():
+        words = []
+        for name, value in settings.items():
+            text = _typed(_of_any_process(name, value, arrays))
+            if "," in text:
+                raise ValueError(f"{name} of {label!r} must have no comma. Received: {text!r}")
+            words += [f"{name}={text}"] if value is not None else []
+        found.append(f"{label}:{','.join(words)}")
+    return found
 
 
 def _sweeps(sweep: Mapping[str, Sequence[Any]] | Sequence[str]) -> list[str]:
@@ -209,20 +236,14 @@ def _callback(value: Any, number: int) -> str:
     return references.register_result(value, text)
 
 
-def _of_any_process(name: str, value: Any, folder: pathlib.Path) -> Any:
+def _of_any_process(name: str, value: Any, arrays: _Arrays) -> Any:
     """A setting as text that other processes understand."""
     if value is None or isinstance(value, str):
         return value
     if name == "dataset":
-        from kerasrestart.experiments.data.arrays import save_npz
-
-        images = _images(value)
-        path = folder / f"{images.name}-{images.fingerprint[:12]}.npz"
-        if not path.exists():
-            save_npz(path, images)
-        return f"npz:{path}"
+        return arrays.add(_images(value))
     if name == "callback" and isinstance(value, list | tuple):
-        return ",".join(_of_any_process(name, one, folder) for one in value) or None
+        return ",".join(_of_any_process(name, one, arrays) for one in value) or None
     if name in (*_CODE, "callback"):
         if not references.is_importable(value):
             raise ValueError(
@@ -242,9 +263,10 @@ def _images(value: Any) -> Any:
 @contextlib.contextmanager
 def _errors_name_arguments() -> Iterator[None]:
     """Makes errors about flags name arguments."""
+    from kerasrestart.experiments.data.errors import DataError
     from kerasrestart.experiments.setting import SettingError, as_arguments
 
     try:
         yield
-    except SettingError as error:
+    except (SettingError, DataError) as error:
         raise type(error)(as_arguments(str(error))) from error

@@ -172,13 +172,15 @@ def restart_plan_arguments(
 
 
 def _selection(values: Mapping[str, Any], chosen: Any, select: Any) -> Any:
-    defaults = {"fraction": 0.1, "min_survivors": 1, "cap": None, "normalize": "none"}
+    from kerasrestart.experiments.settings import SETTINGS  # it imports this module
+
+    names = ("fraction", "min_survivors", "cap", "normalize")
     if is_own := not isinstance(chosen, str):
-        options = {name: values[name] for name, of in defaults.items() if values[name] != of}
+        options = {n: values[n] for n in names if values[n] != SETTINGS[n].default}
         known: set[str] = set()
     else:
         rule = getattr(select, _SELECTIONS[chosen])
-        options = {name: values[name] for name in defaults if values[name] not in (None, "none")}
+        options = {name: values[name] for name in names if values[name] not in (None, "none")}
         known = {field.name for field in dataclasses.fields(rule)}
     for name in options.keys() - known:
         raise SettingError(

@@ -53,7 +53,8 @@ class Setting:
         argument: The library's argument that it sets, if that has another name. Defaults to "".
         after_baseline: Whether it changes nothing before the first restart, so that runs that
             differ in it can share a baseline. Defaults to False.
-        ignored_on_resume: Whether it may differ when a run is resumed. Defaults to False.
+        same_on_resume: What of its value must stay the same when a run is resumed, as a function of
+            the value. Defaults to None: all of it.
         in_study: What is typed for a study instead, such as "--seeds"; a study refuses the flag
             itself. Defaults to "": the flag.
         fixed_in_study: The one value that all runs of a study have. Defaults to any.
@@ -76,7 +77,7 @@ class Setting:
     repeated: bool = False
     argument: str = ""
     after_baseline: bool = False
-    ignored_on_resume: bool = False
+    same_on_resume: Callable[[Any], Any] | None = None
     in_study: str = ""
     fixed_in_study: Any = _ANY
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -48,6 +49,11 @@ _training = functools.partial(_setting, group="training")
 _run = functools.partial(_setting, group="run")
 
 
+def _nothing(value: Any) -> None:
+    """What must stay the same of a setting that may differ when a run is resumed."""
+    del value
+
+
 def _is_pattern(text: str) -> bool:
     try:
         return bool(re.compile(text))
@@ -84,7 +90,7 @@ class RunSettings:
     data_dir: str | None = _data(
         None,
         "Folder of TFDS's data sets. Default: $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets.",
-        ignored_on_resume=True,  # a folder may be moved; the images in it are compared
+        same_on_resume=_nothing,  # a folder may be moved; the images in it are compared
     )
     train_examples: int | None = _data(
         None, "Number of training images, equally many of each class. Default: all.", least=1
@@ -155,7 +161,8 @@ class RunSettings:
         "Initial weights of --model=alexnet: a .safetensors or .pth file with torchvision's names, "
         "or imagenet, which downloads torchvision's file once. Images are then normalised as for "
         "ImageNet.",
-        ignored_on_resume=True,  # a file may be moved; the weights in it are compared
+        # A file may be moved; the weights in it are compared.
+        same_on_resume=lambda value: value is None,
     )
     freeze_features: bool = _model(
         False, "Keep the convolutions of --weights: they are neither trained nor restarted."
@@ -337,7 +344,7 @@ class RunSettings:
         "Folder of a run whose baseline this run continues, so that runs that restart in different "
         "ways share the first round.",
         after_baseline=True,
-        ignored_on_resume=True,
+        same_on_resume=_nothing,
         in_study="none, a study makes its baselines",
     )
     matched_run: str | None = _run(
@@ -346,7 +353,8 @@ class RunSettings:
         "restart, in place of --select; with --criterion=random, at random. In a study's arm: the "
         "name of another arm.",
         after_baseline=True,
-        ignored_on_resume=True,  # a folder may be moved
+        # A folder may be moved with its runs.
+        same_on_resume=lambda value: value and pathlib.PurePath(value).name,
     )
     test_each_epoch: bool = _run(
         False,
@@ -359,7 +367,7 @@ class RunSettings:
         "from that state with the learning rate lowered by --learning_rate_factor, at most three "
         "times.",
         choices=("stop", "rollback"),
-        ignored_on_resume=True,  # it has changed nothing so far
+        same_on_resume=_nothing,  # it has changed nothing so far
     )
 
     def __post_init__(self):
@@ -390,7 +398,7 @@ class RunSettings:
         ]
 
     def differences(self, others: Mapping[str, Any], ignored: Collection[str] = ()) -> list[str]:
-        """Names the flags in which these settings differ from others.
+        """Names the flags in which these settings differ from those of a run to resume.
 
         Args:
             others: Settings as `to_dict` made them; a missing one counts as its default.
@@ -402,9 +410,8 @@ class RunSettings:
         found = []
         for name, value in self.to_dict().items():
             was = others.get(name, SETTINGS[name].default)
-            # Another file may hold the same weights; none at all does not.
-            free = name in ignored and (name != "weights" or None not in (was, value))
-            if was != value and not free:
+            kept = SETTINGS[name].same_on_resume or (lambda value: value)
+            if name not in ignored and kept(was) != kept(value):
                 found.append(f"--{name} was {was!r}, is {value!r}")
         return found
 
@@ -425,9 +432,6 @@ SETTINGS: dict[str, Setting] = _definitions()
 AFTER_BASELINE = frozenset(name for name, setting in SETTINGS.items() if setting.after_baseline)
 """Settings that change nothing before the first restart: runs that differ in them can share a
 baseline."""
-
-IGNORED_ON_RESUME = frozenset(name for name, s in SETTINGS.items() if s.ignored_on_resume)
-"""Settings in which a run may differ from the run that it resumes."""
 
 
 @contextlib.contextmanager

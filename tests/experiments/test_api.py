@@ -1,6 +1,7 @@
 """`experiments.run` and `experiments.study`: the command lines, from Python."""
 
 import importlib
+import pathlib
 import shlex
 
 import keras
@@ -59,7 +60,7 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
     def lowest(scores):
         return {name: of.argsort()[:2] for name, of in scores.items()}
 
-    def make():
+    def make(**place):
         note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
         return experiments.run(
             model=network,
@@ -69,6 +70,7 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
             callback=[keras.callbacks.TerminateOnNaN(), note],
             run_name="mine",
             **SHORT,
+            **place,
         )
 
     result = make()
@@ -85,6 +87,10 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
     assert make().record == result.record  # it has ended: nothing is trained
     assert epochs == [0, 1]
     assert "has ended already" in capsys.readouterr().out
+    pathlib.Path("tf_logs").rename("elsewhere")
+    moved = make(logdir="elsewhere")
+    assert moved.path == pathlib.Path("elsewhere/mine")
+    assert moved.history == result.history
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,7 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
         ({"model": "own_nets.py:tinny"}, "^model must be .* Did you mean tiny"),
         ({"init": "zeros", "outgoing": "zero"}, "Received: init=zeros, outgoing=zero"),
         ({"dataset": (np.zeros((4, 4)), np.zeros(4))}, "Images must be"),
+        ({"dataset": "npz:missing.npz"}, "^dataset=npz:FILE must name a NumPy file"),
     ],
 )
 def test_an_error_names_arguments(settings, message, place):
@@ -146,7 +153,15 @@ def test_a_study_from_python_and_its_report_notice_changed_code(arrays, capsys, 
         ({"network": "own_nets.py:tiny", "seeds": "x"}, "^seeds must be such as"),
     ],
 )
-def test_a_study_is_refused_before_any_run(settings, message, place):
+def test_a_study_is_refused_before_any_run(settings, message, arrays, place):
     with pytest.raises(ValueError, match=message):
-        experiments.study(study_name="mine", **settings)
+        experiments.study(**{"study_name": "mine", "dataset": arrays, **settings})
     assert not (place / "tf_logs").exists()
+
+
+def test_settings_of_an_arm_may_be_left_out_and_have_no_comma(capsys, place):
+    arm = {"mine": {"layers": None, "fraction": 0.2}}
+    experiments.study(study_name="mine", network="mininet", arm=arm, dry_run=True)
+    assert "--layers" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="layers of 'mine' must have no comma"):
+        experiments.study(study_name="mine", arm={"mine": {"layers": "conv{1,2}"}})

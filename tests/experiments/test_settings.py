@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from kerasrestart.experiments.setting import Setting, SettingError
 from kerasrestart.experiments.settings import (
     AFTER_BASELINE,
-    IGNORED_ON_RESUME,
     SETTINGS,
     RunSettings,
     is_plain_name,
@@ -94,7 +93,6 @@ def test_settings_before_the_first_restart_are_fixed_by_a_baseline():
         *("score_every", "score_window", "max_restarts", "stop_on_repeat", "epochs", "baseline"),
         *("remedy", "shrink", "perturb", "matched_run"),
     } == AFTER_BASELINE
-    assert {"baseline", "data_dir", "matched_run", "on_nan", "weights"} == IGNORED_ON_RESUME
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -108,10 +106,18 @@ def test_differences_name_the_flags_and_both_values():
         parse_settings([]),
         parse_settings(["--seed=3", "--data_dir=elsewhere", "--augment"]),
     )
-    assert other.differences(one.to_dict(), IGNORED_ON_RESUME) == [
+    assert other.differences(one.to_dict()) == [
         "--augment was False, is True",
         "--seed was 0, is 3",
     ]
+    moved = {"weights": "a/x.pth", "matched_run": "a/run", "model": "alexnet", "image_size": 64}
+    moved |= {"dataset": "shapes"}
+    there = RunSettings(**moved)
+    here = RunSettings(**{**moved, "weights": "b/y.pth", "matched_run": "b/run"})
+    assert there.differences(here.to_dict()) == []
+    for name in ("weights", "matched_run"):
+        assert len(RunSettings(**{**moved, name: None}).differences(here.to_dict())) == 1
+    assert RunSettings(**{**moved, "matched_run": "a/other"}).differences(here.to_dict())
     without = one.to_dict()
     del without["on_nan"]
     assert one.differences(without) == []

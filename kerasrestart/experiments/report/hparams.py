@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as api
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from kerasrestart.experiments.settings import IGNORED_ON_RESUME, SETTINGS
+from kerasrestart.experiments.settings import SETTINGS
 
 HPARAMS = "hparams"
 """Name of the folder in a run's folder."""
@@ -40,7 +40,8 @@ def write_run_hparams(folder: pathlib.Path, record: Mapping[str, Any]) -> None:
     values = {
         name: value if isinstance(value, bool | int | float) else str(value)
         for name, value in record["settings"].items()
-        if name in _ALWAYS or (name not in IGNORED_ON_RESUME and value != SETTINGS[name].default)
+        if name in _ALWAYS
+        or (value != SETTINGS[name].default and not SETTINGS[name].same_on_resume)
     }
     session = api.hparams_pb(values, trial_id=folder.name, start_time_secs=0)
     write_events(place / "events.out.tfevents.0.run", [session, *scalars(_outcomes(record))])

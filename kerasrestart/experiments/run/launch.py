@@ -13,6 +13,7 @@ from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_folder import check_folder
 from kerasrestart.experiments.report.terminal import print_text
+from kerasrestart.experiments.run.matched_counts import MatchedCounts
 from kerasrestart.experiments.run.own_code import load_code
 from kerasrestart.experiments.settings import RunSettings
 from kerasrestart.experiments.startup import choose_backend, held_back_libraries, load_keras
@@ -56,6 +57,8 @@ def launch_run(
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:
             locate_alexnet_weights(settings.weights)
+        if settings.matched_run is not None:
+            MatchedCounts.of_run(settings.matched_run)
         load_code(settings)
         images = data.load(
             settings.dataset,

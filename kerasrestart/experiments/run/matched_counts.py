@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerasrestart.experiments.paths import user_path
 from kerasrestart.experiments.records.run_record import read_record
-from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.initializer_names import CONTROLS
+
+if TYPE_CHECKING:
+    from kerasrestart.restart.callback import PartialRestart
 
 
 class MatchedCounts:
@@ -42,7 +46,7 @@ class MatchedCounts:
         Raises:
             ValueError: There is no run that has ended, or it restarted no filters.
         """
-        record = read_record(folder)
+        record = read_record(user_path(folder, "matched_run"))
         if record is None or record["settings"]["init"] in CONTROLS:
             what = "no run that has ended" if record is None else record["settings"]["init"]
             raise ValueError(

@@ -13,13 +13,11 @@ from kerasrestart.experiments.records.growing_files import ROUNDS, closed_record
 from kerasrestart.experiments.records.run_folder import BASELINE, RunFolder, check_folder
 from kerasrestart.experiments.run.state_folder import (
     SavedState,
-    StateError,
     StateFolder,
     read_state,
 )
 from kerasrestart.experiments.settings import (
     AFTER_BASELINE,
-    IGNORED_ON_RESUME,
     RunSettings,
     changed_sources,
     source_hashes,
@@ -140,14 +138,11 @@ def with_closed_records(state: SavedState, folder: pathlib.Path) -> SavedState:
     parts = kept_parts(folder, state.content["files"])
     events, rounds = closed_records(parts[ROUNDS], str(folder / ROUNDS))
     restart = state.content["restart"]
-    try:
-        restart = {
-            **restart,
-            "events": events + restart["events"],
-            "rounds": rounds + restart["rounds"],
-        }
-    except (KeyError, TypeError) as error:
-        raise StateError(f"The state in {folder} lacks a part of a run: {error!r}.") from error
+    restart = {
+        **restart,
+        "events": events + restart["events"],
+        "rounds": rounds + restart["rounds"],
+    }
     return dataclasses.replace(state, content={**state.content, "restart": restart})
 
 
@@ -158,7 +153,7 @@ def _check_same(
     free: frozenset[str],
     folder: pathlib.Path,
 ) -> None:
-    differ = settings.differences(theirs["settings"], free | IGNORED_ON_RESUME)
+    differ = settings.differences(theirs["settings"], free)
     if mine["data"] != theirs["data"]:
         differ.append("the images are others")
     if mine["weights"] != theirs["weights"]:
@@ -166,7 +161,7 @@ def _check_same(
     if mine["replicas"] != theirs["replicas"]:
         differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
     sources = theirs.get("sources", {})
-    differ += changed_sources(sources, mine["sources"], free | IGNORED_ON_RESUME)
+    differ += changed_sources(sources, mine["sources"], free)
     was, now = theirs["environment"], mine["environment"]
     differ += [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"

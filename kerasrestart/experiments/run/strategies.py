@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import keras
@@ -17,7 +18,8 @@ def set_up_devices() -> list[str]:
         The GPUs, such as `["GPU:0"]`; `["CPU"]` where there is none.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # the process uses it already
+            tf.config.experimental.set_memory_growth(gpu, True)
     found = tf.config.list_logical_devices("GPU")
     return [f"GPU:{number}" for number in range(len(found))] or ["CPU"]
 

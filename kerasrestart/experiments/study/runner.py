@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.settings import (
-    IGNORED_ON_RESUME,
     changed_sources,
     source_hashes,
 )
@@ -34,7 +33,7 @@ def is_done(job: Job, folder: pathlib.Path) -> bool:
     if record is None:
         return False
     settings = job.settings
-    differ = settings.differences(record["settings"], IGNORED_ON_RESUME)
+    differ = settings.differences(record["settings"])
     differ += changed_sources(record.get("sources", {}), source_hashes(settings.to_dict()))
     if differ:
         raise PlanError(
