@@ -153,3 +153,15 @@ def test_the_code_page_names_files_and_functions_that_exist():
         )
         for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
             assert re.search(rf"\b(def|class) {name}\b", code), name
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        *("table2/tables/by_initialisation", "table3/tables/by_restart"),
+        *("table3/tables/by_test_epoch", "table3/tables/restarted"),
+    ],
+)
+def test_the_page_of_the_paper_has_the_committed_tables(table):
+    written = (ROOT / f"docs/results/paper/{table}.md").read_text()
+    assert written in (ROOT / "docs/paper.md").read_text()

@@ -42,9 +42,11 @@ def test_settings_reach_the_optimizer_the_network_and_the_regime(images):
         activation="leaky_relu",
         norm="layer",
         l2_init=2.0,
+        width=0.5,
     )
     model = build_model(settings, images)[0]
     assert (model.optimizer.beta_2, model.optimizer.epsilon) == (0.9, 1e-3)
+    assert model.get_layer("conv1").filters == 16
     assert model.get_layer("conv1_leaky_relu").activation is keras.activations.leaky_relu
     assert isinstance(model.get_layer("dense1_norm"), keras.layers.LayerNormalization)
     assert len(model.losses) == len(model.trainable_variables)
