@@ -48,7 +48,7 @@ def apply_restart(
     chosen = {name: layer.filters for name, layer in event.layers.items()}
     seed = derive_seed(plan.seed, event.restart)
     if isinstance(plan.remedy, Remedy):
-        plan.remedy.apply(model, seed)
+        plan.remedy.apply(model, seed, optimizer)
     elif plan.remedy is not None:
         plan.remedy(model)
     elif plan.control is None:

@@ -78,7 +78,8 @@ def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgo
     for filter_layer in filter_layers:
         kernel = kernels.incoming_kernel(filter_layer.layer)
         layout = type(filter_layer.layer), tuple(kernel.shape), kernel.value.dtype
-        if filter_layer.filters < 2 or layout in tried:
+        # `Own` draws by another rule in each layer.
+        if filter_layer.filters < 2 or (layout in tried and not isinstance(rule, initializers.Own)):
             continue
         tried.add(layout)
         made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)

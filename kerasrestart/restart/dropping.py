@@ -15,6 +15,7 @@ from kerasrestart.restart import slots, surgery
 from kerasrestart.restart.compensation import compensations
 from kerasrestart.restart.optimizers import optimizers_of
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
+from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.writing import Replacement, plan_writes
 from kerasrestart.scoring.train_function import ScoringFunction
 
@@ -25,6 +26,7 @@ def drop_filters(
     model: keras.Model,
     chosen: Chosen,
     found: FilterLayers,
+    reset: Reset,
     reader_input_means: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Sets the outgoing weights of filters to zero, and their optimizer state to that of new ones.
@@ -36,6 +38,7 @@ def drop_filters(
         model: The model.
         chosen: By layer, indices of filters.
         found: The filter layers of the model.
+        reset: What happens to the optimizer state.
         reader_input_means: As in `restart_filters`. Defaults to None: no compensation.
 
     Raises:
@@ -55,8 +58,10 @@ def drop_filters(
         for variable, shift in shifts:
             slots.shift_copies(optimizer, variable, shift)
         for kernel, new, mask in zeros:
-            slots.reset_slots(optimizer, kernel, new, mask)
-    surgery.reset_optimizer_state(model, taken, found=found)
+            slots.reset_slots(optimizer, kernel, new, mask, reset.second_moment)
+    surgery.reset_optimizer_state(
+        model, taken, second_moment=reset.second_moment, norms=reset.norms, found=found
+    )
 
 
 class HeldWeights:

@@ -197,13 +197,15 @@ class StepState:
 
     def min_steps_to_restart(self, when: EverySteps) -> int:
         """In how many batches filters can be restarted at the earliest, 1 or more."""
-        earliest = [math.inf]
+        earliest = []
         for name, since in self.since.items():
+            if len(since) < 2:  # the last filter of a layer stays
+                continue
             steps = when.min_age + 1 - (self.step - int(since.min()))
             if when.replacement_rate is not None:
                 left = (1 - self.due[name]) / (when.replacement_rate * len(since))
                 # Rounding may make the sum of fractions whole a batch sooner.
                 steps = max(steps, math.ceil(left) - 1)
             earliest.append(steps)
-        at = self.step + max(1, min(earliest)) if self.since else self.step + 1
+        at = self.step + max(1, min(earliest, default=1))
         return math.ceil(at / when.steps) * when.steps - self.step

@@ -224,8 +224,9 @@ class FitSession:
         if self._plan.control is not None or self._held is None:
             return
         if not pending.dropped_epochs:
-            means = pending.reader_input_means if self._plan.reset.compensate_bias else None
-            drop_filters(self._model, chosen, self.scorer.filter_layers, means)
+            reset = self._plan.reset
+            means = pending.reader_input_means if reset.compensate_bias else None
+            drop_filters(self._model, chosen, self.scorer.filter_layers, reset, means)
         self._held.hold(chosen)
 
     def forget(self) -> None:

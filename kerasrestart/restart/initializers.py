@@ -128,6 +128,11 @@ class NormMatched:
                 "Filters drawn as zeros cannot be scaled to the norm of the survivors. Received: "
                 f"base={self.base!r}. Expected an initializer that draws other numbers."
             )
+        if self.base == "own":
+            raise ValueError(
+                "The norm is given to filters drawn by one initializer. Received: base='own', "
+                "which is another in each layer. Expected one, such as base='he_uniform'."
+            )
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         """Draws a kernel."""

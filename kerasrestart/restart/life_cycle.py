@@ -388,7 +388,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_restart_end(event, self)
         for name, why in left_out.items():
-            self._messages.append(f"Step {event.step}: '{name}' is not restarted: {why}.")
+            line = f"Step {event.step}: '{name}' is not restarted: {why}."
+            self._hint(f"left out: {name}", line)  # once, not at each restart that follows
 
     def _step_restarts(self) -> StepRestarts | None:
         """Counts batches for the present scorer; None before the first batch of some models."""

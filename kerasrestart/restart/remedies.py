@@ -30,7 +30,9 @@ from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 
-def reset_layer(model: keras.Model, layers: str | Sequence[str], *, seed: int = 0) -> None:
+def reset_layer(
+    model: keras.Model, layers: str | Sequence[str], *, seed: int = 0, optimizer: Any = None
+) -> None:
     """Re-initialises whole layers as their own initializers draw them.
 
     ```python
@@ -49,6 +51,8 @@ def reset_layer(model: keras.Model, layers: str | Sequence[str], *, seed: int = 
         layers: Name of a layer, or several; a path such as `"block/conv"` where names are not
             unique.
         seed: 0 or more. The weights are a function of it and of the layer's place. Defaults to 0.
+        optimizer: The Keras optimizer whose state is reset, or several. Defaults to None: those of
+            the model.
 
     Raises:
         ValueError: There is no layer of that name, several have it, it has no weights that train,
@@ -59,10 +63,10 @@ def reset_layer(model: keras.Model, layers: str | Sequence[str], *, seed: int = 
     chosen = [_layer_named(model, name) for name in names]
     norms = _norms(model)
     chosen += [norms[id(layer)] for layer in chosen if id(layer) in norms]
-    _reset(model, chosen, seed)
+    _reset(model, chosen, seed, optimizer)
 
 
-def reset_model(model: keras.Model, *, seed: int = 0) -> None:
+def reset_model(model: keras.Model, *, seed: int = 0, optimizer: Any = None) -> None:
     """Re-initialises all layers that train, and the whole state of the optimizers.
 
     Frozen layers stay. The learning rate stays as it is now.
@@ -70,16 +74,20 @@ def reset_model(model: keras.Model, *, seed: int = 0) -> None:
     Args:
         model: A built model.
         seed: 0 or more. Defaults to 0.
+        optimizer: The Keras optimizer whose state is reset, or several. Defaults to None: those of
+            the model.
 
     Raises:
         ValueError: As `reset_layer`, or as `reset_optimizer`.
     """
     check_whole("seed", seed, 0)
-    _reset(model, [model], seed)
-    reset_optimizer(model)
+    _reset(model, [model], seed, optimizer)
+    reset_optimizer(model, optimizer=optimizer)
 
 
-def shrink_and_perturb(model: keras.Model, shrink: float, perturb: float, *, seed: int = 0) -> None:
+def shrink_and_perturb(
+    model: keras.Model, shrink: float, perturb: float, *, seed: int = 0, optimizer: Any = None
+) -> None:
     """Shrinks all weights that train, and adds noise: `shrink * weight + perturb * N(0, 1)`.
 
     The statistics of norms stay. The paper makes a new optimizer each time, and so the state of
@@ -92,13 +100,15 @@ def shrink_and_perturb(model: keras.Model, shrink: float, perturb: float, *, see
         shrink: What weights are multiplied by, from 0 to 1.
         perturb: Standard deviation of the noise, 0 or more.
         seed: 0 or more. Defaults to 0.
+        optimizer: The Keras optimizer whose state is reset, or several. Defaults to None: those of
+            the model.
 
     Raises:
         ValueError: An argument is out of range; or as `reset_optimizer`.
     """
     check_whole("seed", seed, 0)
     _check_shrink(shrink, perturb)
-    check_optimizers(model)
+    check_optimizers(model, optimizer)
     replacements = []
     for place, variable in enumerate(model.trainable_variables):
         # A kernel that trains in float16 is drawn in float32.
@@ -107,10 +117,10 @@ def shrink_and_perturb(model: keras.Model, shrink: float, perturb: float, *, see
         replacements.append(_whole(variable, shrink * old + perturb * noise))
     for write in plan_writes(replacements, model.distribute_strategy):
         write.apply()
-    reset_optimizer(model)
+    reset_optimizer(model, optimizer=optimizer)
 
 
-def reset_optimizer(model: keras.Model) -> None:
+def reset_optimizer(model: keras.Model, *, optimizer: Any = None) -> None:
     """Sets the state of all optimizers of a model to that of new ones.
 
     These are the slots and the count of steps, and with it Adam's bias correction and the place in
@@ -118,13 +128,14 @@ def reset_optimizer(model: keras.Model) -> None:
 
     Args:
         model: A model. Optimizers that are not built have no state.
+        optimizer: The Keras optimizer, or several. Defaults to None: those of the model.
 
     Raises:
         ValueError: The layout of an optimizer's slots is not known.
     """
-    check_optimizers(model)
-    for optimizer in optimizers_of(model):
-        for leaf in slots.leaves(optimizer):
+    check_optimizers(model, optimizer)
+    for one in optimizers_of(model, optimizer):
+        for leaf in slots.leaves(one):
             if leaf.built:
                 with model.distribute_strategy.scope():
                     new = type(leaf).from_config(leaf.get_config())
@@ -136,7 +147,7 @@ def reset_optimizer(model: keras.Model) -> None:
 class Remedy:
     """What `PartialRestart(reset=...)` applies instead of a restart of filters."""
 
-    def apply(self, model: keras.Model, seed: int) -> None:
+    def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Changes a model in place; `seed` differs at each restart."""
         raise NotImplementedError
 
@@ -161,18 +172,18 @@ class ResetLayer(Remedy):
         if not isinstance(self.layers, str):
             object.__setattr__(self, "layers", tuple(self.layers))
 
-    def apply(self, model: keras.Model, seed: int) -> None:
+    def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_layer`."""
-        reset_layer(model, self.layers, seed=seed)
+        reset_layer(model, self.layers, seed=seed, optimizer=optimizer)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResetModel(Remedy):
     """`reset_model` as an argument of `PartialRestart`."""
 
-    def apply(self, model: keras.Model, seed: int) -> None:
+    def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_model`."""
-        reset_model(model, seed=seed)
+        reset_model(model, seed=seed, optimizer=optimizer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,19 +201,19 @@ class ShrinkAndPerturb(Remedy):
     def __post_init__(self):
         _check_shrink(self.shrink, self.perturb)
 
-    def apply(self, model: keras.Model, seed: int) -> None:
+    def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `shrink_and_perturb`."""
-        shrink_and_perturb(model, self.shrink, self.perturb, seed=seed)
+        shrink_and_perturb(model, self.shrink, self.perturb, seed=seed, optimizer=optimizer)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResetOptimizer(Remedy):
     """`reset_optimizer` as an argument of `PartialRestart`."""
 
-    def apply(self, model: keras.Model, seed: int) -> None:
+    def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_optimizer`."""
         del seed
-        reset_optimizer(model)
+        reset_optimizer(model, optimizer=optimizer)
 
 
 def _check_shrink(shrink: float, perturb: float) -> None:
@@ -237,8 +248,8 @@ def _norms(model: keras.Model) -> dict[int, keras.Layer]:
     return {id(one.layer): one.norm for one in found if one.norm is not None}
 
 
-def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int) -> None:
-    check_optimizers(model)
+def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int, optimizer: Any) -> None:
+    check_optimizers(model, optimizer)
     every = {id(layer): place for place, layer in enumerate([model, *layers_inside(model)])}
     chosen = {id(inner): inner for root in roots for inner in [root, *layers_inside(root)]}
     # Everything is drawn before anything is written, so that an error leaves the model unchanged.
@@ -249,9 +260,9 @@ def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int) -> None:
     ]
     for write in plan_writes(replacements, model.distribute_strategy):
         write.apply()
-    for optimizer in optimizers_of(model):
+    for one in optimizers_of(model, optimizer):
         for variable, _, mask in replacements:
-            slots.reset_slots(optimizer, variable, tf.convert_to_tensor(variable.value), mask)
+            slots.reset_slots(one, variable, tf.convert_to_tensor(variable.value), mask)
 
 
 def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:

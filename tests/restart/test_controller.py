@@ -153,6 +153,26 @@ def test_remedy_and_limit_of_restarts(images):
 
 
 @pytest.mark.parametrize(
+    "remedy",
+    [
+        kr.ResetOptimizer(),
+        kr.ResetModel(),
+        kr.ResetLayer("logits"),
+        kr.ShrinkAndPerturb(0.5, 0.1),
+    ],
+)
+def test_remedy_resets_the_optimizer_of_the_loop(images, remedy):
+    loop = Loop(reset=remedy, max_restarts=1, select=None)
+    loop.run(images, 0, 3)
+    kernel = loop.model.get_layer("logits").kernel
+    moments = loop.optimizer._momentums[loop.optimizer._get_variable_index(kernel)]
+    assert np.asarray(moments).any()
+    while not loop.controller.events:
+        loop.run(images, 3, 4)
+    assert not np.asarray(moments).any()
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: kr.RestartController(net(), when=kr.EverySteps(4)), "has no optimizer"),

@@ -8,6 +8,8 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.restart.dropping import drop_filters
 from kerasrestart.restart.records import RestartState
 
 
@@ -156,3 +158,17 @@ def test_target_that_is_reached_meanwhile_ends_training(images):
     model.fit(*images, epochs=6, verbose=0, callbacks=[Loss(), restart])
     assert restart.state.finished == "target reached"
     assert len(model.history.epoch) == 2
+
+
+@pytest.mark.parametrize("second_moment", ["zero", "survivors"])
+def test_dropped_weights_get_the_second_moments_of_new_ones(images, second_moment):
+    model = net()
+    model.fit(*images, batch_size=4, epochs=1, verbose=0)
+    reset = kr.Reset("he_uniform", outgoing="zero", second_moment=second_moment)
+    drop_filters(model, {"conv": [1, 4]}, find_filter_layers(model, ["conv"]), reset)
+    optimizer, kernel = model.optimizer, model.get_layer("logits").kernel
+    moments = np.asarray(optimizer._velocities[optimizer._get_variable_index(kernel)])
+    assert np.asarray(kernel)[[0, 2]].any()
+    assert not np.asarray(kernel)[[1, 4]].any()
+    assert moments[[1, 4]].all() == (second_moment == "survivors")
+    assert moments[[1, 4]].any() == (second_moment == "survivors")

@@ -55,6 +55,7 @@ def test_due_filters_are_the_sum_of_the_rate_over_mature_filters(steps, maturity
     age = {"a": [0] * 7, "b": [0] * 40}
     due = {"a": 0.0, "b": 0.0}
     rng = np.random.default_rng(0)
+    not_before = 0  # the latest step that was said to be without a restart
     for step in range(1, 60):
         earliest = state.min_steps_to_restart(when)
         state.advance(when)
@@ -62,6 +63,8 @@ def test_due_filters_are_the_sum_of_the_rate_over_mature_filters(steps, maturity
             age[name] = [one + 1 for one in age[name]]
             due[name] += 0.03 * sum(one > maturity for one in age[name])
         is_due = step % steps == 0 and any(int(of) for of in due.values())
+        not_before = max(not_before, step - 1 + earliest - 1)
+        assert not is_due or step > not_before
         assert state.is_due(when) == is_due
         if is_due:
             assert earliest == 1
@@ -74,6 +77,14 @@ def test_due_filters_are_the_sum_of_the_rate_over_mature_filters(steps, maturity
                     state.since[name][k] = step
                 due[name] -= count
                 state.due[name] -= count
+
+
+def test_a_layer_of_one_filter_never_asks_for_scores():
+    when = EverySteps(1, replacement_rate=0.1, maturity=0)
+    state = StepState()
+    state.follow({"one": 1, "more": 2})
+    state.due = {"one": 40.0, "more": 0.0}
+    assert state.min_steps_to_restart(when) > 1
 
 
 def test_running_score_is_the_bias_corrected_mean_of_batches_since_the_restart():
@@ -243,6 +254,10 @@ def test_remedy_is_applied_every_so_many_batches(images):
     assert [(e.step, e.initializer) for e in restart.events] == [
         (8, "remedy ResetLayer(layers='logits')")
     ]
+    applied = []
+    counts = kr.PartialRestart(when=kr.EverySteps(4), reset=applied.append)
+    fit(model, counts, images, epochs=2)
+    assert applied == [model] * len(counts.events) != []
 
 
 def test_max_restarts_ends_restarts_and_not_training(images, capsys):

@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.restart.initializers import NormMatched
 from kerasrestart.restart.presets import PRESETS
 
 
@@ -404,3 +405,25 @@ def test_unknown_preset_and_wrong_override_are_refused():
     with pytest.raises(ValueError, match="fraction is replaced by select"):
         kr.PartialRestart.preset("redo", fraction=0.1)
     assert kr.PartialRestart.preset("redo", seed=3).plan.seed == 3
+
+
+def test_own_draws_by_the_initializer_of_each_layer():
+    ranges = {"low": (3, 4), "high": (5, 6)}
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            *(
+                layers.Dense(6, kernel_initializer=keras.initializers.RandomUniform(*of), name=name)
+                for name, of in ranges.items()
+            ),
+            layers.Dense(2),
+        ]
+    )
+    for layer in model.layers:
+        layer.kernel.assign(layer.kernel * 0)
+    kr.restart_filters(model, {name: [1, 4] for name in ranges}, initializer="own", seed=0)
+    for name, (low, high) in ranges.items():
+        kernel = np.asarray(model.get_layer(name).kernel)[:, [1, 4]]
+        assert ((kernel >= low) & (kernel <= high)).all()
+    with pytest.raises(ValueError, match="another in each layer"):
+        NormMatched("own")
