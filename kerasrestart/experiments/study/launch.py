@@ -63,11 +63,11 @@ def _run(
     arms = sum(job.cell is not None for job in jobs)
     for weights in {job.settings.weights for job in jobs} - {None}:
         locate_alexnet_weights(weights)  # now, not when their first run starts
-    chosen = executor()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder, "study", "--study_name or --logdir")
-    print(f"{arms} runs and {len(jobs) - arms} baselines{what}; records: {folder}", flush=True)
     try:
+        chosen = executor()
+        print(f"{arms} runs and {len(jobs) - arms} baselines{what}; records: {folder}", flush=True)
         with interruptible():
             return run_jobs(jobs, folder, executor=chosen, show=_print)
     finally:

@@ -18,7 +18,7 @@ def by_test_epoch(groups: Sequence[Group]) -> Table:
 
     A row for each arm of each model. Both gains compare the best epoch after the baseline with the
     baseline's best epoch; the epochs are chosen by the monitored metric, and by test accuracy. Runs
-    without `--test_each_epoch` are left out.
+    without `--test_each_epoch` are left out, and those compared by another outcome.
 
     Args:
         groups: The study.
@@ -27,7 +27,11 @@ def by_test_epoch(groups: Sequence[Group]) -> Table:
     data: list[dict[str, Any]] = []
     for group in groups:
         for arm in group.arms:
-            tested = [result for result in arm.results if "test_accuracy" in result.history]
+            tested = [
+                result
+                for result in arm.results
+                if "test_accuracy" in result.history and result.validation is not None
+            ]
             if not tested:
                 continue
             honest = summarize([100 * (r.chosen - r.by_round[0]) for r in tested])
@@ -89,14 +93,14 @@ def restarted(groups: Sequence[Group]) -> Table:
                     **place(group),
                     "arm": arm.name,
                     "n": arm.summary.n,
-                    "filters per restart": count,
+                    "filters selected": count,
                     "score over mean, first restart": first,
                     "score over mean, last restart": last,
                     "share selected again": again,
                 }
             )
     header: tuple[str, ...] = (
-        *("model", "arm", "n", "filters per restart"),
+        *("model", "arm", "n", "filters selected"),
         *("score, first restart", "score, last restart", "selected again"),
     )
     if rows:
@@ -106,7 +110,7 @@ def restarted(groups: Sequence[Group]) -> Table:
 
 
 def _selected(arm: Arm) -> tuple[float, float | None, float | None, float | None] | None:
-    """Filters per restart, scores at the first and the last restart, share selected again."""
+    """Filters selected each time, scores the first and the last time, share selected again."""
     events = [result.record["events"] for result in arm.results if result.record["events"]]
     if not events:
         return None

@@ -56,42 +56,42 @@ def by_outcome(groups: Sequence[Group]) -> Table:
     described = [r for group in groups for r in group.results]
     test = "; ".join(dict.fromkeys(_with(result, "test").outcome for result in described))
     title = f"Other outcomes (difference from the control): online; {test}; last epoch"
-    header = ("model", "arm", "n", "online", "by round", "last epoch")
+    header = ("model", "arm", "n", "online", "test", "last epoch")
     return Table("by_outcome", title, header, rows, 2, data)
 
 
 def pairs(groups: Sequence[Group], compared: Sequence[Pair]) -> Table:
     """A row for each pair of arms: the difference of the first from the second.
 
-    The pairs of a model are one family of Holm's correction for each outcome, apart from the
-    comparisons with the control.
+    The pairs of a model, in all variations of a sweep, are one family of Holm's correction for each
+    outcome, apart from the comparisons with the control.
 
     Args:
         groups: The study.
         compared: The pairs. One without a common seed has no row.
     """
-    rows: list[tuple[str, ...]] = []
-    data: list[dict[str, Any]] = []
+    families: dict[tuple[str, str], list[tuple[Group, Pair, Difference]]] = {}
     for group in groups:
         arms = {arm.name: arm.results for arm in group.arms}
         own = [result.cell.outcome for result in group.results][:1]
         for outcome in dict.fromkeys([*own, "test"]):
-            found = {
-                pair: paired_difference(*(_percent(arms.get(name, ()), outcome) for name in pair))
-                for pair in compared
-            }
-            values = {pair: difference for pair, difference in found.items() if difference}
-            adjusted = holm([difference.p for difference in values.values()])
-            for (pair, difference), p in zip(values.items(), adjusted, strict=True):
-                label = "by round" if outcome == "test" else outcome
-                low, high = difference.low, difference.high
-                interval = "" if low is None else f"{low:+.2f} to {high:+.2f}"
-                shown = "" if p is None else p_text(p).removeprefix("= ")
-                texts = (str(difference.n), f"{difference.mean:+.2f}", interval, shown)
-                rows.append((group.name, *pair, label, *texts))
-                names = {"arm": pair[0], "other": pair[1], "outcome": outcome}
-                row = {**place(group), **names, **_numbers(difference), "p after Holm": p}
-                data.append(row)
+            for pair in compared:
+                found = paired_difference(*(_percent(arms.get(name, ()), outcome) for name in pair))
+                if found:
+                    family = families.setdefault((group.model, outcome), [])
+                    family.append((group, pair, found))
+    rows: list[tuple[str, ...]] = []
+    data: list[dict[str, Any]] = []
+    for (_, outcome), family in families.items():
+        adjusted = holm([difference.p for _, _, difference in family])
+        for (group, pair, difference), p in zip(family, adjusted, strict=True):
+            low, high = difference.low, difference.high
+            interval = "" if low is None else f"{low:+.2f} to {high:+.2f}"
+            shown = "" if p is None else p_text(p).removeprefix("= ")
+            texts = (str(difference.n), f"{difference.mean:+.2f}", interval, shown)
+            rows.append((group.name, *pair, outcome, *texts))
+            names = {"arm": pair[0], "other": pair[1], "outcome": outcome}
+            data.append({**place(group), **names, **_numbers(difference), "p after Holm": p})
     header = ("model", "arm", "against", "outcome", "n", "difference", "95% interval", "p (Holm)")
     return Table("pairs", "Arms against each other", header, rows, 4, data)
 

@@ -44,9 +44,23 @@ def test_pairs_are_compared_by_a_paired_t_test_with_a_family_of_their_own():
     assert adjusted == pytest.approx([2 * lower, max(2 * lower, higher)])
 
 
-def test_a_pair_is_also_compared_by_round():
+def test_the_variations_of_a_model_are_one_family_of_tests():
+    runs = [
+        result(arm, seed, (0.1, value * scale), (0.1, value), variation=f"fraction={scale}")
+        for arm, values in ARMS.items()
+        for scale in (0.5, 1)
+        for seed, value in enumerate(np.array(values) ** (1 / scale))
+    ]
+    rows = pairs(compare(runs), [("he", "random")]).data
+    assert [row["variation"] for row in rows] == ["fraction=0.5", "fraction=1"]
+    lower, higher = sorted(row["p"] for row in rows)
+    adjusted = sorted(row["p after Holm"] for row in rows)
+    assert adjusted == pytest.approx([2 * lower, max(2 * lower, higher)])
+
+
+def test_a_pair_is_also_compared_by_test_accuracy():
     table = pairs(groups(), [("he", "random")])
-    assert [row[3] for row in table.rows] == ["online", "by round"]
+    assert [row[3] for row in table.rows] == ["online", "test"]
     assert table.rows[1][5] == "-10.00"  # the test accuracies are the other way round
 
 

@@ -374,18 +374,25 @@ def test_a_study_of_several_sizes_runs_the_networks_of_one():
         of_size(["mininet"], "small")
 
 
-@pytest.mark.parametrize("name", ["table2", "table3"])
-def test_the_committed_records_give_the_committed_report_of_the_paper(
-    name, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("flags", "folder", "name", "files"),
+    [
+        ("paper_table2", "paper", "table2", 10),
+        ("paper_table3", "paper", "table3", 10),
+        ("shuffled_classes", "shuffled_classes", "", 14),
+    ],
+)
+def test_the_committed_records_give_the_committed_report(
+    flags, folder, name, files, tmp_path, monkeypatch, capsys
 ):
-    shutil.copytree(ROOT / "docs" / "results" / "paper", tmp_path / "docs" / "results" / "paper")
-    made = tmp_path / "docs" / "results" / "paper" / name
-    shutil.rmtree(made)
+    written = ROOT / "docs" / "results" / folder / name
+    shutil.copytree(ROOT / "docs" / "results" / folder, tmp_path / "docs" / "results" / folder)
+    made = tmp_path / "docs" / "results" / folder / name
+    shutil.rmtree(made / "tables")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "draw", lambda groups: {})  # they depend on the fonts
-    flagfile = f"--flagfile={(ROOT / 'flags' / f'paper_{name}.flags')}"
-    command.main(command.PROGRAM.parse([flagfile, "--collect"]))
-    written = ROOT / "docs" / "results" / "paper" / name
+    flagfile = f"--flagfile={ROOT / 'flags' / flags}.flags"
+    command.main(command.PROGRAM.parse([flagfile, "--logdir=docs/results", "--collect"]))
     for table in (made / "tables").iterdir():
         assert table.read_bytes() == (written / "tables" / table.name).read_bytes()
-    assert len(list((made / "tables").iterdir())) == 10
+    assert len(list((made / "tables").iterdir())) == files

@@ -1,6 +1,7 @@
 """Comparisons and tables, checked by hand and by simulation."""
 
 import csv
+import dataclasses
 import io
 import re
 
@@ -244,6 +245,8 @@ def test_gains_by_test_epochs_are_those_computed_by_hand():
     (row,) = origin_tables.by_test_epoch(compare([one, other])).rows
     assert row == ("uniform", "2", "+1.50", "+2.50", "+1.00 to +4.00")
     assert not origin_tables.by_test_epoch(compare(RUNS)).rows
+    cell = dataclasses.replace(one.cell, outcome="online")
+    assert not origin_tables.by_test_epoch(compare([dataclasses.replace(one, cell=cell)])).rows
 
 
 def test_selected_filters_are_described_as_computed_by_hand():
