@@ -126,7 +126,8 @@ class DiagnosisPass:
         examples = int(self._examples.read_value())
         if not examples:
             raise ValueError("There is no example to diagnose the model by: x is empty.")
-        scores = self._scorer.result() if self._scored else {}
+        scored = self._scored and len(self._scorer.left_out) < len(self._scorer.layers)
+        scores = self._scorer.result() if scored else {}
         layers, notes = {}, []
         for number, name in enumerate(self._names):
             if number in self._out_of_reach:

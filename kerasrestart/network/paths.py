@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras import layers
 
@@ -74,6 +74,16 @@ def listed(names: Sequence[str], width: int = 60) -> str:
         shown += 1
     more = f" and {len(names) - shown} more" if shown < len(names) else ""
     return ", ".join(names[:shown]) + more
+
+
+def listed_reasons(reasons: Mapping[str, str], width: int = 200) -> str:
+    """Joins names, each with its reason: "conv1 (it is frozen), conv2 (it is shared) and 5 more".
+
+    Args:
+        reasons: By name, the reason; at least the first is shown.
+        width: As in `listed`. Defaults to 200.
+    """
+    return listed([f"{name} ({why})" for name, why in reasons.items()], width)
 
 
 def united(readings: Sequence[Reading]) -> tuple[Reading, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.input_specs import known_inputs
-from kerasrestart.network.paths import listed
+from kerasrestart.network.paths import listed, listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.apply import apply_restart
@@ -132,8 +132,8 @@ class FitSession:
         if self._scoring is not None:
             self._scoring.begin_epoch(scored)
 
-    def score(self, scored: bool) -> None:
-        """Says whether the next batches are scored."""
+    def set_scoring(self, scored: bool) -> None:
+        """Sets whether the next batches are scored."""
         if self._scoring is not None:
             self._scoring.scores = scored
 
@@ -188,11 +188,7 @@ class FitSession:
         """
         if self._scorer is None or not self._scorer.ready:
             return None
-        scores = self.scorer.result(draw=draw)
-        if not scores:
-            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
-            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
-        return scores, self.scorer.reader_input_means()
+        return self.scorer.result(draw=draw), self.scorer.reader_input_means()
 
     def restart(
         self, event: RestartEvent, reader_input_means: Mapping[str, np.ndarray]
@@ -283,11 +279,9 @@ def prepare(
         obstacles = _obstacles(scorer.filter_layers)
         free = [name for name in scorer.layers if name not in obstacles]
         if not free:
-            reasons = [f"{name}: {why}" for name, why in obstacles.items()]
-            if (more := len(reasons) - 3) > 0:
-                reasons[3:] = [f"and {more} more (kerasrestart.describe lists them)"]
             raise ValueError(
-                f"No layer can be restarted with outgoing='zero'. {'; '.join(reasons)}."
+                f"No layer can be restarted with outgoing='zero': {listed_reasons(obstacles)}; "
+                "kerasrestart.describe shows all."
             )
         if obstacles:
             scorer, left_out = _scorer(model, plan, free, data), list(obstacles)

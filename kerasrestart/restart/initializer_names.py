@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+from typing import Any
+
 PAPER_INITIALIZERS = ("uniform", "he", "xavier", "minmax", "distribution")
 # These compute new weights from the surviving filters of the same layer.
 SURVIVOR_INITIALIZERS = ("orthogonal_to_survivors", "norm_matched", "clone")
@@ -30,3 +34,18 @@ INITIALIZERS = (
 )
 
 CONTROLS = ("none", "slots")  # values of `PartialRestart(control=)`, which draw no weights
+
+
+def describe(initializer: Any) -> str:
+    """Returns a name for messages and records.
+
+    Args:
+        initializer: A name, a Keras config, an object or a function.
+    """
+    if isinstance(initializer, str):
+        return initializer
+    if isinstance(initializer, dict):
+        return str(initializer.get("class_name", initializer))
+    if dataclasses.is_dataclass(initializer) and not inspect.isclass(initializer):
+        return repr(initializer)
+    return getattr(initializer, "__name__", type(initializer).__name__)

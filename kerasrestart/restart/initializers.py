@@ -50,7 +50,7 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.restart.initializer_names import CONTROLS
+from kerasrestart.restart.initializer_names import CONTROLS, describe
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -246,21 +246,6 @@ def from_function(function: Rule) -> Rule:
         return drawn
 
     return draw
-
-
-def describe(initializer: Any) -> str:
-    """Returns a name for messages and records.
-
-    Args:
-        initializer: As in `get`.
-    """
-    if isinstance(initializer, str):
-        return initializer
-    if isinstance(initializer, dict):
-        return str(initializer.get("class_name", initializer))
-    if dataclasses.is_dataclass(initializer) and not inspect.isclass(initializer):
-        return repr(initializer)
-    return getattr(initializer, "__name__", type(initializer).__name__)
 
 
 def _unknown(initializer: Any) -> ValueError:

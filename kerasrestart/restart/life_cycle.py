@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from kerasrestart.restart import initializers, messages
+from kerasrestart.restart import messages
 from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.fit_session import FitSession
+from kerasrestart.restart.messages import Messages
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import (
     DIVERGED,
@@ -21,7 +22,6 @@ from kerasrestart.restart.plan import (
     RestartPlan,
 )
 from kerasrestart.restart.records import (
-    REMEDY,
     PendingRestart,
     RestartEvent,
     RestartState,
@@ -63,8 +63,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         plan, observers: As given.
         state: A `RestartState`: all that changes during training.
         scores: Scores of the last epoch that was scored: by layer, float32 `[filters]`.
-        gives_hints: Whether messages name the arguments that change what they report. Defaults to
-            True; False where these arguments are not the user's to set.
+        messages: The lines that wait to be printed.
     """
 
     def __init__(self, plan: RestartPlan, observers: Sequence[RestartObserver]):
@@ -75,13 +74,11 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self.scores: dict[str, np.ndarray] = {}
         self._reader_input_means: dict[str, np.ndarray] = {}
         self._fit: FitSession | None = None
-        self._messages: list[str] = []
+        self.messages = Messages()
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
         self._last: _LastFit | None = None
         self._epoch = self._events_before = 0  # the epoch, and the restarts before it
         self._steps: StepRestarts | None = None  # between batches, once the filters are known
-        self._hints_given: set[str] = set()
-        self.gives_hints = True
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
@@ -143,7 +140,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if self._fit is not None:
             self._fit.forget()
         if self.model.stop_training:
-            self._messages.append(
+            self.messages.add(
                 "No filter will be restarted: model.stop_training is True as training begins; a "
                 "loop of your own sets it to False."
             )
@@ -152,9 +149,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._fit.coverage = ""  # was said when the first of these fits began
         else:
             self._report_filters()
-            self._messages.append(messages.start_line(self.plan))
+            self.messages.add(messages.start_line(self.plan))
         if (rate := self._fit.learning_rate) is None:
-            self._messages.append("The optimizer has a schedule: restarts do not reset its rate.")
+            self.messages.add("The optimizer has a schedule: restarts do not reset its rate.")
         self.state = RestartState(learning_rate=rate)
         self.scores, self._reader_input_means = {}, {}
         self._steps = None
@@ -211,7 +208,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._fit.detach()
         if self.plan.between_batches:
             if self._steps is not None and not self.events:
-                self._messages.append(messages.no_step_restart_line(self._steps))
+                self.messages.add(messages.no_step_restart_line(self._steps))
         elif self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
             if self.state.pending is not None:
                 self.state.pending = None
@@ -223,7 +220,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         for observer in self.observers:
             observer.on_train_end(self)
         if self.events and not self.plan.between_batches:
-            self._messages.append(best_by_round(self.rounds, self.monitor))
+            self.messages.add(best_by_round(self.rounds, self.monitor))
         self._print_messages()
         if self.rounds:
             last = self.rounds[-1]
@@ -235,17 +232,14 @@ class RestartLifeCycle(keras.callbacks.Callback):
         epochs = self.params["epochs"] - self.rounds[0].first_epoch
         if self.scores and messages.is_too_short(self.plan, epochs):
             # Said once: the fits of a loop are all too short.
-            self._hint("too short", messages.too_short_line(self.plan, epochs, self.gives_hints))
+            line = messages.too_short_line(self.plan, epochs, self.messages.gives_hints)
+            self.messages.add_once("too short", line)
             return
         why = messages.no_restart_line(
-            self.plan, bool(self.scores), self.state.finished, self.gives_hints
+            self.plan, bool(self.scores), self.state.finished, self.messages.gives_hints
         )
-        self._messages += [why] if why else []
-
-    def _hint(self, about: str, line: str) -> None:
-        if about not in self._hints_given:
-            self._hints_given.add(about)
-            self._messages.append(line)
+        if why:
+            self.messages.add(why)
 
     @contextlib.contextmanager
     def _detaching(self) -> Iterator[None]:
@@ -266,8 +260,10 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if last is None or self.rounds or last.model is not self.model:
             return
         if last.next_epoch != epoch and not self.plan.between_batches:
-            if self.plan.when.recovery_epochs == 0 and self.gives_hints:
-                self._hint("begins again", messages.begins_again_line(epoch, last.next_epoch))
+            if self.plan.when.recovery_epochs == 0 and self.messages.gives_hints:
+                self.messages.add_once(
+                    "begins again", messages.begins_again_line(epoch, last.next_epoch)
+                )
             return
         rate = self.state.learning_rate
         self.state, self.scores = last.state, last.scores
@@ -283,10 +279,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if read is not None:  # else, as after an epoch without a batch, the last scores stay
             self._report_filters()
             if not self.scores:
-                self._messages += [
-                    f"Layer '{name}' is not scored: {why}."
-                    for name, why in self._fit.scorer.left_out.items()
-                ]
+                for name, why in self._fit.scorer.left_out.items():
+                    self.messages.add(f"Layer '{name}' is not scored: {why}.")
             self.scores, self._reader_input_means = read
         if self.plan.between_batches:
             self._end_epoch_of_steps()
@@ -315,8 +309,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self.model.stop_training = True
             if (left := self.params["epochs"] - epoch - 1) > 0:
                 why = self.state.finished or "the last round is over"
-                line = messages.early_end_line(self.plan, why, left, self.gives_hints)
-                self._messages.append(line)
+                line = messages.early_end_line(self.plan, why, left, self.messages.gives_hints)
+                self.messages.add(line)
         if decision.chosen is not None:
             # Not restarted yet: callbacks after this one may save the model of this epoch.
             event = self._event(epoch, decision, metrics)
@@ -324,15 +318,11 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _event(self, epoch: int, decision: Decision, metrics: dict[str, float]) -> RestartEvent:
         last = self.events[-1] if self.events else None
-        plan = self.plan
-        initializer = plan.control or initializers.describe(plan.reset.initializer)
-        if plan.remedy is not None:
-            initializer = REMEDY + initializers.describe(plan.remedy)
         return RestartEvent(
             restart=len(self.events) + 1,
             epoch=epoch,
             reason=decision.round_over,
-            initializer=initializer,
+            initializer=self.plan.recorded_initializer,
             learning_rate=self.state.learning_rate,
             layers=layer_restarts(decision.chosen, self.scores, last),
             metrics_before=metrics,
@@ -343,23 +333,29 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self._restart(pending)
             return
         if not pending.dropped_epochs and self.plan.control is None:
-            self._messages.append(messages.drop_line(pending.event, self.plan.reset.drop_epochs))
+            self.messages.add(messages.drop_line(pending.event, self.plan.reset.drop_epochs))
         self._fit.drop(pending)
         pending.dropped_epochs += 1
 
     def _restart(self, pending: PendingRestart) -> None:
         event = pending.event
+        event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
+        left_out = self._apply(event, pending.reader_input_means)
+        self.state.progress = RoundProgress()
+        self.messages.add(f"Epoch {event.epoch + 1}: {event.summary()}.")
+        for name, why in left_out.items():
+            self.messages.add(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
+
+    def _apply(self, event: RestartEvent, means: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Restarts filters before the eyes of the observers; returns what `FitSession` returns."""
         for observer in self.observers:
             observer.on_restart_begin(event, self)
-        event.learning_rate = self.state.learning_rate  # lower, if the run was rolled back
-        left_out = self._fit.restart(event, pending.reader_input_means)
-        self.state.progress, self.state.pending = RoundProgress(), None
+        left_out = self._fit.restart(event, means)
+        self.state.pending = None
         self.events.append(event)
         for observer in self.observers:
             observer.on_restart_end(event, self)
-        self._messages.append(f"Epoch {event.epoch + 1}: {event.summary()}.")
-        for name, why in left_out.items():
-            self._messages.append(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
+        return left_out
 
     def _between_batches(self) -> None:
         """Restarts filters where it is time, and says whether the next batch is scored."""
@@ -374,22 +370,18 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 self._restart_between_batches(steps, *selected)
             elif steps.diverged:
                 self._no_more_restarts(DIVERGED)
-        self._fit.score(self.state.finished is None and steps.scores_next)
+        self._fit.set_scoring(self.state.finished is None and steps.scores_next)
 
     def _restart_between_batches(
         self, steps: StepRestarts, chosen: Chosen, scores: dict[str, np.ndarray]
     ) -> None:
         event = steps.event(self.events, self._epoch, chosen, scores)
-        for observer in self.observers:
-            observer.on_restart_begin(event, self)
-        left_out = self._fit.restart(event, steps.scorer.reader_input_means())
+        left_out = self._apply(event, steps.scorer.reader_input_means())
         steps.restarted(chosen)
-        self.events.append(event)
-        for observer in self.observers:
-            observer.on_restart_end(event, self)
         for name, why in left_out.items():
+            # Said once, not at each restart that follows.
             line = f"Step {event.step}: '{name}' is not restarted: {why}."
-            self._hint(f"left out: {name}", line)  # once, not at each restart that follows
+            self.messages.add_once(f"left out: {name}", line)
 
     def _step_restarts(self) -> StepRestarts | None:
         """Counts batches for the present scorer; None before the first batch of some models."""
@@ -407,20 +399,20 @@ class RestartLifeCycle(keras.callbacks.Callback):
             steps.advance(self._fit.new_batches(self.params.get("steps")))
             steps.save()
             of_epoch = self.events[self._events_before :]
-            self._messages += messages.step_restart_lines(of_epoch, self._epoch)
+            self.messages.add(*messages.step_restart_lines(of_epoch, self._epoch))
 
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = self._fit.learning_rate * self.plan.when.learning_rate_factor
         self._fit.learning_rate = rate
         self.state.lowers_rate = False
-        self._messages.append(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
+        self.messages.add(f"Epoch {epoch}: learning rate lowered to {rate:g}.")
 
     def _report_filters(self) -> None:
         if self._fit.coverage:
-            self._messages.append(f"{self._fit.coverage}.")
+            self.messages.add(f"{self._fit.coverage}.")
             self._fit.coverage = ""
         if left_out := self._fit.left_out:
-            self._messages.append(
+            self.messages.add(
                 f"Left out with outgoing='zero': {', '.join(left_out)} (kerasrestart.describe "
                 "gives the reasons)."
             )
@@ -433,11 +425,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _no_more_restarts(self, why: str) -> None:
         self.state.finished = why
-        self._messages.append(f"No more restarts: {why}.")
+        self.messages.add(f"No more restarts: {why}.")
 
     def _print_messages(self) -> None:
         # Between two epochs, where no progress bar is open.
-        if (self.params or {}).get("verbose", 1):
-            for message in self._messages:
-                print(messages.fit_to_screen(message), flush=True)
-        self._messages.clear()
+        self.messages.print((self.params or {}).get("verbose", 1))

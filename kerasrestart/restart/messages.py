@@ -1,4 +1,4 @@
-"""The lines that `PartialRestart` prints at the start and at the end of `fit`."""
+"""The lines that `PartialRestart` prints between epochs, at the start and at the end of `fit`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
 from kerasrestart.restart.records import RestartEvent, by_layer
@@ -19,6 +19,37 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 """Messages are wrapped at this column."""
+
+
+class Messages:
+    """Lines for the user, collected while the progress bar of an epoch is open.
+
+    Attributes:
+        gives_hints: Whether lines name the arguments that change what they report. Defaults to
+            True; False where these arguments are not the user's to set.
+    """
+
+    def __init__(self):
+        self.gives_hints = True
+        self._lines: list[str] = []
+        self._said_once: set[str] = set()
+
+    def add(self, *lines: str) -> None:
+        """Adds lines to those that `print` shows next."""
+        self._lines += lines
+
+    def add_once(self, about: str, line: str) -> None:
+        """Adds a line, unless one about the same was added before, perhaps in another `fit`."""
+        if about not in self._said_once:
+            self._said_once.add(about)
+            self.add(line)
+
+    def print(self, verbose: Any) -> None:
+        """Prints the lines, with `verbose` as `fit` takes it; 0 drops them."""
+        if verbose:
+            for line in self._lines:
+                print(fit_to_screen(line), flush=True)
+        self._lines.clear()
 
 
 def start_line(plan: RestartPlan) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from kerasrestart.restart.arguments import check, check_choice, check_whole, checked_layers
 from kerasrestart.restart.every_steps import EverySteps
-from kerasrestart.restart.initializer_names import CONTROLS
-from kerasrestart.restart.records import RestartEvent, RestartState
+from kerasrestart.restart.initializer_names import CONTROLS, describe
+from kerasrestart.restart.records import REMEDY, RestartEvent, RestartState
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Chosen, Fraction
 from kerasrestart.restart.select_filters import check_select, choose
@@ -113,6 +113,13 @@ class RestartPlan:
     def between_batches(self) -> bool:
         """Whether filters are restarted between batches, not between epochs."""
         return isinstance(self.when, EverySteps)
+
+    @property
+    def recorded_initializer(self) -> str:
+        """What `RestartEvent.initializer` says of a restart by this plan."""
+        if self.remedy is not None:
+            return REMEDY + describe(self.remedy)
+        return self.control or describe(self.reset.initializer)
 
     def may_restart(self, restarts: int) -> bool:
         """Whether `max_restarts` allows another one after this number of them."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kerasrestart.restart import initializers
 from kerasrestart.restart.every_steps import EverySteps, StepState
 from kerasrestart.restart.plan import RestartPlan
-from kerasrestart.restart.records import REMEDY, LayerRestart, RestartEvent
+from kerasrestart.restart.records import LayerRestart, RestartEvent
 from kerasrestart.restart.select import Chosen, lowest
 from kerasrestart.restart.select_filters import choose
 from kerasrestart.scoring.running_scorer import RunningScorer
@@ -23,7 +22,7 @@ class StepRestarts:
 
     Args:
         plan: A plan with `when=EverySteps(...)`.
-        scorer: The scorer of the model.
+        scorer: The scorer of the model, as `prepare` makes it for this plan.
         state: Where to start; it is changed in place.
 
     Attributes:
@@ -32,11 +31,12 @@ class StepRestarts:
     """
 
     def __init__(self, plan: RestartPlan, scorer: Scorer, state: StepState):
+        assert isinstance(scorer, RunningScorer)
         self.scorer, self.state = scorer, state
         self.diverged = False
         self._plan = plan
         state.follow({name: layer.filters for name, layer in scorer.layers.items()})
-        if isinstance(scorer, RunningScorer) and state.running is not None:
+        if state.running is not None:
             sums, shares = state.running
             if sums.shape == scorer.state()[0].shape:  # else other layers train since then
                 scorer.load(sums, shares)
@@ -77,9 +77,6 @@ class StepRestarts:
         if plan.remedy is not None:
             return {}, {}
         scores = self.scorer.result(draw=restarts)
-        if not scores:
-            reasons = [f"{name}: {why}" for name, why in self.scorer.left_out.items()]
-            raise ValueError(f"No layer can be scored. {'; '.join(reasons[:3])}.")
         self.diverged = not all(np.isfinite(of_layer).all() for of_layer in scores.values())
         if self.diverged:
             return None
@@ -97,13 +94,11 @@ class StepRestarts:
             self.state.since[name][filters] = self.state.step
             if self.when.replacement_rate is not None:
                 self.state.due[name] -= len(filters)
-        if isinstance(self.scorer, RunningScorer):
-            self.scorer.forget(chosen)
+        self.scorer.forget(chosen)
 
     def save(self) -> StepState:
         """Reads the running scores from the device into the state; returns it."""
-        if isinstance(self.scorer, RunningScorer):
-            self.state.running = self.scorer.state()
+        self.state.running = self.scorer.state()
         return self.state
 
     def event(
@@ -121,15 +116,11 @@ class StepRestarts:
             chosen: As `select` returns them.
             scores: As `select` returns them.
         """
-        plan = self._plan
-        initializer = plan.control or initializers.describe(plan.reset.initializer)
-        if plan.remedy is not None:
-            initializer = REMEDY + initializers.describe(plan.remedy)
         return RestartEvent(
             restart=len(events) + 1,
             epoch=epoch,
             reason=self.when.describe(),
-            initializer=initializer,
+            initializer=self._plan.recorded_initializer,
             learning_rate=None,
             layers={
                 name: LayerRestart(

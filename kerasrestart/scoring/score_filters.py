@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.network.paths import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
@@ -123,19 +124,11 @@ def score_filters(
         strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
+    scores = scorer.result()
     if left_out := scorer.left_out:
-        if len(left_out) == len(scorer.layers):
-            raise ValueError(f"No layer of model '{model.name}' can be scored: {_listed(left_out)}")
-        warnings.warn(f"Layers without a score: {_listed(left_out)}", stacklevel=2)
-    return scorer.result()
+        warnings.warn(f"Layers without a score: {listed_reasons(left_out)}.", stacklevel=2)
+    return scores
 
 
 def _has_own_loss(model: keras.Model) -> bool:
     return type(model).compute_loss is not keras.Model.compute_loss
-
-
-def _listed(left_out: Mapping[str, str], most: int = 3) -> str:
-    """The layers with their reasons, in one line."""
-    listed = [f"{name} ({why})" for name, why in left_out.items()]
-    more = [f"and {len(listed) - most} more"] if len(listed) > most else []
-    return ", ".join(listed[:most] + more) + "."

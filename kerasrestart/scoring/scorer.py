@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
+from kerasrestart.network.paths import listed_reasons
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.criteria import Needs
@@ -297,8 +298,13 @@ class Scorer:
         Returns:
             By layer name, float32 `[filters]`, without the layers that are `left_out`; zeros
             before the first batch, where batches are needed.
+
+        Raises:
+            ValueError: All layers are left out.
         """
         left_out = self.left_out
+        if len(left_out) == len(self.layers):
+            raise ValueError(f"No layer can be scored: {listed_reasons(left_out)}.")
         return {
             name: self.criterion.finish(np.asarray(saliencies, np.float32))
             for name, saliencies in zip(self.layers, self._means(draw), strict=True)

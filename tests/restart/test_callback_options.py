@@ -402,7 +402,7 @@ def test_network_of_shared_channels_alone_is_refused_in_one_line(images):
             reset=kr.Reset(outgoing="zero"),
             fraction=0.25,
         )
-    assert "stem: its channels are shared with last" in str(error.value)
+    assert "stem (its channels are shared with last)" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -92,7 +92,7 @@ def restart_callback(settings: RunSettings) -> PartialRestart:
     if settings.matched_run is not None:
         arguments["select"] = matched = MatchedCounts.of_run(settings.matched_run)
     restart = PartialRestart(criterion=arguments.pop("scoring"), **arguments)
-    restart.gives_hints = False  # they name arguments, which here are flags
+    restart.messages.gives_hints = False  # they name arguments, which here are flags
     if matched is not None:
         matched.restart = restart
     return restart
