@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +16,21 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from kerasrestart.network import kernels
 from kerasrestart.restart.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver, Restarts
+from kerasrestart.restart.restart_scalars import (
+    level_scalars,
+    recovery_scalars,
+    relative,
+    restart_scalars,
+    restarted_layers,
+    restarted_scalars,
+    score_scalars,
+    step_restart_scalars,
+)
+from kerasrestart.restart.story_layout import story_layout
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
-    from kerasrestart.restart.records import LayerRestart, RestartEvent, Round
+    from kerasrestart.restart.records import RestartEvent, Round
 
 
 class RestartTensorBoard(RestartObserver):
@@ -129,7 +138,7 @@ class RestartTensorBoard(RestartObserver):
             return  # with Scoring(window=): these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
-                tf.summary.histogram(f"scores_relative/{name}", _relative(scores), last_epoch)
+                tf.summary.histogram(f"scores_relative/{name}", relative(scores), last_epoch)
 
     def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
@@ -196,160 +205,13 @@ class RestartTensorBoard(RestartObserver):
 
     def _write_image(self, when: str, event: RestartEvent, restart: Restarts, epoch: int) -> None:
         filter_layer = _drawn_layer(self.image_layer, restart.scorer.layers)
-        if filter_layer is not None and filter_layer.name in _restarted(event):
+        if filter_layer is not None and filter_layer.name in restarted_layers(event):
             kernel = kernels.by_filter(
                 filter_layer.layer, kernels.incoming_kernel(filter_layer.layer).value
             )
             filters = np.moveaxis(np.asarray(kernel), filter_layer.filter_axis, 0)
             picture = draw_filters(filters, framed=event.layers[filter_layer.name].filters)
             tf.summary.image(f"filters/{filter_layer.name}/{when}", picture[np.newaxis], epoch)
-
-
-def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:
-    """The scalars of a restart, by tag.
-
-    Args:
-        event: The restart.
-        monitor: The monitored metric.
-    """
-    scalars = level_scalars([event], monitor)
-    again = {n: of.reselected for n, of in event.layers.items() if of.reselected is not None}
-    if again:
-        scalars["restart/reselected"] = sum(again.values())
-    for name, layer in event.layers.items():
-        if name in again:
-            scalars[f"restart/reselected/{name}"] = again[name]
-        scalars[f"restart_scores/{name}/min"] = min(layer.scores)
-        scalars[f"restart_scores/{name}/median"] = float(np.median(layer.scores))
-        scalars[f"restart_scores/{name}/max"] = max(layer.scores)
-    for name, layer in _restarted(event).items():
-        scalars[f"restart/filters/{name}"] = len(layer.filters)
-        scalars[f"restart/share/{name}"] = len(layer.filters) / layer.count
-    return scalars
-
-
-def _restarted(event: RestartEvent) -> Mapping[str, LayerRestart]:
-    """The layers with restarted filters; none in the control, which only selects them."""
-    return {} if event.initializer == "none" else event.layers
-
-
-def level_scalars(events: Sequence[RestartEvent], monitor: str) -> dict[str, float]:
-    """The metric before the last restart, by tag: in a chart, a line from each restart on."""
-    if not events or monitor not in events[-1].metrics_before:
-        return {}
-    return {"restart/metric_before": events[-1].metrics_before[monitor]}
-
-
-def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
-    """The scalars of the metric's recovery that become known at the end of `epoch`, by tag.
-
-    All events are read, as the epoch after one restart may end in the next.
-    """
-    scalars = {}
-    for event in events:
-        if event.metric_drop is not None and epoch == event.epoch + 1:
-            scalars["restart/metric_drop"] = event.metric_drop
-        if event.epochs_to_recover is not None and epoch == event.epoch + event.epochs_to_recover:
-            scalars["restart/epochs_to_recover"] = event.epochs_to_recover
-    return scalars
-
-
-def step_restart_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
-    """How many filters were restarted between the batches of an epoch, by tag."""
-    scalars: Counter[str] = Counter()
-    for event in reversed(events):
-        if event.step is None or event.epoch != epoch:
-            break
-        for name, layer in _restarted(event).items():
-            scalars[f"restart/filters/{name}"] += len(layer.filters)
-    return dict(scalars)
-
-
-def restarted_scalars(
-    events: Sequence[RestartEvent], scores: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Median score of the filters restarted last over that of the others, by tag."""
-    scalars = {}
-    for name, layer in _restarted(events[-1]).items() if events else ():
-        if name in scores and len(layer.filters) < len(scores[name]):
-            others = np.median(np.delete(scores[name], layer.filters))
-            restarted = np.median(scores[name][layer.filters])
-            scalars[f"restarted_scores/{name}"] = float(restarted / others) if others else 0.0
-    return scalars
-
-
-def story_layout(
-    monitor: str,
-    layers: Sequence[str],
-    *,
-    restarts_filters: bool = True,
-    selects_again: bool = True,
-) -> layout_pb2.Layout:
-    """The charts of the tab "Custom scalars".
-
-    Args:
-        monitor: The monitored metric.
-        layers: Names of the scored layers. Each has a chart of its own, as curves of one run have
-            the same colour.
-        restarts_filters: Whether filters are restarted, as not in the control. Defaults to True.
-        selects_again: Whether a second restart may select filters. Defaults to True.
-    """
-    metric = re.escape(monitor.removeprefix("val_"))
-    restarts = {
-        f"{monitor}; a level line begins at each restart": [
-            f"epoch_{metric}$",
-            "restart/metric_before",
-        ],
-        "Drop of the metric after a restart": ["restart/metric_drop"],
-        "Epochs to recover from a restart": ["restart/epochs_to_recover"],
-    }
-    if selects_again:
-        restarts["Filters selected again at the next restart"] = ["restart/reselected$"]
-    scores = {
-        f"{name}: lowest and median score": [f"scores_relative/{re.escape(name)}/(min|median)"]
-        for name in layers
-    }
-    restarted = {
-        f"{name}: restarted filters over the others": [f"restarted_scores/{re.escape(name)}$"]
-        for name in layers
-    }
-    categories = [
-        _category("Restarts", restarts),
-        _category("Scores over the layer's mean (lowest near 0: a useless filter)", scores),
-    ]
-    if restarts_filters:
-        title = "Median score of restarted filters over that of the others (1: as useful)"
-        categories.append(_category(title, restarted))
-    return layout_pb2.Layout(category=categories)
-
-
-def _category(title: str, charts: Mapping[str, Sequence[str]]) -> layout_pb2.Category:
-    content = layout_pb2.MultilineChartContent
-    return layout_pb2.Category(
-        title=title,
-        chart=[
-            layout_pb2.Chart(title=name, multiline=content(tag=tags))
-            for name, tags in charts.items()
-        ],
-    )
-
-
-def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Lowest and median score of each layer over the layer's mean, by tag.
-
-    All scores fall with the loss; only their ratio shows useless filters.
-    """
-    scalars = {}
-    for name, of_layer in scores.items():
-        relative = _relative(of_layer)
-        scalars[f"scores_relative/{name}/min"] = float(relative.min())
-        scalars[f"scores_relative/{name}/median"] = float(np.median(relative))
-    return scalars
-
-
-def _relative(scores: np.ndarray) -> np.ndarray:
-    mean = scores.mean()
-    return scores / mean if mean else np.zeros_like(scores)
 
 
 def markdown_table(settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from kerasrestart import EveryEpochs, PartialRestart, RestartTensorBoard
 from kerasrestart.restart.filter_images import FRAME
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.tensorboard import markdown_table, recovery_scalars, score_scalars
+from kerasrestart.restart.restart_scalars import recovery_scalars, score_scalars
+from kerasrestart.restart.tensorboard import markdown_table
 
 EPOCHS, ROUND = 6, 2
 SETTINGS = {"learning_rate": 0.01, "init": "he", "pattern": "a|b_c_d"}
