@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasrestart.experiments import data
+
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
 # They come first, so that no worker waits at the end for a long file of another.
@@ -41,6 +43,13 @@ def _fresh_keras():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def few_shapes(monkeypatch):
+    """`data.load` draws 200 shapes, whatever number is asked for: pages then run in seconds."""
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, shapes_examples: load(name, shapes_examples=200))
 
 
 @pytest.fixture
