@@ -1,5 +1,6 @@
 """Setup of all tests, and small data shared by several packages of tests."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +30,12 @@ LONG_FILES = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
+def pytest_collection_finish():
+    """Takes the modules out of garbage collections, which the many objects of traces cause."""
+    gc.freeze()
+    gc.set_threshold(7000, 20, 10)
 
 
 @pytest.fixture(autouse=True, scope="session")
