@@ -16,20 +16,26 @@ from kerasrestart.experiments import data
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
-# They come first, so that no worker waits at the end for a long file of another.
+# They come first, the longest at the very start, so that no worker waits at the end for another.
 LONG_FILES = (
-    "test_strategy.py",
-    "test_replicas.py",
-    "test_applications.py",
-    "test_main.py",
-    "test_survival.py",
     "test_zoo.py",
+    "test_survival.py",
+    "test_main.py",
+    "test_callback.py",
+    "test_applications.py",
+    "test_replicas.py",
+    "test_callback_options.py",
+    "test_restart_backup.py",
+    "test_strategy.py",
+    "test_controller.py",
+    "test_documents.py",
     "test_examples.py",
 )
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    place = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish():

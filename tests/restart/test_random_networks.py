@@ -98,10 +98,17 @@ def silence(found, chosen, model):
 
 
 @FEW
-@given(networks())
-def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network):
+@given(networks(), st.floats(0.13, 0.6))
+def test_scores_restarts_and_training_of_any_network(network, fraction):
     model, rng = build(network)
+    assert_scores_are_finite_and_exactly_k_are_selected(model, rng, fraction)
     found = find_filter_layers(model, ".*")
+    assert_restarts_touch_the_chosen_filters_alone_and_training_goes_on(model, rng, found)
+    assert_silent_filters_are_restarted_without_effect(model, rng, found)
+
+
+def assert_silent_filters_are_restarted_without_effect(model, rng, found):
+    """With outgoing weights of zero, the outputs of the model stay."""
     channels = ChannelMap(found.graph)
     free = {n for n, s in found.layers.items() if channels.outgoing(s.layer).obstacle() is None}
     chosen = choose(found, rng, free)
@@ -113,12 +120,8 @@ def test_restarting_silent_filters_with_zero_outgoing_changes_no_output(network)
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
 
 
-@FEW
-@given(networks())
-def test_restarts_touch_the_chosen_filters_alone_and_training_goes_on(network):
-    model, rng = build(network)
-    found = find_filter_layers(model, ".*")
-    chosen = choose(found, rng)
+def assert_restarts_touch_the_chosen_filters_alone_and_training_goes_on(model, rng, found):
+    chosen, channels = choose(found, rng), ChannelMap(found.graph)
     before = {v.path: v.numpy() for v in model.weights}
     kr.restart_filters(model, chosen, initializer="he_uniform")
     touched = set()
@@ -131,6 +134,8 @@ def test_restarts_touch_the_chosen_filters_alone_and_training_goes_on(network):
         assert (new[mask] != old[mask]).all()
         touched |= {kernel.path, filter_layer.layer.bias.path}
         touched |= {v.path for v in filter_layer.norm.weights} if filter_layer.norm else set()
+        behind = channels.path(filter_layer.layer).norms
+        touched |= {v.path for reader in behind for v in reader.layer.weights}
     for variable in model.weights:
         if variable.path not in touched:
             np.testing.assert_array_equal(variable.numpy(), before[variable.path])
@@ -185,10 +190,7 @@ def test_every_restarted_filter_learns_again(network, outgoing):
     assert all(second.values()), second
 
 
-@FEW
-@given(networks(), st.floats(0.13, 0.6))
-def test_scores_are_finite_and_exactly_k_are_selected(network, fraction):
-    model, rng = build(network)
+def assert_scores_are_finite_and_exactly_k_are_selected(model, rng, fraction):
     x, y = rng.normal(size=(4, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 4)
     scores = kr.score_filters(model, x, y)
     assert {n: len(s) for n, s in scores.items()} == {

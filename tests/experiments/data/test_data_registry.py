@@ -89,8 +89,6 @@ def test_importing_and_drawing_shapes_do_not_import_tensorflow():
         kerasrestart.experiments.data.load("shapes", shapes_examples=100)
         heavy = {"tensorflow", "keras", "tensorflow_datasets"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
-        assert kerasrestart.experiments.data.train_batches.__name__ == "train_batches"
-        assert "tensorflow" in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
 
