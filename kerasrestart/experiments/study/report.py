@@ -17,6 +17,7 @@ from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.published import Published
 from kerasrestart.experiments.study.results import CellResult, common_settings
 from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.experiments.study.tables import Table
 from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.restart.files import write_text
 
