@@ -1,6 +1,7 @@
-"""Packages import only packages below them: read off their source."""
+"""Packages import only packages below them, and no files each other: read off their source."""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
@@ -24,9 +25,16 @@ EXPERIMENTS = {
 }
 
 
-def imported(source):
+def imported(source, *, with_type_hints=True):
     """The modules and names that a source imports, at its top or inside a function."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    if not with_type_hints:
+        tree.body = [
+            node
+            for node in tree.body
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -56,6 +64,25 @@ def test_the_experiments_import_downwards(package):
         found = packages(path.read_text(), "kerasrestart.experiments") & EXPERIMENTS.keys()
         higher = found - EXPERIMENTS[package] - {package}
         assert not higher, f"{path.relative_to(ROOT)} imports {sorted(higher)}"
+
+
+def test_no_files_import_each_other():
+    sources = {
+        ".".join(("kerasrestart", *path.relative_to(ROOT).with_suffix("").parts)): path.read_text()
+        for path in ROOT.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph = {
+        module: {
+            found
+            for name in imported(source, with_type_hints=False)
+            for found in (name, name.rpartition(".")[0])
+            if found in sources
+        }
+        for module, source in sources.items()
+    }
+    assert sum(map(len, graph.values())) > 500
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_all_ways_to_import_are_seen():

@@ -18,13 +18,20 @@ from kerasrestart.diagnosis.statistics import (
     effective_rank,
 )
 from kerasrestart.network import kernels
+from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
-from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
+from kerasrestart.scoring.batches import (
+    as_batches,
+    batch_runner,
+    call_in_inference,
+    has_targets,
+    metrics_kept,
+)
 from kerasrestart.scoring.plan import ReadingPlan
 from kerasrestart.scoring.reduction import loss_to_example_scale
-from kerasrestart.scoring.replicas import split_batches, sum_variable
+from kerasrestart.scoring.replicas import sum_variable
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import batch_size_of
 
@@ -48,9 +55,8 @@ class DiagnosisPass:
         max_width: int = 1024,
         seed: int = 0,
     ):
-        for name, value in (("batch_size", batch_size), ("max_width", max_width)):
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more. Received: {value!r}")
+        check_whole("max_width", max_width, 1)
+        check_whole("seed", seed, 0)
         batches = as_batches(x, y, size=batch_size)
         example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
         self._model = model
@@ -72,10 +78,7 @@ class DiagnosisPass:
             self._sums = [FeatureSums(layer, max_width, seed) for layer in of_layers]
             self._gradients = [sum_variable(tf.zeros(k.shape), "gradient") for k in self._kernels]
             self._examples = sum_variable(tf.zeros(()), "examples")
-        self._batches = split_batches(batches, strategy)
-        self._step = self._measure
-        if not model.run_eagerly:
-            self._step = tf.function(self._measure, reduce_retracing=True, autograph=False)
+        self._run = batch_runner(model, self._measure, batches)
 
     def _measure(self, x: Any, y: Any, sample_weight: Any) -> None:
         model, size = self._model, batch_size_of(x)
@@ -120,9 +123,8 @@ class DiagnosisPass:
         for variable in (*self._gradients, self._examples):
             variable.assign(tf.zeros(variable.shape))
         self._scorer.reset()
-        for batch in self._batches:
-            parts = keras.utils.unpack_x_y_sample_weight(batch)
-            self._model.distribute_strategy.run(self._step, parts)
+        with metrics_kept(self._model):
+            self._run()
         examples = int(self._examples.read_value())
         if not examples:
             raise ValueError("There is no example to diagnose the model by: x is empty.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -36,6 +37,12 @@ class LayerDiagnosis:
     weight_norm: float
     gradient_norm: float | None
     lowest_score: float | None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether rank, norms and lowest score are finite numbers, where they are known."""
+        numbers = (self.effective_rank, self.weight_norm, self.gradient_norm, self.lowest_score)
+        return all(math.isfinite(number) for number in numbers if number is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain data, for JSON."""

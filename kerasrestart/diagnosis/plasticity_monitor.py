@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrestart.diagnosis.diagnosis import Diagnosis
 from kerasrestart.diagnosis.diagnosis_pass import DiagnosisPass
-from kerasrestart.restart.arguments import check_whole
+from kerasrestart.network.arguments import check_whole
 from kerasrestart.restart.observer import RestartObserver
 
 

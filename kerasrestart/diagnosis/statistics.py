@@ -101,7 +101,8 @@ def effective_rank(gram: np.ndarray) -> float:
     """The effective rank of a matrix, from its Gram matrix.
 
     exp of the entropy of the singular values, divided by their sum: 1 where all features point the
-    same way, the width where all directions weigh the same; 0 for a matrix of zeros.
+    same way, the width where all directions weigh the same; 0 for a matrix of zeros, NaN for one
+    that is not finite.
 
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (EUSIPCO
     2007), definition 1.
@@ -109,6 +110,8 @@ def effective_rank(gram: np.ndarray) -> float:
     Args:
         gram: `[width, width]`, A^T A of the matrix A `[rows, width]` of features, up to a factor.
     """
+    if not np.isfinite(gram).all():
+        return float("nan")
     singular = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None))
     if not singular.sum() > 0:
         return 0.0
@@ -120,12 +123,15 @@ def effective_rank(gram: np.ndarray) -> float:
 def duplicates(features: Features, above: float) -> np.ndarray:
     """Indices of the filters whose activations correlate above a value with an earlier filter's.
 
-    Pearson's correlation over all rows; a filter whose activation is constant correlates with none.
+    Pearson's correlation over all rows; a filter whose activation is constant correlates with none,
+    and none does where activations are not finite.
 
     Args:
         features: The sums of a layer.
         above: The correlation.
     """
+    if not np.isfinite(features.gram).all():
+        return np.zeros(0, int)
     covariance = features.gram - np.outer(features.mean, features.mean)
     variance = np.diag(covariance)
     varies = variance > 1e-10 * np.diag(features.gram)

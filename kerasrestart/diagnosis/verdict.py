@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kerasrestart.diagnosis.layer_diagnosis import LayerDiagnosis
+from kerasrestart.network.paths import listed
 
 RESTART = "`PartialRestart(select=BelowMean(0.1))`"
 
@@ -20,13 +21,21 @@ def verdict(layers: Mapping[str, LayerDiagnosis], examples: int) -> str:
     useless = {name: len(layer.useless) for name, layer in layers.items() if layer.useless}
     dormant = {name: len(layer.dormant) for name, layer in layers.items() if layer.dormant}
     same = {name: len(layer.duplicate) for name, layer in layers.items() if layer.duplicate}
+    diverged = [name for name, layer in layers.items() if not layer.is_finite]
     known = all(layer.useless is not None for layer in layers.values())
     kinds = "useless" if known else "dead, dormant or a duplicate"
     caveat = (
         f"Caveat: this is about {examples} examples in inference mode; on other data other filters "
         "may respond. Compare a restart with `control='none'`, which trains as long."
     )
-    if dead:
+    if diverged:
+        said = (
+            f"Activations, weights or gradients of {listed(diverged)} are not finite: training has "
+            "diverged, or the data has values that are not numbers. The counts mean nothing then; "
+            "a restart does not mend that: train again from earlier weights, at a lower learning "
+            "rate."
+        )
+    elif dead:
         said = (
             f"{_counts(dead, layers)} dead: likely the learning rate; training again at a lower "
             f"one is likely to gain more than a restart; {RESTART} revives them, leaky ReLU "

@@ -172,11 +172,10 @@ def restart_plan_arguments(
 
 
 def _selection(values: Mapping[str, Any], chosen: Any, select: Any) -> Any:
-    from kerasrestart.experiments.settings import SETTINGS  # it imports this module
-
     names = ("fraction", "min_survivors", "cap", "normalize")
     if is_own := not isinstance(chosen, str):
-        options = {n: values[n] for n in names if values[n] != SETTINGS[n].default}
+        unused = (None, "none", *(field.default for field in dataclasses.fields(select.Fraction)))
+        options = {name: values[name] for name in names if values[name] not in unused}
         known: set[str] = set()
     else:
         rule = getattr(select, _SELECTIONS[chosen])

@@ -118,7 +118,9 @@ class Program:
             hint = did_you_mean(f"--{error.flagname}", known)
             message = f"--{error.flagname} is not a flag of {self.module}{hint}"
             fail(f"{message}{_flagfiles(words)}", status=2)
-        except (flags.Error, ValueError) as error:  # a flagfile that is not UTF-8 among them
+        except UnicodeDecodeError:
+            fail(f"A flagfile must be text in UTF-8{_flagfiles(words)}", status=2)
+        except (flags.Error, ValueError) as error:
             fail(f"{error}{_flagfiles(words)}", status=2)
         except RecursionError:  # absl looks for a flag of a similar name
             fail(f"A flag has a name too long for any flag{_flagfiles(words)}", status=2)

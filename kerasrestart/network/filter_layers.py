@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from kerasrestart.network import kernels
+from kerasrestart.network.arguments import checked_layers
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import ATTENTION, FEATURELESS_WEIGHTS, RECURRENT
@@ -139,9 +140,10 @@ def find_filter_layers(
 
     Raises:
         TypeError: `model` is not a Keras model, or it does not know what it takes.
-        ValueError: `layers` names no layer with filters, or one that cannot be restarted; or there
-            is none at all; or the model cannot be traced.
+        ValueError: `layers` is neither a regular expression nor names, names no layer with filters,
+            or one that cannot be restarted; or there is none at all; or the model cannot be traced.
     """
+    layers = checked_layers(layers)
     graph = traced_graph(model, x, data)
     found: dict[str, FilterLayer] = {}
     left_out: dict[str, str] = {}

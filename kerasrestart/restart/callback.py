@@ -7,14 +7,15 @@ from typing import Any
 
 import keras
 
-from kerasrestart.restart.arguments import check, explain_parts
+from kerasrestart.network.arguments import check
+from kerasrestart.restart.arguments import explain_parts
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.presets import preset_arguments
-from kerasrestart.restart.remedies import Remedy
+from kerasrestart.restart.remedies import Remedy, split_reset
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import Fraction
 from kerasrestart.restart.select_filters import Select
@@ -124,8 +125,7 @@ class PartialRestart(RestartLifeCycle):
         stop_on_repeat: bool = True,
         observers: Sequence[RestartObserver] = (),
     ):
-        remedy = reset if isinstance(reset, Remedy) or callable(reset) else None
-        part: Any = Reset(initializer) if reset is None or remedy is not None else reset
+        part, remedy = split_reset(Reset(initializer) if reset is None else reset)
         plan = RestartPlan(
             select=Fraction(fraction) if select is None else select,
             when=OnPlateau(monitor, patience) if when is None else when,

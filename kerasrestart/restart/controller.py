@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check, check_whole
+from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart.apply import apply_restart
-from kerasrestart.restart.arguments import check, check_whole, explain_parts
+from kerasrestart.restart.arguments import explain_parts
 from kerasrestart.restart.every_steps import EverySteps, StepState
 from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.optimizers import optimizers_of
 from kerasrestart.restart.plan import DIVERGED, RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.remedies import Remedy
+from kerasrestart.restart.remedies import Remedy, split_reset
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import Fraction
 from kerasrestart.restart.select_filters import Select
@@ -97,9 +100,9 @@ class RestartController:
         max_restarts: int | None = None,
         seed: int = 0,
     ):
+        check_model(model)
         check("when", when, isinstance(when, EverySteps), "an EverySteps")
-        remedy = reset if isinstance(reset, Remedy) or callable(reset) else None
-        part: Any = Reset() if reset is None or remedy is not None else reset
+        part, remedy = split_reset(Reset() if reset is None else reset)
         self._plan = RestartPlan(
             select=Fraction() if select is None else select,
             when=when,
@@ -210,9 +213,15 @@ class RestartController:
             The restart; None where there was none.
 
         Raises:
-            ValueError: `select` fails, or no layer can be scored.
+            ValueError: `select` fails, or no layer can be scored; or the step was not made by
+                `function` or `scored`.
         """
         check_whole("steps", steps, 1)
+        if self._scores_batch and not self.scorer.was_traced:
+            raise ValueError(
+                "No batch was scored. Received: a step that this controller has not made; expected "
+                "one from controller.function or controller.scored."
+            )
         self._steps.advance(steps)
         event = None
         if self.finished is None:
@@ -256,11 +265,16 @@ class RestartController:
                 on. The arguments of the controller must be the same.
 
         Raises:
-            TypeError, KeyError, ValueError: `state` is something else.
+            ValueError: `state` is something else.
         """
-        self.events = [RestartEvent.from_dict(event) for event in state["events"]]
-        self.finished = state["finished"]
-        steps = StepState.from_dict(state["steps"])
+        try:
+            events = [RestartEvent.from_dict(event) for event in state["events"]]
+            finished, steps = state["finished"], StepState.from_dict(state["steps"])
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"state must be what get_state returned. Received: {reprlib.repr(state)}"
+            ) from error
+        self.events, self.finished = events, finished
         self._steps = StepRestarts(self._plan, self.scorer, steps)
         self._scored_next = self.finished is None and self._steps.scores_next
 

@@ -17,7 +17,6 @@ from kerasrestart.restart.optimizers import optimizers_of
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.writing import Replacement, plan_writes
-from kerasrestart.scoring.train_function import ScoringFunction
 
 Chosen = Mapping[str, Sequence[int] | np.ndarray]
 
@@ -71,23 +70,22 @@ class HeldWeights:
     first, and come back with `remove`.
 
     Args:
-        model: A model that has not begun to train, or whose training function can be made again.
+        model: A model whose training step is traced after this, and again after `remove`.
         found: Its filter layers.
     """
 
     def __init__(self, model: keras.Model, found: FilterLayers):
-        self._model, self._found = model, found
+        self._found = found
         paths = [found.channels.outgoing(layer.layer) for layer in found.layers.values()]
         readers = {id(r.layer): r.layer for path in paths for r in path.readers}
-        self._held: dict[int, tuple[keras.Variable, Any, _HeldAtZero]] = {}
+        self._held: list[tuple[keras.Variable, _HeldAtZero]] = []
         with model.distribute_strategy.scope():
             for reader in readers.values():
                 kernel, none = kernels.reading_kernel(reader), np.zeros(0, int)
-                constraint = _HeldAtZero(kernel, kernels.reading_mask(reader, none).shape)
-                self._held[id(kernel)] = kernel, constraint.own, constraint
-        for kernel, _, constraint in self._held.values():
+                shape = kernels.reading_mask(reader, none).shape
+                self._held.append((kernel, _HeldAtZero(kernel, shape)))
+        for kernel, constraint in self._held:
             kernel.constraint = constraint
-        self._make_again()
 
     def hold(self, chosen: Chosen) -> None:
         """Holds the outgoing weights of some filters, and no others.
@@ -98,31 +96,24 @@ class HeldWeights:
         taken = {name: np.asarray(filters, int) for name, filters in chosen.items()}
         paths = outgoing_paths(self._found.channels, self._found.layers, taken)
         masks = {id(kernel): mask for kernel, mask in outgoing_masks(paths)}
-        for key, (_, _, constraint) in self._held.items():
-            constraint.hold(masks.get(key))
+        for kernel, constraint in self._held:
+            constraint.hold(masks.get(id(kernel)))
 
     def remove(self) -> None:
         """Gives the kernels their own constraints back."""
-        for kernel, own, constraint in self._held.values():
-            constraint.hold(None)
+        for kernel, constraint in self._held:
             if kernel.constraint is constraint:
-                kernel.constraint = own
+                kernel.constraint = constraint.own
+            else:
+                _remove_from_chain(kernel.constraint, constraint)
         self._held.clear()
-        self._make_again()
-
-    def _make_again(self) -> None:
-        # A function that was traced before knows of no such constraint; one that scores is new.
-        if not isinstance(self._model.train_function, ScoringFunction):
-            self._model.make_train_function(force=True)
 
 
 class _HeldAtZero(keras.constraints.Constraint):
     """Multiplies a kernel by 0 where its weights are held, else by 1, after its own constraint."""
 
     def __init__(self, kernel: keras.Variable, shape: Iterable[int]):
-        # A fit that was broken off has left such a constraint.
-        left = isinstance(kernel.constraint, _HeldAtZero)
-        self.own: Any = kernel.constraint.own if left else kernel.constraint
+        self.own: Any = kernel.constraint
         dtype = kernel.value.dtype
         self._free = tf.Variable(tf.ones(tuple(shape), dtype), trainable=False, name="free_weights")
 
@@ -134,3 +125,11 @@ class _HeldAtZero(keras.constraints.Constraint):
         """Holds the weights of a mask; None: no weights."""
         free = tf.ones_like(self._free) if mask is None else tf.cast(~mask, self._free.dtype)
         self._free.assign(free)
+
+
+def _remove_from_chain(outer: Any, constraint: _HeldAtZero) -> None:
+    """Takes a constraint out from under those that other callbacks have put around it."""
+    while isinstance(outer, _HeldAtZero):
+        if outer.own is constraint:
+            outer.own = constraint.own
+        outer = outer.own

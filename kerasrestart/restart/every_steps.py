@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.arguments import check_share, check_whole
+from kerasrestart.network.arguments import check_share, check_whole
 from kerasrestart.restart.when import Action, RoundProgress, When
 
 
@@ -99,7 +99,7 @@ class EverySteps(When):
         """See `When.describe`."""
         if self.replacement_rate is not None:
             return f"a filter is due at replacement_rate={self.replacement_rate:g} per batch"
-        return f"{self.steps} batch{'es' * (self.steps != 1)} have passed"
+        return "1 batch has passed" if self.steps == 1 else f"{self.steps} batches have passed"
 
 
 @dataclasses.dataclass
@@ -194,6 +194,12 @@ class StepState:
             most = min(int(self.mature(when, name).sum()), len(since) - 1)
             counts[name] = min(int(self.due[name]), most)
         return counts
+
+    def first_restart(self, when: EverySteps) -> int:
+        """After how many batches of a training the first restart can come at the earliest."""
+        anew = StepState()
+        anew.follow({name: len(since) for name, since in self.since.items()})
+        return anew.min_steps_to_restart(when)
 
     def min_steps_to_restart(self, when: EverySteps) -> int:
         """In how many batches filters can be restarted at the earliest, 1 or more."""

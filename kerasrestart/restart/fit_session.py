@@ -59,10 +59,11 @@ class FitSession:
         _sessions.add(self)
         if known_inputs(model) is None:
             # As of a model without a `call`: the first batch shows what its step reads.
-            self._scoring = train_function.attach(model, self._prepare, plan.scoring.every)
+            self._attach(self._prepare)
             return
         self._prepare()
-        self._attach()
+        if self._needs_attaching:
+            self._attach(self.scorer)
 
     def _prepare(self, data: Any = None) -> Scorer:
         self._data = data
@@ -71,7 +72,6 @@ class FitSession:
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
         if self._plan.reset.drop_epochs:
-            self._release()
             self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self._check_others()
@@ -93,14 +93,22 @@ class FitSession:
                     "layer in common."
                 )
 
-    def _attach(self) -> None:
+    @property
+    def _needs_attaching(self) -> bool:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
-        # The scored step also weighs the replicas' parts of a batch, whether or not it scores. And
-        # what is attached counts the batches.
-        weighs = several and trains_as_keras(self._model)
-        if self.scorer.needs_step or weighs or self._plan.between_batches:
-            every = self._plan.scoring.every
-            self._scoring = train_function.attach(self._model, self.scorer, every)
+        return bool(
+            self.scorer.needs_step
+            # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
+            or (several and trains_as_keras(self._model))
+            # What is attached counts the batches,
+            or self._plan.between_batches
+            # and learns of a fit that is broken off while weights are held.
+            or self._held is not None
+        )
+
+    def _attach(self, scorer: Scorer | train_function.ScorerMaker) -> None:
+        every = self._plan.scoring.every
+        self._scoring = train_function.attach(self._model, scorer, every, self._release)
 
     @property
     def scorer(self) -> Scorer:
@@ -166,11 +174,11 @@ class FitSession:
             return changed
         scorer, left_out = prepare(self._model, self._plan, self._data)
         if list(scorer.layers) != list(self._scorer.layers):
+            if self._scoring is not None:
+                self._scoring.detach()
             self._use(scorer, left_out)
-            before = self._scoring
-            self._attach()
-            if before is not None:
-                before.detach()
+            if self._needs_attaching:
+                self._attach(scorer)
         return True
 
     def read(self, draw: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
@@ -234,7 +242,6 @@ class FitSession:
         self.forget()
         if self._scoring is not None:
             self._scoring.detach()
-        self._release()
 
     def _release(self) -> None:
         if self._held is not None:

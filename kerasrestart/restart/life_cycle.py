@@ -207,7 +207,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         """Gives the model its own training step back."""
         self._fit.detach()
         if self.plan.between_batches:
-            if self._steps is not None and not self.events:
+            if self._steps is not None and not self.events and self.state.finished is None:
                 self.messages.add(messages.no_step_restart_line(self._steps))
         elif self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
             if self.state.pending is not None:

@@ -166,11 +166,15 @@ def no_step_restart_line(steps: StepRestarts) -> str:
     """Why no filter was restarted between batches."""
     state, when = steps.state, steps.when
     count = f"{state.step} batch{'es' * (state.step != 1)}"
-    if state.step <= when.steps:
-        return f"No filter was restarted: {count} passed, and steps={when.steps}."
+    if state.step <= (first := state.first_restart(when)):
+        rate = when.replacement_rate
+        by = f"steps={when.steps}, maturity={when.min_age}"
+        by += "" if rate is None else f", replacement_rate={rate:g}"
+        return (
+            f"No filter was restarted: {count} passed, and the first restart comes after {first}, "
+            f"before the next batch ({by})."
+        )
     batches = f"after {count}"
-    if not any(state.mature(when, name).any() for name in state.since):
-        return f"No filter was restarted: {batches} none is older than maturity={when.min_age}."
     if when.replacement_rate is not None:
         return f"No filter was restarted: {batches} no layer has a whole filter due."
     return f"No filter was restarted: {batches} none was selected."

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.network.arguments import check, check_choice, check_whole, checked_layers
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.initializer_names import CONTROLS, describe
 from kerasrestart.restart.records import REMEDY, RestartEvent, RestartState

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kerasrestart.restart.arguments import check_choice
+from kerasrestart.network.arguments import check_choice
+from kerasrestart.restart.arguments import SHORT_FORMS
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
@@ -122,7 +123,17 @@ def preset_arguments(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
         overrides: Arguments that replace the preset's.
 
     Raises:
-        ValueError: The name is not known.
+        ValueError: The name is not known; or an override is the short form of a part that the
+            preset sets.
     """
     check_choice("name", name, tuple(PRESETS))
-    return {**PRESETS[name](), **overrides}
+    arguments = PRESETS[name]()
+    for part, short_forms in SHORT_FORMS.items():
+        for short_form in short_forms:
+            if short_form in overrides and part in arguments and part not in overrides:
+                raise ValueError(
+                    f"Preset {name!r} sets the whole part {part}. Received: "
+                    f"{short_form}={overrides[short_form]!r}; expected another part in place of "
+                    f"{part}={arguments[part]!r}."
+                )
+    return {**arguments, **overrides}

@@ -14,19 +14,23 @@ it applies with a seed of its own at the end of each round:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check, check_share, check_whole, is_number
 from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.operations import NORMS
+from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import slots
-from kerasrestart.restart.arguments import check, check_share, check_whole, is_number
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
+from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 
@@ -57,10 +61,11 @@ def reset_layer(
     Raises:
         ValueError: There is no layer of that name, several have it, it has no weights that train,
             or it cannot be made again from its config; or the optimizer's slots are not known.
+        TypeError: `model` is not a Keras model.
     """
+    check_model(model)
     check_whole("seed", seed, 0)
-    names = [layers] if isinstance(layers, str) else list(layers)
-    chosen = [_layer_named(model, name) for name in names]
+    chosen = [_layer_named(model, name) for name in _checked_names(layers)]
     norms = _norms(model)
     chosen += [norms[id(layer)] for layer in chosen if id(layer) in norms]
     _reset(model, chosen, seed, optimizer)
@@ -78,8 +83,9 @@ def reset_model(model: keras.Model, *, seed: int = 0, optimizer: Any = None) -> 
             the model.
 
     Raises:
-        ValueError: As `reset_layer`, or as `reset_optimizer`.
+        ValueError, TypeError: As `reset_layer`, or as `reset_optimizer`.
     """
+    check_model(model)
     check_whole("seed", seed, 0)
     _reset(model, [model], seed, optimizer)
     reset_optimizer(model, optimizer=optimizer)
@@ -104,8 +110,9 @@ def shrink_and_perturb(
             the model.
 
     Raises:
-        ValueError: An argument is out of range; or as `reset_optimizer`.
+        ValueError, TypeError: An argument is out of range; or as `reset_optimizer`.
     """
+    check_model(model)
     check_whole("seed", seed, 0)
     _check_shrink(shrink, perturb)
     check_optimizers(model, optimizer)
@@ -132,7 +139,9 @@ def reset_optimizer(model: keras.Model, *, optimizer: Any = None) -> None:
 
     Raises:
         ValueError: The layout of an optimizer's slots is not known.
+        TypeError: `model` is not a Keras model.
     """
+    check_model(model)
     check_optimizers(model, optimizer)
     for one in optimizers_of(model, optimizer):
         for leaf in slots.leaves(one):
@@ -169,8 +178,8 @@ class ResetLayer(Remedy):
     layers: str | tuple[str, ...]
 
     def __post_init__(self):
-        if not isinstance(self.layers, str):
-            object.__setattr__(self, "layers", tuple(self.layers))
+        names = _checked_names(self.layers)  # a list as a tuple
+        object.__setattr__(self, "layers", self.layers if isinstance(self.layers, str) else names)
 
     def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_layer`."""
@@ -214,6 +223,27 @@ class ResetOptimizer(Remedy):
         """Calls `reset_optimizer`."""
         del seed
         reset_optimizer(model, optimizer=optimizer)
+
+
+def split_reset(reset: Any) -> tuple[Reset, Remedy | Callable[[keras.Model], None] | None]:
+    """Splits what `PartialRestart(reset=)` got into a `Reset` and the remedy in its place, if any.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(reset, Reset):
+        return reset, None
+    is_remedy = isinstance(reset, Remedy) or (callable(reset) and not inspect.isclass(reset))
+    expected = "a Reset, a remedy such as ResetLayer('logits'), or a function of a model"
+    check("reset", reset, is_remedy, expected)
+    return Reset(), reset
+
+
+def _checked_names(layers: Any) -> tuple[str, ...]:
+    names = (layers,) if isinstance(layers, str) else layers
+    right = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    check("layers", layers, right and bool(names), "the name of a layer, or several")
+    return tuple(names)
 
 
 def _check_shrink(shrink: float, perturb: float) -> None:
@@ -283,9 +313,11 @@ def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:
             f"of class {type(layer).__name__}; expected one whose get_config and build make its "
             "weights."
         ) from error
+    statistics_train = isinstance(layer, NORMS)
     for variable, value in zip(own, initial, strict=True):
-        # A statistic never trains; a kernel that is frozen by itself stays.
-        if variable.trainable or not value.trainable:
+        # A norm's statistics never train as such. What else does not train stays: a kernel that is
+        # frozen by itself or quantized, or what `Normalization.adapt` has learned of the data.
+        if variable.trainable or (statistics_train and not value.trainable):
             yield _whole(variable, tf.convert_to_tensor(value.value))
 
 

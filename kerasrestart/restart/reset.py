@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from kerasrestart.restart.arguments import check, check_choice, check_whole
+from kerasrestart.network.arguments import check, check_choice, check_whole
 from kerasrestart.restart.initializer_names import INITIALIZERS
 
 OUTGOING = ("keep", "zero")

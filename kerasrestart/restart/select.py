@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.arguments import check_choice, check_share, check_whole
+from kerasrestart.network.arguments import check_choice, check_share, check_whole
 
 Scores = Mapping[str, np.ndarray]
 Chosen = dict[str, np.ndarray]

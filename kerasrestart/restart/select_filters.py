@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.restart.arguments import check
+from kerasrestart.network.arguments import check
 from kerasrestart.restart.select import Chosen, Fraction, Scores, Spared
 
 Select = Callable[..., Mapping[str, Any]]
@@ -39,8 +39,10 @@ def select_filters(
         By layer, int64 `[k]`: indices in ascending order. Layers with none are left out.
 
     Raises:
-        ValueError: Both `select` and `fraction` are given, or the selection is not possible.
+        ValueError: Both `select` and `fraction` are given; `scores` are something else, or not all
+            finite; or the selection is not possible.
     """
+    _check_scores(scores)
     if select is None:
         select = Fraction() if fraction is None else Fraction(fraction)
     elif fraction is not None:
@@ -49,6 +51,19 @@ def select_filters(
             f"fraction={fraction!r}, select={select!r}"
         )
     return choose(check_select(select), scores)
+
+
+def _check_scores(scores: Any) -> None:
+    expected = "{layer: scores of its filters}, with at least one layer"
+    check("scores", scores, isinstance(scores, Mapping) and bool(scores), expected)
+    for name, of_layer in scores.items():
+        values = np.asarray(of_layer)
+        is_list = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
+        if not (is_list and np.isfinite(values).all()):
+            raise ValueError(
+                f"The scores of {name!r} must be a list of finite numbers, one for each filter. "
+                f"Received: {of_layer!r}"
+            )
 
 
 def check_select(select: Any) -> Select:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
+from kerasrestart.network.arguments import check, check_whole
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
@@ -92,6 +93,7 @@ def restart_filters(
     """
     check_outgoing(outgoing, compensates=reader_input_means is not None)
     slots.check_second_moment(second_moment)
+    check_whole("seed", seed, 0)
     rule = initializers.get(initializer)
     found = find_filter_layers(model, ".*") if found is None else found
     taken = _checked(model, found, chosen)
@@ -227,6 +229,7 @@ def _checked(
     chosen: Mapping[str, Sequence[int] | np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Returns the chosen filters of the layers that lose any, in execution order."""
+    check("chosen", chosen, isinstance(chosen, Mapping), "{layer: indices of filters}")
     checked = {key: _checked_filters(found, key, chosen[key]) for key in chosen}
     taken = {key: checked[key] for key in found.layers if len(checked.get(key, ()))}
     for key, reason in obstacles(model, found, taken).items():

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from kerasrestart.restart.arguments import check, check_choice, check_share, check_whole, is_number
+from kerasrestart.network.arguments import check, check_choice, check_share, check_whole, is_number
 
 MODES = ("auto", "min", "max")
 

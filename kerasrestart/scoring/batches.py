@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
+
+from kerasrestart.network.arguments import check_whole
+from kerasrestart.scoring.replicas import split_batches
 
 
 def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -> tf.data.Dataset:
@@ -25,9 +29,11 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 
     Raises:
         TypeError: `x` is something else, or `y` or `sample_weight` are not arrays.
-        ValueError: `y` or `sample_weight` are given beside batches; or batches have no end, or a
-            `PyDataset` has none.
+        ValueError: `y` or `sample_weight` are given beside batches, or have another number of rows
+            than `x`; or batches have no end, or a `PyDataset` has none; or `size` is not a whole
+            number of 1 or more.
     """
+    check_whole("batch_size", size, 1)
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         if y is not None or sample_weight is not None:
             raise ValueError(
@@ -41,20 +47,25 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
                 "x.take(STEPS) ends after STEPS batches"
             )
         return x
-    for leaf in keras.tree.flatten(x):
-        if not getattr(leaf, "shape", ()):
-            raise TypeError(
-                "x must be arrays, a tf.data.Dataset or a keras.utils.PyDataset. Received: "
-                f"{type(leaf).__name__}"
-            )
+    _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")
     for name, given in (("y", y), ("sample_weight", sample_weight)):
-        for leaf in keras.tree.flatten(given):
-            if leaf is not None and not getattr(leaf, "shape", ()):
-                raise TypeError(
-                    f"{name} must be arrays, one row per example. Received: {type(given).__name__} "
-                    f"of {type(leaf).__name__}"
-                )
+        if given is not None:
+            _check_arrays(name, given, "arrays, one row per example")
+    rows = {len(leaf) for leaf in keras.tree.flatten((x, y, sample_weight)) if leaf is not None}
+    if len(rows) > 1:
+        raise ValueError(
+            "All arrays of x, y and sample_weight must have one row per example. Received: "
+            f"{' and '.join(map(str, sorted(rows)))} rows"
+        )
     return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
+
+
+def _check_arrays(name: str, given: Any, expected: str) -> None:
+    for leaf in keras.tree.flatten(given):
+        # A part may be missing inside a structure, as the targets of an output without a loss.
+        if (leaf is not None or given is None) and not getattr(leaf, "shape", ()):
+            inside = "" if leaf is given else f" of {type(leaf).__name__}"
+            raise TypeError(f"{name} must be {expected}. Received: {type(given).__name__}{inside}")
 
 
 def call_in_inference(model: keras.Model, x: Any) -> Any:
@@ -62,6 +73,50 @@ def call_in_inference(model: keras.Model, x: Any) -> Any:
     parameters = inspect.signature(model.call).parameters.values()
     takes = any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
     return model(x, training=False) if takes else model(x)
+
+
+def batch_runner(
+    model: keras.Model, step: Callable[..., None], batches: tf.data.Dataset
+) -> Callable[[], None]:
+    """Makes a function that runs a step on each batch, compiled as `fit` compiles its own.
+
+    One trace serves batches of all lengths, and all calls. Run it inside `metrics_kept`
+    where the step computes the loss, which updates metrics.
+
+    Args:
+        model: The model.
+        step: A function of `x`, `y` and `sample_weight`.
+        batches: As `as_batches` returns them.
+    """
+    strategy = model.distribute_strategy
+    parts = split_batches(batches, strategy)
+    if not model.run_eagerly:
+        step = tf.function(step, reduce_retracing=True, autograph=False)
+        if strategy.num_replicas_in_sync == 1:
+            spec = keras.utils.unpack_x_y_sample_weight(parts.element_spec)
+            step = cast(Any, step).get_concrete_function(*spec)
+
+    def run() -> None:
+        for batch in parts:
+            strategy.run(step, keras.utils.unpack_x_y_sample_weight(batch))
+
+    return run
+
+
+@contextlib.contextmanager
+def metrics_kept(model: keras.Model) -> Iterator[None]:
+    """Leaves the metrics of a model as they were, also those of its losses."""
+    before = {id(m): [v.numpy() for v in m.variables] for m in model.metrics}
+    try:
+        yield
+    finally:
+        for metric in model.metrics:
+            values = before.get(id(metric), [])
+            if len(values) != len(metric.variables):  # made meanwhile
+                metric.reset_state()
+                continue
+            for variable, value in zip(metric.variables, values, strict=True):
+                variable.assign(value)
 
 
 def has_targets(batches: tf.data.Dataset) -> bool:

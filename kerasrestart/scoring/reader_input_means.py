@@ -40,8 +40,6 @@ def reader_input_means(
         ValueError: There is no example, or the model has no filters.
         TypeError: The model cannot be traced; or `x` is neither arrays nor a data set.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size!r}")
     batches = as_batches(x, size=batch_size)
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
     found = find_filter_layers(model, ".*", None if model.built else example)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.paths import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
-from kerasrestart.scoring.batches import as_batches, call_in_inference, has_targets
+from kerasrestart.scoring.batches import (
+    as_batches,
+    batch_runner,
+    call_in_inference,
+    has_targets,
+    metrics_kept,
+)
 from kerasrestart.scoring.criteria import Criterion, Saliency
 from kerasrestart.scoring.reduction import loss_to_example_scale
-from kerasrestart.scoring.replicas import split_batches
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import batch_size_of
 
@@ -35,9 +41,9 @@ def score_filters(
 ) -> dict[str, np.ndarray]:
     """Scores every filter of a model over a set of examples, in inference mode.
 
-    Weights, batch norm statistics and optimizer stay as they are. The cost is the compiled loss,
-    with what layers add to it. Layers that no gradient of it reaches have no score: a warning names
-    them.
+    Weights, batch norm statistics, metrics and optimizer stay as they are. The cost is the compiled
+    loss, with what layers add to it. Layers that no gradient of it reaches have no score: a warning
+    names them.
 
     Example:
     ```python
@@ -56,7 +62,7 @@ def score_filters(
             `"taylor"`.
         batch_size: Examples in a batch, where `x` is arrays. Changes the result by rounding
             only, except that of `"taylor_weight"`, which is a mean over batches. Defaults to 128.
-        seed: Seed of the criterion `"random"`. Defaults to 0.
+        seed: Seed of the criterion `"random"`, 0 or more. Defaults to 0.
         layers: Which layers are scored: their names, or a regular expression that a whole name
             matches. Defaults to None: all convolutions.
 
@@ -76,8 +82,7 @@ def score_filters(
         raise ValueError(
             f"Model '{model.name}' has no loss or no optimizer: call compile with both before."
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more. Received: {batch_size!r}")
+    check_whole("seed", seed, 0)
     if not criterion.needs_step:
         return Scorer(model, criterion, seed=seed, layers=layers).result()
     if x is None:
@@ -112,16 +117,9 @@ def score_filters(
         factor /= model.optimizer.scale_loss(1.0)
         scorer.gradients(tape, loss, (), record, batch_size=size, loss_to_example_scale=factor)
 
-    strategy = model.distribute_strategy
-    parts = split_batches(batches, strategy)
-    if not model.run_eagerly:
-        # As fit does it. One trace serves batches of all lengths.
-        score_batch = tf.function(score_batch, reduce_retracing=True, autograph=False)
-        if strategy.num_replicas_in_sync == 1:
-            spec = keras.utils.unpack_x_y_sample_weight(parts.element_spec)
-            score_batch = cast(Any, score_batch).get_concrete_function(*spec)
-    for batch in parts:
-        strategy.run(score_batch, keras.utils.unpack_x_y_sample_weight(batch))
+    run = batch_runner(model, score_batch, batches)
+    with metrics_kept(model):
+        run()
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
     scores = scorer.result()

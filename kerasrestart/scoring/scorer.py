@@ -258,6 +258,11 @@ class Scorer:
         }
 
     @property
+    def was_traced(self) -> bool:
+        """Whether a step that scores was run, or traced."""
+        return self._traced
+
+    @property
     def seen(self) -> int:
         """Number of examples seen since the last reset."""
         return int(self._examples.read_value()[0])

@@ -26,14 +26,23 @@ class AttachedScorer:
         function: The function that trains the model.
         scorer: The scorer, or what makes it.
         every: How many batches come for each one that is scored.
+        on_removed: Called when it is detached, or the fit was broken off.
 
     Attributes:
         scorer: The scorer; None before the first batch where that is to make it.
         batches: How many batches of this epoch were trained on, or groups that run as one.
         scores: Whether batches are scored at present.
+        on_removed: As given.
     """
 
-    def __init__(self, function: ScoringFunction, scorer: Scorer | ScorerMaker, every: int):
+    def __init__(
+        self,
+        function: ScoringFunction,
+        scorer: Scorer | ScorerMaker,
+        every: int,
+        on_removed: Callable[[], None],
+    ):
+        self.on_removed = on_removed
         self.scorer = scorer if isinstance(scorer, Scorer) else None
         self._make: Any = scorer
         self.batches = 0
@@ -132,12 +141,14 @@ class ScoringFunction:
             scoring.batches += 1
         return logs
 
-    def add(self, scorer: Scorer | ScorerMaker, every: int) -> AttachedScorer:
+    def add(
+        self, scorer: Scorer | ScorerMaker, every: int, on_removed: Callable[[], None]
+    ) -> AttachedScorer:
         """Adds a scorer; it scores from the next batch on."""
         if self._may_be_new_fit:
             self.remove_all()
             self._may_be_new_fit = False
-        scoring = AttachedScorer(self, scorer, every)
+        scoring = AttachedScorer(self, scorer, every, on_removed)
         self.keep(scoring)
         scoring.was_rebuilt()  # attaching is not a compilation
         return scoring
@@ -163,18 +174,21 @@ class ScoringFunction:
         if scoring in self._scorings:
             self._scorings.remove(scoring)
             self._functions.clear()
+            scoring.on_removed()
         if not self._scorings:
             self.remove_all()
 
     def remove_all(self) -> None:
         """Lets the model train by its own function again."""
-        self._scorings.clear()
+        removed, self._scorings = self._scorings, []
         self._functions.clear()
         self._in_fit = False
         if vars(self._model).get("make_train_function") == self._make:
             object.__delattr__(self._model, "make_train_function")
         if self._model.train_function is self:
             self._model.train_function = None
+        for scoring in removed:
+            scoring.on_removed()
 
     def _watch(self, iterator: Any) -> None:
         """Notices the end of a fit that is broken off, of which Keras tells no callback.
@@ -226,7 +240,12 @@ class ScoringFunction:
         return made
 
 
-def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> AttachedScorer:
+def attach(
+    model: keras.Model,
+    scorer: Scorer | ScorerMaker,
+    every: int = 1,
+    on_removed: Callable[[], None] = lambda: None,
+) -> AttachedScorer:
     """Makes `fit` train with the scored step, from the next batch on, until it is detached.
 
     Call it inside `fit`, from `on_train_begin`. Several scorers can be attached at once.
@@ -237,6 +256,8 @@ def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> 
             not built, a function from the specs of a batch, as `train_step` takes it, to the
             scorer: it is called before the first batch.
         every: Every N-th batch of an epoch is scored, from the first. Defaults to 1.
+        on_removed: Called once the model trains without this scorer: it was detached, or the fit
+            was broken off, of which Keras tells no callback. Defaults to nothing.
 
     Returns:
         The handle of this scorer.
@@ -244,7 +265,7 @@ def attach(model: keras.Model, scorer: Scorer | ScorerMaker, every: int = 1) -> 
     function = model.train_function
     if not isinstance(function, ScoringFunction):
         function = ScoringFunction(model)
-    return function.add(scorer, every)
+    return function.add(scorer, every, on_removed)
 
 
 def detach(model: keras.Model) -> None:

@@ -10,6 +10,8 @@ from keras import layers
 
 from kerasrestart.diagnosis.diagnose import diagnose
 from kerasrestart.diagnosis.statistics import effective_rank
+from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.scoring.score_filters import score_filters
 
 
 def network(seed=0):
@@ -132,6 +134,59 @@ def test_a_data_set_gives_the_same_and_the_model_stays_as_it_is():
     assert by_arrays.to_dict() == by_batches.to_dict()
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])  # TensorFlow's relu makes 0 of NaN
+def test_a_diverged_network_is_said_to_be_one(activation):
+    model, (x, y) = network(), data()
+    model.get_layer("dense").activation = keras.activations.get(activation)
+    kernel = model.get_layer("dense").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    assert "of conv, dense are not finite: training has diverged" in diagnose(model, x, y).verdict
+
+
+def test_metrics_stay_and_batches_of_all_lengths_take_one_trace():
+    traces = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            traces.append(None)
+            return x
+
+    inputs = keras.Input((6, 6, 2))
+    x = Counted()(layers.Flatten()(layers.Conv2D(4, 3, name="conv")(inputs)))
+    model = keras.Model(inputs, {name: layers.Dense(1, name=name)(x) for name in ("a", "b")})
+    model.compile("sgd", "mse")
+    x, y = data()
+    y = {name: y.astype("float32") for name in ("a", "b")}
+    model.fit(x, y, verbose=0)
+    before = model.get_metrics_result()
+    find_filter_layers(model, ".*")
+    traces.clear()
+    find_filter_layers(model, ".*")
+    to_find = len(traces)
+    assert diagnose(model, x, y, batch_size=16).examples == 40
+    assert len(traces) == 2 * to_find + 1
+    assert model.get_metrics_result() == before
+    score_filters(model, x, y)
+    assert model.get_metrics_result() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"y": np.zeros(39)}, ValueError, "one row per example. Received: 39 and 40 rows"),
+        ({"x": [[1.0, 2.0]]}, TypeError, "x must be arrays, .* Received: list of float"),
+        ({"batch_size": 2.5}, ValueError, "batch_size must be a whole number, 1 or more"),
+        ({"max_width": 0}, ValueError, "max_width must be a whole number, 1 or more"),
+        ({"layers": "("}, ValueError, "layers must be a regular expression or a list of names"),
+        ({"layers": 3}, ValueError, "layers must be a regular expression or a list of names"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(options, error, message):
+    x, y = data()
+    with pytest.raises(error, match=message):
+        diagnose(**{"model": network(), "x": x, "y": y} | options)
 
 
 def test_the_result_is_plain_data_and_reads_as_text_and_html():

@@ -166,7 +166,7 @@ def test_a_flagfile_that_is_not_text_is_refused_in_one_line(tmp_path, capsys):
     file = tmp_path / "wrong.flags"
     file.write_bytes(b"--model=\xff\xfe")
     line = refusal([f"--flagfile={file}"], capsys)
-    assert "decode" in line
+    assert "A flagfile must be text in UTF-8" in line
     assert f"(flags were also read from {file})" in line
 
 

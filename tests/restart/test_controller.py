@@ -181,6 +181,11 @@ def test_remedy_resets_the_optimizer_of_the_loop(images, remedy):
             "when must be an EverySteps. Received: EveryEpochs",
         ),
         (lambda: Loop().controller.function(tf.function(lambda x: x)), "a tf.function"),
+        (
+            lambda: Loop().controller.step(),
+            "No batch was scored. Received: a step that this controller has not made",
+        ),
+        (lambda: Loop().controller.set_state({}), "what get_state returned. Received: {}"),
         (lambda: Loop().controller.step(0), "steps must be a whole number, 1 or more"),
     ],
 )

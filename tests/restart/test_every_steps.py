@@ -273,21 +273,33 @@ def test_max_restarts_ends_restarts_and_not_training(images, capsys):
 
 def test_why_no_filter_was_restarted_is_said(images, capsys):
     for when, why in (
-        (kr.EverySteps(9), "5 batches passed, and steps=9"),
-        (kr.EverySteps(2, maturity=50), "after 5 batches none is older than maturity=50"),
+        (kr.EverySteps(5, maturity=4), "after 5, before the next batch (steps=5, maturity=4)"),
+        (kr.EverySteps(2, maturity=6), "after 8, before the next batch (steps=2, maturity=6)"),
         (
             kr.EverySteps(2, replacement_rate=1e-4, maturity=0),
-            "after 5 batches no layer has a whole filter due",
+            "maturity=0, replacement_rate=0.0001)",
         ),
     ):
         fit(net(), kr.PartialRestart(when=when, **RESET), images, epochs=1, verbose=2)
-        assert f"No filter was restarted: {why}." in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert (
+            "No filter was restarted: 5 batches passed, and the first restart comes after " in out
+        )
+        assert f"{why}." in out
+    none = kr.PartialRestart(when=kr.EverySteps(1, maturity=0), select=lambda scores: {})
+    fit(net(), none, images, epochs=1, verbose=2)
+    assert "No filter was restarted: after 5 batches none was selected." in capsys.readouterr().out
 
 
-def test_diverged_training_is_restarted_no_more(images):
+def test_diverged_training_is_restarted_no_more(images, capsys):
     model = net(keras.optimizers.SGD(1e30))
-    restart = fit(model, kr.PartialRestart(when=kr.EverySteps(2, maturity=0), **RESET), images)
+    restart = kr.PartialRestart(when=kr.EverySteps(2, maturity=0), **RESET)
+    fit(model, restart, images, verbose=2)
     assert restart.state.finished == "training has diverged, the scores are not finite"
+    # And that is all that is said.
+    out = capsys.readouterr().out
+    assert "No more restarts: training has diverged" in out
+    assert "No filter was restarted" not in out
 
 
 @pytest.mark.parametrize(

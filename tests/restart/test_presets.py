@@ -402,7 +402,7 @@ def test_network_without_the_dropped_filters_is_the_smaller_network(images):
 def test_unknown_preset_and_wrong_override_are_refused():
     with pytest.raises(ValueError, match=r"name must be one of .*'redo'.* Received: 'rede'"):
         kr.PartialRestart.preset("rede")
-    with pytest.raises(ValueError, match="fraction is replaced by select"):
+    with pytest.raises(ValueError, match="'redo' sets the whole part select"):
         kr.PartialRestart.preset("redo", fraction=0.1)
     assert kr.PartialRestart.preset("redo", seed=3).plan.seed == 3
 

@@ -143,9 +143,30 @@ def test_the_callback_takes_a_function():
     assert seen == [model, model]
 
 
+def test_what_was_learned_of_the_data_and_quantized_kernels_stay():
+    normalization = layers.Normalization()
+    normalization.adapt(np.array([[1.0, 5.0], [3.0, 9.0]]))
+    quantized = layers.Dense(3, name="quantized")
+    model = keras.Sequential(
+        [keras.Input((2,)), normalization, quantized, layers.Dense(1, name="logits")]
+    )
+    quantized.quantize("int8")
+    before = [np.array(v) for v in (*normalization.weights, *quantized.weights)]
+    head = np.array(model.get_layer("logits").kernel)
+    reset_model(model, seed=1)
+    after = [np.array(v) for v in (*normalization.weights, *quantized.weights)]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert (np.array(model.get_layer("logits").kernel) != head).all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: reset_layer(trained(), []), "layers must be the name of a layer, or several"),
+        (lambda: ResetLayer(3), "layers must be the name of a layer, or several. Received: 3"),
+        (lambda: PartialRestart(reset=ResetLayer), "reset must be a Reset, a remedy such as"),
+        (lambda: PartialRestart(reset="uniform"), "reset must be a Reset, a remedy such as"),
         (lambda: reset_layer(trained(), "head"), "has no layer of that name. Received: layers='h"),
         (lambda: ShrinkAndPerturb(2, 0.1), "shrink must be a number between 0 and 1"),
         (lambda: PartialRestart(reset=ResetLayer("x"), control="none"), "A control re-init"),
@@ -154,3 +175,9 @@ def test_the_callback_takes_a_function():
 def test_wrong_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("remedy", [reset_model, reset_optimizer])
+def test_what_is_no_model_is_refused(remedy):
+    with pytest.raises(TypeError, match="Expected a Keras 3 model"):
+        remedy("model")

@@ -239,6 +239,11 @@ def test_short_and_long_form_select_the_same():
     assert lists(select_filters(LAYER, lambda scores: {"other": [3, 1]})) == {"other": [1, 3]}
     with pytest.raises(ValueError, match=r"expected one of them\. Received: fraction=0.1, select="):
         select_filters(LAYER, Fraction(0.1), fraction=0.1)
+    for scores in ([1.0, 2.0], {}):
+        with pytest.raises(ValueError, match="scores must be "):
+            select_filters(scores)
+    with pytest.raises(ValueError, match="scores of 'a' must be a list of finite numbers"):
+        select_filters({"a": np.array([np.nan, 1.0])}, fraction=0.5)
 
 
 @pytest.mark.parametrize(

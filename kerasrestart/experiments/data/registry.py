@@ -18,7 +18,8 @@ from kerasrestart.experiments.data.regimes import with_label_noise
 from kerasrestart.experiments.data.tfds_images import load_tfds
 from kerasrestart.experiments.paths import as_utf8
 from kerasrestart.experiments.setting import SettingError, as_arguments
-from kerasrestart.experiments.settings import DATASETS, SETTINGS, errors_name_reference
+from kerasrestart.experiments.settings import DATASETS, SETTINGS
+from kerasrestart.experiments.sources import errors_name_reference
 
 
 def load(

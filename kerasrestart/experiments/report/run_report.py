@@ -8,6 +8,7 @@ from typing import Any
 
 from kerasrestart.experiments.records.history import HISTORY, read_history
 from kerasrestart.experiments.records.run_record import RECORD, read_record
+from kerasrestart.experiments.records.schema import RecordError
 from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
@@ -45,6 +46,8 @@ def write_run_report(folder: pathlib.Path) -> pathlib.Path:
     record = load_record(folder)
     try:
         return _write(folder, record)
+    except RecordError:
+        raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{folder / RECORD} is not a valid run record: {type(error).__name__} {one_line(error)}"

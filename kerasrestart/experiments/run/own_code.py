@@ -8,13 +8,8 @@ from typing import Any
 from kerasrestart.experiments import references
 from kerasrestart.experiments.combinations import bare_criterion
 from kerasrestart.experiments.setting import SettingError
-from kerasrestart.experiments.settings import (
-    SETTINGS,
-    RunSettings,
-    errors_name_reference,
-    references_in,
-    source_hashes,
-)
+from kerasrestart.experiments.settings import SETTINGS, RunSettings
+from kerasrestart.experiments.sources import errors_name_reference, references_in, source_hashes
 
 
 def load_code(settings: RunSettings) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 
 from kerasrestart.experiments import references
 from kerasrestart.experiments.setting import SettingError
-from kerasrestart.experiments.settings import SETTINGS, errors_name_reference
+from kerasrestart.experiments.settings import SETTINGS
+from kerasrestart.experiments.sources import errors_name_reference
 from kerasrestart.network.keras_internals import input_structure, layer_names_from_start
 
 

@@ -16,12 +16,8 @@ from kerasrestart.experiments.run.state_folder import (
     StateFolder,
     read_state,
 )
-from kerasrestart.experiments.settings import (
-    AFTER_BASELINE,
-    RunSettings,
-    changed_sources,
-    source_hashes,
-)
+from kerasrestart.experiments.settings import AFTER_BASELINE, RunSettings
+from kerasrestart.experiments.sources import changed_sources, source_hashes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from kerasrestart.experiments.study.statistics import (
     Difference,
     Summary,
     holm,
+    p_text,
     paired_difference,
     seeds_needed,
     summarize,
@@ -274,8 +275,3 @@ def _verdict(difference: Difference | None, p: float | None) -> str:
     if p is None or p >= 1 - CONFIDENCE:
         return NO_DIFFERENCE
     return "better" if difference.mean > 0 else "worse"
-
-
-def p_text(p: float) -> str:
-    """A p-value with two significant digits, such as `= 0.031` or `< 0.0001`."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from kerasrestart.experiments.study.comparison import Group, p_text
+from kerasrestart.experiments.study.comparison import Group
 from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.results import CellResult
 from kerasrestart.experiments.study.statistics import (
     Difference,
     holm,
+    p_cell,
     paired_difference,
     summarize,
 )
@@ -85,11 +86,8 @@ def pairs(groups: Sequence[Group], compared: Sequence[Pair]) -> Table:
     for (_, outcome), family in families.items():
         adjusted = holm([difference.p for _, _, difference in family])
         for (group, pair, difference), p in zip(family, adjusted, strict=True):
-            low, high = difference.low, difference.high
-            interval = "" if low is None else f"{low:+.2f} to {high:+.2f}"
-            shown = "" if p is None else p_text(p).removeprefix("= ")
-            texts = (str(difference.n), f"{difference.mean:+.2f}", interval, shown)
-            rows.append((group.name, *pair, outcome, *texts))
+            texts = (f"{difference.mean:+.2f}", difference.interval, p_cell(p))
+            rows.append((group.name, *pair, outcome, str(difference.n), *texts))
             names = {"arm": pair[0], "other": pair[1], "outcome": outcome}
             data.append({**place(group), **names, **_numbers(difference), "p after Holm": p})
     header = ("model", "arm", "against", "outcome", "n", "difference", "95% interval", "p (Holm)")

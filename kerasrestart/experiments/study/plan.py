@@ -9,14 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments.setting import SettingError
-from kerasrestart.experiments.settings import (
-    AFTER_BASELINE,
-    SETTINGS,
-    RunSettings,
-    is_plain_name,
-    references_in,
-    source_hashes,
-)
+from kerasrestart.experiments.settings import AFTER_BASELINE, SETTINGS, RunSettings, is_plain_name
+from kerasrestart.experiments.sources import references_in, source_hashes
 from kerasrestart.experiments.study.grid import (
     MAX_RUNS,
     SET_BY_THE_STUDY,

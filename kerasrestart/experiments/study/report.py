@@ -17,6 +17,7 @@ from kerasrestart.experiments.study.plan import CONTROL
 from kerasrestart.experiments.study.published import Published
 from kerasrestart.experiments.study.results import CellResult, common_settings
 from kerasrestart.experiments.study.statistics import CONFIDENCE
+from kerasrestart.experiments.study.tables import Table
 from kerasrestart.experiments.study.tuning import Tuning
 from kerasrestart.restart.files import write_text
 
@@ -87,8 +88,8 @@ def write_report(
     images = {f"figures/{names[name]}.svg": to_bytes(f, "svg") for name, f in drawn.items()}
     files = dict(images)
     files |= {f"figures/{names[name]}.png": to_bytes(f, "png") for name, f in drawn.items()}
-    tuning = report.tuning
-    for table in [*made, *([tuning.table()] if tuning else [])]:
+    tuned = [report.tuning.table()] if report.tuning else []
+    for table in [*made, *tuned]:
         files[f"tables/{table.name}.md"] = f"{table.to_markdown()}\n".encode()
         files[f"tables/{table.name}.csv"] = table.to_csv().encode()
     _write_files(report.folder, files)
@@ -98,7 +99,7 @@ def write_report(
         _question(groups),
         *_verdicts(groups),
         *_tables(made),
-        *_tuning(tuning),
+        *(_tuning(report.tuning, *tuned) if report.tuning else []),
         *(_differs(groups, published) if published else []),
         *_figures(groups, names, published),
         *_settings(groups, common_settings(results)),
@@ -176,10 +177,7 @@ def _tables(made: Sequence[tables.Table]) -> list[str]:
     return sections
 
 
-def _tuning(tuning: Tuning | None) -> list[str]:
-    if tuning is None:
-        return []
-    table = tuning.table()
+def _tuning(tuning: Tuning, table: Table) -> list[str]:
     return ["## Tuning", f"{tuning.sentence()} In percent; chosen in bold.", table.to_markdown()]
 
 

@@ -7,10 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kerasrestart.experiments.records.run_record import read_record
-from kerasrestart.experiments.settings import (
-    changed_sources,
-    source_hashes,
-)
+from kerasrestart.experiments.sources import changed_sources, source_hashes
 from kerasrestart.experiments.study.executors import Executor
 from kerasrestart.experiments.study.plan import Job, PlanError
 from kerasrestart.experiments.study.process import Ended

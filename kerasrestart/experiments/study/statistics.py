@@ -28,6 +28,12 @@ class Summary:
     mean: float
     deviation: float | None
 
+    @property
+    def text(self) -> str:
+        """Mean and deviation: "62.01 ± 0.35"."""
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"{self.mean:.2f}{spread}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
@@ -50,6 +56,21 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None
+
+    @property
+    def interval(self) -> str:
+        """The interval: "+0.12 to +1.34"; empty where there is none."""
+        return "" if self.low is None else f"{self.low:+.2f} to {self.high:+.2f}"
+
+
+def p_text(p: float) -> str:
+    """A p-value with two significant digits, such as `= 0.031` or `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"
+
+
+def p_cell(p: float | None) -> str:
+    """A p-value for a table, such as `0.031` or `< 0.0001`; empty where there is none."""
+    return "" if p is None else p_text(p).removeprefix("= ")
 
 
 def summarize(values: Sequence[float]) -> Summary:

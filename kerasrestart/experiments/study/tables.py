@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kerasrestart.experiments.report.markdown import align
-from kerasrestart.experiments.study.comparison import Arm, Group, p_text
+from kerasrestart.experiments.study.comparison import Arm, Group
 from kerasrestart.experiments.study.plan import BASELINE, CONTROL
 from kerasrestart.experiments.study.published import Published
-from kerasrestart.experiments.study.statistics import Summary, summarize
+from kerasrestart.experiments.study.statistics import Summary, p_cell, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def by_initialisation(groups: Sequence[Group], published: Published | None = Non
         found = {BASELINE: summarize(list(baselines.values()))}
         found |= {arm.name: arm.summary for arm in group.arms}
         for name, summary in found.items():
-            text = f"{_mean(summary)} ({summary.n})"
+            text = f"{summary.text} ({summary.n})"
             row = texts.setdefault((group.variation, name), {})
             row[group.model] = text
             theirs = published.by_arm.get(group.model, {}).get(name) if published else None
@@ -134,7 +134,7 @@ def by_restart(groups: Sequence[Group], published: Published | None = None) -> T
             for number, label in enumerate(rounds):
                 values = [100 * r.by_round[number] for r in arm.results if len(r.by_round) > number]
                 summary = summarize(values) if values else None
-                texts.append(_mean(summary) if summary else "")
+                texts.append(summary.text if summary else "")
                 value = theirs[number] if theirs and number < len(theirs) else None
                 beside.append(_published(value, summary))
                 if summary:
@@ -212,28 +212,18 @@ def _difference_texts(arm: Arm) -> tuple[str, ...]:
     found = arm.difference
     if found is None:
         verdict = "" if arm.name == CONTROL else "no seed in common"
-        return (arm.name, verdict, _mean(arm.summary), _mean(arm.last), *[""] * 5)
-    interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
+        return (arm.name, verdict, arm.summary.text, arm.last.text, *[""] * 5)
     return (
         arm.name,
         arm.verdict,
-        _mean(arm.summary),
-        _mean(arm.last),
+        arm.summary.text,
+        arm.last.text,
         str(found.n),
         f"{found.mean:+.2f}",
-        interval,
-        _p(arm.adjusted_p),
+        found.interval,
+        p_cell(arm.adjusted_p),
         "" if arm.seeds_needed is None else str(arm.seeds_needed),
     )
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else p_text(p).removeprefix("= ")
-
-
-def _mean(summary: Summary) -> str:
-    spread = "" if summary.deviation is None else f" ± {summary.deviation:.2f}"
-    return f"{summary.mean:.2f}{spread}"
 
 
 def without_idle_columns(

@@ -82,9 +82,10 @@ class Tuning:
         for trial in self.trials:
             for name, value in _values(trial.value).items():
                 tried.setdefault(name, set()).add(value)
+        several = len({network for network, _ in self.chosen}) > 1
         found = [
-            f"{arm} ({as_flag(name, value)})"
-            for (_, arm), values in self.chosen.items()
+            f"{f'{arm} of {network}' if several else arm} ({as_flag(name, value)})"
+            for (network, arm), values in self.chosen.items()
             for name, value in values.items()
             if SETTINGS[name].type in (int, float) and value in (min(tried[name]), max(tried[name]))
         ]

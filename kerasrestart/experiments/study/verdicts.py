@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from kerasrestart.experiments.report.terminal import print_table, print_text
-from kerasrestart.experiments.study.comparison import Arm, Group, p_text
+from kerasrestart.experiments.study.comparison import Arm, Group
+from kerasrestart.experiments.study.statistics import p_cell
 
 
 def print_verdicts(groups: Sequence[Group], file: TextIO | None = None) -> None:
@@ -25,10 +26,7 @@ def print_verdicts(groups: Sequence[Group], file: TextIO | None = None) -> None:
 
 
 def _row(arm: Arm) -> list[str]:
-    found, spread = arm.difference, arm.summary.deviation
-    mean = f"{arm.summary.mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
-    if found is None:
-        return [arm.name, str(arm.summary.n), mean, "", "", ""]
-    interval = "" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
-    p = "" if arm.adjusted_p is None else p_text(arm.adjusted_p).removeprefix("= ")
-    return [arm.name, str(arm.summary.n), mean, f"{found.mean:+.2f}", interval, p]
+    cells = [arm.name, str(arm.summary.n), arm.summary.text]
+    if (found := arm.difference) is None:
+        return [*cells, "", "", ""]
+    return [*cells, f"{found.mean:+.2f}", found.interval, p_cell(arm.adjusted_p)]

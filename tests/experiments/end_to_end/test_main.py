@@ -58,7 +58,7 @@ def record_of(folder):
 def finished(tmp_path_factory):
     """A small run with two restarts."""
     place = tmp_path_factory.mktemp("runs")
-    arguments = (*SMALL, "--init=uniform", "--run_name=first")
+    arguments = (*SMALL, "--init=uniform", "--test_each_epoch", "--run_name=first")
     # As in a user's shell, and both streams in one.
     done = command(*arguments, cwd=place, redirect="2>&1", TF_CPP_MIN_LOG_LEVEL=None)
     assert done.returncode == 0, done.stdout
@@ -83,6 +83,14 @@ def test_a_run_ends_with_a_row_for_the_baseline_and_each_restart(finished):
     assert str(folder.name) in done.stdout
     assert list(sessions(folder.parent)) == ["first"]
     assert "Restarted 12 of 128 filters (conv1 3/32, conv2 3/32, conv3 6/64)" in done.stdout
+
+
+def test_tests_of_each_epoch_are_those_of_the_table(finished):
+    history = read_history(finished[0])
+    assert len(history["test_accuracy"]) == 6
+    for row in record_of(finished[0])["table"]:
+        tested = history["test_accuracy"][row["best_epoch"]]
+        assert tested == pytest.approx(row["test_accuracy"], abs=1e-6)
 
 
 def test_no_line_of_a_library_comes_before_the_first_line_of_a_run(finished):

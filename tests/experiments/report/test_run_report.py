@@ -323,3 +323,10 @@ def test_a_record_without_a_setting_that_the_report_needs_is_refused(folder):
     rewritten(folder, settings={})
     with pytest.raises(ValueError, match=r"run\.json is not a valid run record: KeyError 'model'"):
         write_run_report(folder)
+
+
+def test_a_damaged_history_is_named_and_not_the_record(folder):
+    (folder / "history.csv").write_bytes(b"epoch,loss\n0,\xff\n")
+    with pytest.raises(ValueError, match=r"history\.csv") as error:
+        write_run_report(folder)
+    assert "run.json" not in str(error.value)

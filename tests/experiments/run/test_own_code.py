@@ -10,7 +10,8 @@ from kerasrestart.experiments.run.build import build_model, restart_callback
 from kerasrestart.experiments.run.own_code import load_code, make_callbacks
 from kerasrestart.experiments.run.own_network import ends_in_softmax
 from kerasrestart.experiments.setting import SettingError
-from kerasrestart.experiments.settings import RunSettings, changed_sources, source_hashes
+from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.experiments.sources import changed_sources, source_hashes
 from kerasrestart.restart.select import Fraction
 
 CODE = """

@@ -123,6 +123,16 @@ def test_a_best_value_at_an_edge_is_said():
     assert "edge" not in sentence(0.01)
 
 
+def test_an_arm_at_an_edge_is_named_with_its_network_where_there_are_several():
+    trials = [
+        Trial(network, "he", f"learning_rate={value}", {8: 0.5}, value == best)
+        for network, best in (("one", 0.01), ("two", 0.1))
+        for value in (0.1, 0.01, 0.001)
+    ]
+    sentence = Tuning(tuple(trials), (8,), "accuracy").sentence()
+    assert "may be better: he of two (--learning_rate=0.1)." in sentence
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
