@@ -21,7 +21,8 @@ def trained(optimizer, factor=None, epochs=1):
     model = keras.Model(inputs, keras.layers.Dense(3, name="second")(hidden))
     if factor is not None:
         optimizer = with_two_rates(optimizer, model.get_layer("first").variables, factor)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, run_eagerly=True)  # a graph takes longer to make than to use
     before = [v.numpy() for v in model.weights]
     model.fit(X, Y, batch_size=24, epochs=epochs, verbose=0)
     moved = [v.numpy() - was for v, was in zip(model.weights, before, strict=True)]

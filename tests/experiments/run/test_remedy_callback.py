@@ -21,7 +21,7 @@ def build():
             keras.layers.Activation("linear", name="last"),
         ]
     )
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))
     return model
 
