@@ -572,8 +572,8 @@ class Compares(RestartObserver):
         self.restarts += 1
 
 
-# Three small networks have the joints of these, and MobileNetV2 the sums of norms of ResNet50; their
-# graphs take up to ten times as long.
+# Three small networks have the joints of these, and MobileNetV2 the sums of norms of ResNet50.
+# Their graphs take up to ten times as long.
 LONGEST = (RESNET50, RESNET50V2, EFFICIENTNETB0, DENSENET121)
 
 
