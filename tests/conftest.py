@@ -1,5 +1,6 @@
 """Setup of all tests, and small data shared by several packages of tests."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from kerasrestart.experiments import data
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
@@ -29,6 +32,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
+def pytest_collection_finish():
+    """Takes the modules out of garbage collections, which the many objects of traces cause."""
+    gc.freeze()
+    gc.set_threshold(7000, 20, 10)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Keeps decoded images of the tests out of the user's home folder."""
@@ -41,6 +50,13 @@ def _fresh_keras():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def few_shapes(monkeypatch):
+    """`data.load` draws 200 shapes, whatever number is asked for: pages then run in seconds."""
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, shapes_examples: load(name, shapes_examples=200))
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def test_blocks_of_the_readme_run(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.usefixtures("few_shapes")
 @pytest.mark.parametrize("document", ["docs/tutorial.md", "docs/extending.md", "docs/diagnosis.md"])
 def test_blocks_of_a_page_run_in_order(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

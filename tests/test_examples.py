@@ -3,8 +3,10 @@
 import importlib.util
 import pathlib
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -12,7 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def example(request):
     """The module of the example that the test is named after."""
-    name = request.node.name.removeprefix("test_")
+    name = request.node.originalname.removeprefix("test_")
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,7 +39,25 @@ def test_plain_model(example):
     assert accuracies["uniform"][0] == accuracies["none"][0]
 
 
-def test_applications_network(example):
+def short_mobilenet(input_shape, alpha, weights, classes, classifier_activation):
+    """Blocks 10 to 12 of MobileNetV2, which as a whole is trained with the slow tests."""
+    x = image = keras.Input(input_shape)
+    for number in (10, 11, 12):
+        name = f"block_{number}_"
+        x = layers.Conv2D(24, 1, use_bias=False, name=f"{name}expand")(x)
+        x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+        x = layers.DepthwiseConv2D(3, 2, use_bias=False, name=f"{name}depthwise")(x)
+        x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+        x = layers.Conv2D(12, 1, use_bias=False, name=f"{name}project")(x)
+        x = layers.BatchNormalization()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(classes, classifier_activation)(x))
+
+
+@pytest.mark.parametrize("network", [short_mobilenet, pytest.param(None, marks=pytest.mark.slow)])
+def test_applications_network(example, network, monkeypatch):
+    if network:
+        monkeypatch.setattr(keras.applications, "MobileNetV2", network)
     restart = example.main(["--examples=100", "--round_epochs=1", "--layers=block_1[0-2]_project"])
     assert restarted(restart, 1)[0].keys() <= {f"block_{n}_project" for n in (10, 11, 12)}
 

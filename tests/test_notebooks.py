@@ -10,6 +10,7 @@ NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "docs" / "notebooks").gl
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("few_shapes")
 def test_a_notebook_runs_and_prints_what_it_did_before(path):
     notebook = read(path)
     stored = [

@@ -20,6 +20,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.experiments.run.layer_rates import with_two_rates
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
@@ -57,13 +58,21 @@ def on(strategy, **options):
         return network(**options)
 
 
-# In batches of 16 the last has 5 examples: unequal parts, and with four devices none for the last.
 random = np.random.default_rng(0)
 images = random.normal(size=(37, 6, 6, 2)).astype("float32")
 labels = random.integers(0, 3, 37).astype("int32")
+# The last batch of 16 has 5 examples: unequal parts, and with four devices none for the last.
+UNEQUAL = 37
+# The last batch of 16 has one example: no part for the second of two devices.
+EMPTY = 33
 
 
-def trained(model, criterion="taylor", epochs=3, **arguments):
+def batches(examples=UNEQUAL):
+    data = tf.data.Dataset.from_tensor_slices((images[:examples], labels[:examples]))
+    return data.batch(16)
+
+
+def trained(model, criterion="taylor", epochs=3, examples=UNEQUAL, **arguments):
     restart = kr.PartialRestart(
         criterion=criterion,
         fraction=0.3,
@@ -72,8 +81,7 @@ def trained(model, criterion="taylor", epochs=3, **arguments):
         stop_on_repeat=False,
         **arguments,
     )
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    model.fit(data, epochs=epochs, verbose=0, callbacks=[restart])
+    model.fit(batches(examples), epochs=epochs, verbose=0, callbacks=[restart])
     return restart
 
 
@@ -130,14 +138,14 @@ def slots_and_outgoing_weights_as_one():
 
 
 def criterion_of_gradients_with_an_empty_part():
-    model = on(devices(4))
-    restart = trained(model, "taylor_weight")
+    model = on(devices(2))
+    restart = trained(model, "taylor_weight", examples=EMPTY)
     assert len(restart.events) == 2
     check_alike(model)
 
 
-def batch_norm_as_one():
-    compare(devices(2), norm=True)
+def batch_norm_and_sums_as_one():
+    compare(devices(2), norm=True, reduction="sum", optimizer=lambda: keras.optimizers.SGD(0.002))
 
 
 def a_restart_leaves_each_replica_its_own_statistics():
@@ -152,17 +160,12 @@ def a_restart_leaves_each_replica_its_own_statistics():
     check_alike(model, but="moving")
 
 
-def sums_as_one():
-    compare(devices(2), reduction="sum", optimizer=lambda: keras.optimizers.SGD(0.002))
-
-
-def compare_callbacks(strategy, make):
+def compare_callbacks(strategy, make, examples=UNEQUAL):
     """Three epochs of three batches with a callback, on one device and on several."""
     ways = []
     for of in (None, strategy):
         model, restart = on(of), make()
-        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-        model.fit(data, epochs=3, verbose=0, callbacks=[restart])
+        model.fit(batches(examples), epochs=3, verbose=0, callbacks=[restart])
         ways.append((model, restart))
     (one, first), (several, second) = ways
     assert first.events
@@ -178,12 +181,13 @@ def compare_callbacks(strategy, make):
 
 def between_batches_as_one_with_an_empty_part():
     compare_callbacks(
-        devices(4),
+        devices(2),
         lambda: kr.PartialRestart(
             when=kr.EverySteps(2, replacement_rate=0.1, maturity=1, decay=0.8),
             reset=kr.Reset("he_uniform", outgoing="zero", compensate_bias=True),
             layers=".*",
         ),
+        EMPTY,
     )
 
 
@@ -208,10 +212,11 @@ class Batches(keras.utils.PyDataset):
 
 
 def filters_scored_after_training():
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(9)
-    of_unknown_length = batches.filter(lambda *batch: True)
-    kinds = ((images, labels), (batches,), (of_unknown_length,), (Batches(),))
-    one, several = network(), on(devices(4))
+    # The last batch of 9 has one example, too.
+    nines = tf.data.Dataset.from_tensor_slices((images, labels)).batch(9)
+    of_unknown_length = nines.filter(lambda *batch: True)
+    kinds = ((images, labels), (nines,), (of_unknown_length,), (Batches(),))
+    one, several = network(), on(devices(2))
     for criterion, forms in (("taylor", kinds), ("activation", kinds[2:3]), ("magnitude", [()])):
         for x in forms:
             for layer, scores in kr.score_filters(one, *x, criterion=criterion).items():
@@ -219,16 +224,34 @@ def filters_scored_after_training():
                 np.testing.assert_allclose(scores, others, **CLOSE)
 
 
+def a_lower_learning_rate_for_some_weights_as_one():
+    def weights(strategy):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            model = keras.Sequential([keras.Input((72,)), layers.Dense(4), layers.Dense(3)])
+            slow = model.layers[0].variables
+            optimizer = with_two_rates(keras.optimizers.Adam(0.1), slow, 0.1)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(optimizer, loss)
+        x = images[:24].reshape(24, -1)
+        model.fit(x, labels[:24], batch_size=8, epochs=2, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    ways = weights(tf.distribute.get_strategy()), weights(devices(2))
+    for one, several in zip(*ways, strict=True):
+        np.testing.assert_allclose(one, several, atol=1e-4)
+
+
 CHECKS = [
     four_devices_as_one_with_an_empty_part,
     slots_and_outgoing_weights_as_one,
     criterion_of_gradients_with_an_empty_part,
-    batch_norm_as_one,
+    batch_norm_and_sums_as_one,
     a_restart_leaves_each_replica_its_own_statistics,
-    sums_as_one,
     between_batches_as_one_with_an_empty_part,
     filters_dropped_for_an_epoch_as_one,
     filters_scored_after_training,
+    a_lower_learning_rate_for_some_weights_as_one,
 ]
 
 if __name__ == "__main__":

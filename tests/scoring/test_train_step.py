@@ -70,8 +70,9 @@ SGD = {"class_name": "SGD", "config": {"learning_rate": 0.05, "momentum": 0.9}}
 
 
 @on_cpu
-@pytest.mark.parametrize("optimizer", [SGD, "adam"], ids=["sgd", "adam"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("optimizer", "weighted"), [(SGD, False), ("adam", True)], ids=["sgd", "adam weighted"]
+)
 def test_training_is_bit_for_bit_what_it_is_without_scores(optimizer, weighted, images):
     options = {"sample_weight": np.linspace(0, 2, 20)} if weighted else {}
     plain = trained(images, [], optimizer, **options)

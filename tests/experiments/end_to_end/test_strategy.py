@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 FLAGS = (
     *("--dataset=shapes", "--train_examples=89", "--batch_size=52", "--learning_rate=0.003"),
     *("--trigger=epochs", "--round_epochs=1", "--learning_rate_drops=0", "--max_restarts=2"),
+    "--eval_examples=200",
 )
 
 # The command line on a CPU that is split into logical devices. The process may kill itself when a
@@ -87,8 +88,8 @@ def test_a_run_on_several_devices_has_the_numbers_of_one_device(alone, devices):
     assert "ran out of data" not in done.stderr
     assert len(history(folder)) == 3
     for one, several in zip(history(alone), history(folder), strict=True):
-        # An image of 2000 may be classified differently.
-        accuracy = {name: 0.0011 for name in one if name.endswith("accuracy")}
+        # One of the 200 images may be classified differently.
+        accuracy = {name: 0.0051 for name in one if name.endswith("accuracy")}
         for name, value in one.items():
             tolerance = {"rel": 1e-4, "abs": accuracy.get(name, 1e-5)}
             assert several[name] == pytest.approx(value, **tolerance), name
@@ -99,7 +100,7 @@ def test_a_run_on_several_devices_has_the_numbers_of_one_device(alone, devices):
             scores = layer["scores"], theirs["layers"][name]["scores"]
             np.testing.assert_allclose(*scores, rtol=2e-3, atol=1e-6)
     for mine, theirs in zip(one["table"], several["table"], strict=True):
-        assert mine["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.0011)
+        assert mine["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.0051)
 
 
 @pytest.mark.slow
