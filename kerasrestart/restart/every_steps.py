@@ -197,9 +197,9 @@ class StepState:
 
     def first_restart(self, when: EverySteps) -> int:
         """After how many batches of a training the first restart can come at the earliest."""
-        anew = StepState()
-        anew.follow({name: len(since) for name, since in self.since.items()})
-        return anew.min_steps_to_restart(when)
+        begin = StepState()
+        begin.follow({name: len(since) for name, since in self.since.items()})
+        return begin.min_steps_to_restart(when)
 
     def min_steps_to_restart(self, when: EverySteps) -> int:
         """In how many batches filters can be restarted at the earliest, 1 or more."""

@@ -13,8 +13,10 @@ it applies with a seed of its own at the end of each round:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -301,8 +303,9 @@ def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:
     if not own or not layer.trainable:
         return
     try:
-        new = type(layer).from_config(_seeded(layer.get_config(), seed))
-        new.build_from_config(layer.get_build_config())
+        with _default_seeds(seed):
+            new = type(layer).from_config(_seeded(layer.get_config(), seed))
+            new.build_from_config(layer.get_build_config())
         initial = _own_weights(new)
         shapes = [tuple(variable.shape) for variable in initial]
         if shapes != [tuple(variable.shape) for variable in own]:
@@ -328,6 +331,17 @@ def _own_weights(layer: keras.Layer) -> list[keras.Variable]:
 
 def _whole(variable: keras.Variable, new: tf.Tensor) -> Replacement:
     return Replacement(variable, new, np.ones(variable.shape, bool))
+
+
+@contextlib.contextmanager
+def _default_seeds(seed: int) -> Iterator[None]:
+    """Seeds the generator from which Keras seeds initializers that have no seed of their own."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def _seeded(config: Any, seed: int) -> Any:

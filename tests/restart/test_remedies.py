@@ -1,5 +1,7 @@
 """Remedies draw what the layers' own initializers draw, and reset what belongs to it."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -83,6 +85,26 @@ def test_weights_are_a_function_of_the_seed():
         kernels.append(model.get_layer("logits").get_weights()[0])
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert (kernels[0] != kernels[2]).all()
+
+
+class WithoutASeed(layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), initializer="glorot_uniform")
+
+    def call(self, x):
+        return x @ self.kernel
+
+
+def test_an_initializer_without_a_seed_is_a_function_of_the_seed_too():
+    model = keras.Sequential([keras.Input((4,)), WithoutASeed(name="own"), layers.Dense(1)])
+    drawn = []
+    for seed in (1, 1, 2):
+        before = random.getstate()
+        reset_layer(model, "own", seed=seed)
+        assert random.getstate() == before
+        drawn.append(np.array(model.get_layer("own").kernel))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).all()
 
 
 def test_a_model_is_reset_whole_but_for_frozen_layers_and_the_learning_rate():
