@@ -10,10 +10,10 @@ import keras
 from kerasrestart.network.arguments import check
 from kerasrestart.restart.arguments import explain_parts
 from kerasrestart.restart.every_steps import EverySteps
-from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.presets import preset_arguments
 from kerasrestart.restart.remedies import Remedy, split_reset
 from kerasrestart.restart.reset import Reset

@@ -17,9 +17,9 @@ from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.arguments import explain_parts
 from kerasrestart.restart.every_steps import EverySteps, StepState
-from kerasrestart.restart.fit_session import prepare
 from kerasrestart.restart.optimizers import optimizers_of
 from kerasrestart.restart.plan import DIVERGED, RestartPlan
+from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.remedies import Remedy, split_reset
 from kerasrestart.restart.reset import Reset

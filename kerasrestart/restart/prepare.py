@@ -1,0 +1,119 @@
+"""Checks that a model can be restarted as planned, and makes its scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
+from kerasrestart.network.paths import listed_reasons
+from kerasrestart.network.traced_graph import check_model
+from kerasrestart.restart import drawing, surgery
+from kerasrestart.restart.compensation import check_compensation
+from kerasrestart.restart.every_steps import EverySteps
+from kerasrestart.restart.learning_rate import learning_rate_of
+from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
+from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.slots import build_optimizer
+from kerasrestart.scoring.reduction import check_reductions
+from kerasrestart.scoring.running_scorer import RunningScorer
+from kerasrestart.scoring.scorer import Scorer
+
+
+def prepare(
+    model: keras.Model, plan: RestartPlan, data: Any = None, *, optimizer: Any = None
+) -> tuple[Scorer, list[str]]:
+    """Makes the scorer of a model, after checking that the model can be restarted as planned.
+
+    The optimizer is built where it is not yet.
+
+    Args:
+        model: A compiled model.
+        plan: The plan.
+        data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs.
+            Defaults to None.
+        optimizer: The optimizer of a loop without `fit`, or several; the model need not be
+            compiled. Defaults to None: the model's own.
+
+    Returns:
+        The scorer, and the names of layers that are left out because of `outgoing`.
+
+    Raises:
+        TypeError: The model does not know its inputs, and `data` is None.
+        ValueError: The model is not compiled, or has no filters; `select` cannot select from it;
+            the optimizer's slots are not known; the learning rate is to be lowered and cannot be
+            set; the criterion needs gradients and the losses have no reduction in common; or as
+            `restart_filters`.
+    """
+    check_model(model)
+    if optimizer is None and not model.compiled:
+        raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
+    scorer, left_out = _scorer(model, plan, plan.layers, data), []
+    if plan.reset.outgoing == "zero":
+        obstacles = _obstacles(scorer.filter_layers)
+        free = [name for name in scorer.layers if name not in obstacles]
+        if not free:
+            raise ValueError(
+                f"No layer can be restarted with outgoing='zero': {listed_reasons(obstacles)}; "
+                "kerasrestart.describe shows all."
+            )
+        if obstacles:
+            scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
+    selects = plan.remedy is None and getattr(plan.when, "replacement_rate", None) is None
+    check = getattr(plan.select, "check", None) if selects else None
+    if check is not None:
+        check({name: layer.filters for name, layer in scorer.layers.items()})
+    if optimizer is not None:
+        check_optimizers(model, optimizer)
+    else:
+        if scorer.criterion.needs_gradient:
+            check_reductions(model)
+        _check_optimizers(model)
+    own = getattr(model, "optimizer", None)
+    if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
+        raise ValueError(
+            "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
+            f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
+            "expected 0, or an optimizer made with a number."
+        )
+    if plan.control is None and plan.remedy is None:
+        drawing.check_draws(
+            scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
+        )
+    if plan.reset.outgoing == "zero":
+        for one in optimizers_of(model, optimizer):
+            surgery.check_adafactor(one, plan.reset.second_moment)
+    if plan.reset.compensate_bias:
+        check_compensation(scorer.filter_layers)
+    return scorer, left_out
+
+
+def _check_optimizers(model: keras.Model) -> None:
+    if model.optimizer is not None:
+        build_optimizer(model)  # so that unknown slots are found now, not at the first restart
+    check_optimizers(model)
+
+
+def _scorer(
+    model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None, data: Any
+) -> Scorer:
+    options: dict[str, Any] = {
+        "seed": plan.seed,
+        "found": find_filter_layers(model, layers, data=data),
+        "with_reader_input_means": plan.reset.compensate_bias,
+    }
+    if isinstance(plan.when, EverySteps):
+        options["decay"] = plan.when.decay
+        return RunningScorer(model, plan.scoring.criterion, **options)
+    return Scorer(model, plan.scoring.criterion, **options)
+
+
+def _obstacles(filter_layers: FilterLayers) -> dict[str, str]:
+    """The layers whose outgoing weights cannot be set to zero: by name, why."""
+    obstacles = {
+        name: filter_layers.channels.outgoing(found.layer).obstacle()
+        for name, found in filter_layers.layers.items()
+    }
+    return {name: obstacle for name, obstacle in obstacles.items() if obstacle}
