@@ -573,7 +573,7 @@ class Compares(RestartObserver):
 
 
 # Three small networks have the joints of these, and MobileNetV2 the sums of norms of ResNet50.
-# Their graphs take to ten times as long.
+# Their graphs take ten times as long.
 LONGEST = (RESNET50, RESNET50V2, EFFICIENTNETB0, DENSENET121)
 
 
