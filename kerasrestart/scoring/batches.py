@@ -50,7 +50,8 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
     _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")
     for name, given in (("y", y), ("sample_weight", sample_weight)):
         if given is not None:
-            _check_arrays(name, given, "arrays, one row per example")
+            # The targets of an output without a loss may be missing.
+            _check_arrays(name, given, "arrays, one row per example", some_may_miss=True)
     rows = {len(leaf) for leaf in keras.tree.flatten((x, y, sample_weight)) if leaf is not None}
     if len(rows) > 1:
         raise ValueError(
@@ -60,10 +61,9 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
     return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
 
 
-def _check_arrays(name: str, given: Any, expected: str) -> None:
+def _check_arrays(name: str, given: Any, expected: str, some_may_miss: bool = False) -> None:
     for leaf in keras.tree.flatten(given):
-        # A part may be missing inside a structure, as the targets of an output without a loss.
-        if (leaf is not None or given is None) and not getattr(leaf, "shape", ()):
+        if not getattr(leaf, "shape", ()) and not (leaf is None and some_may_miss):
             inside = "" if leaf is given else f" of {type(leaf).__name__}"
             raise TypeError(f"{name} must be {expected}. Received: {type(given).__name__}{inside}")
 
