@@ -33,6 +33,11 @@ LONG_FILES = (
 )
 
 
+def pytest_xdist_auto_num_workers():
+    """One worker more than cores: tests that wait for another process leave theirs idle."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     place = {name: number for number, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
