@@ -380,6 +380,7 @@ def test_a_study_of_several_sizes_runs_the_networks_of_one():
         ("paper_table2", "paper", "table2", 10),
         ("paper_table3", "paper", "table3", 10),
         ("shuffled_classes", "shuffled_classes", "", 14),
+        ("random_labels_remedies", "random_labels_remedies", "", 10),
     ],
 )
 def test_the_committed_records_give_the_committed_report(
