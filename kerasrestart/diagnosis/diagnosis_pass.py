@@ -29,8 +29,8 @@ from kerasrestart.scoring.batches import (
     has_targets,
     metrics_kept,
 )
+from kerasrestart.scoring.loss_scale import LossScale
 from kerasrestart.scoring.plan import ReadingPlan
-from kerasrestart.scoring.reduction import loss_to_example_scale
 from kerasrestart.scoring.replicas import sum_variable
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import batch_size_of
@@ -63,9 +63,10 @@ class DiagnosisPass:
         found = find_filter_layers(model, layers, None if model.built else example)
         self._layers: dict[str, FilterLayer] = found.layers
         self._names = list(found.layers)
-        self._may_score = bool(model.compiled and model.optimizer is not None)
+        may_score = bool(model.compiled and model.optimizer is not None)
         if model.loss is not None and not has_targets(batches):
-            self._may_score = False
+            may_score = False
+        self._loss_scale = LossScale(model) if may_score else None
         self._scored = False  # until a loss is seen
         self._out_of_reach: dict[int, str] = {}
         self._scorer = Scorer(model, "taylor", found=found)
@@ -84,7 +85,7 @@ class DiagnosisPass:
         model, size = self._model, batch_size_of(x)
         features = FeatureRecord(self._plan, self._criterion)
         self._examples.assign_add(tf.cast(size, tf.float32))
-        if self._may_score:
+        if self._loss_scale is not None:
             with (
                 tf.GradientTape() as tape,
                 self._scorer.record() as record,
@@ -94,11 +95,9 @@ class DiagnosisPass:
                 own = type(model).compute_loss is not keras.Model.compute_loss
                 self._scored = bool(model.loss is not None or model.losses or own)
                 if self._scored:
-                    loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
-                    loss = model.optimizer.scale_loss(loss)
+                    loss = self._loss_scale.scaled_loss(x, y, y_pred, sample_weight)
             if self._scored:
-                factor = loss_to_example_scale(model, size, sample_weight)
-                factor /= model.optimizer.scale_loss(1.0)
+                factor = self._loss_scale.to_example_scale(size, sample_weight)
                 gradients = self._scorer.gradients(
                     tape, loss, self._kernels, record, batch_size=size, loss_to_example_scale=factor
                 )
@@ -118,13 +117,11 @@ class DiagnosisPass:
         Raises:
             ValueError: There is no example.
         """
-        for sums in self._sums:
-            sums.reset()
-        for variable in (*self._gradients, self._examples):
-            variable.assign(tf.zeros(variable.shape))
-        self._scorer.reset()
         with metrics_kept(self._model):
-            self._run()
+            if self._loss_scale is None:
+                self._all_examples()
+            else:
+                self._loss_scale.run(self._all_examples)
         examples = int(self._examples.read_value())
         if not examples:
             raise ValueError("There is no example to diagnose the model by: x is empty.")
@@ -142,6 +139,17 @@ class DiagnosisPass:
                     f"{layers[name].width} of {layers[name].filters} filters."
                 )
         return Diagnosis(layers, examples, tuple(notes))
+
+    def _all_examples(self) -> bool:
+        """Measures from the beginning; returns whether all gradients are finite."""
+        for sums in self._sums:
+            sums.reset()
+        for variable in (*self._gradients, self._examples):
+            variable.assign(tf.zeros(variable.shape))
+        self._scorer.reset()
+        self._run()
+        gradients = [gradient.read_value() for gradient in self._gradients]
+        return self._scorer.is_finite and all(np.isfinite(one).all() for one in gradients)
 
     def _layer(self, number: int, scores: np.ndarray | None, examples: int) -> LayerDiagnosis:
         layer = self._layers[self._names[number]]

@@ -122,6 +122,8 @@ def find_filter_layers(
     layers: str | Sequence[str] | None = None,
     x: Any = None,
     data: Any = None,
+    *,
+    may_be_none: bool = False,
 ) -> FilterLayers:
     """Finds all layers with filters in a model, by one traced forward pass.
 
@@ -137,6 +139,7 @@ def find_filter_layers(
             `tf.TensorSpec`s. A model that is not built is built by it. Defaults to None.
         data: An example of what `train_step` takes, or its specs: for a model with a `train_step`
             of its own. Then this step is traced and not the model's call. Defaults to None.
+        may_be_none: Whether a model without filters to restart is no error. Defaults to False.
 
     Raises:
         TypeError: `model` is not a Keras model, or it does not know what it takes.
@@ -165,7 +168,7 @@ def find_filter_layers(
         if name not in found:
             why = left_out.get(name, f"expected some of {[*found, *left_out]}")
             raise ValueError(f"No filters can be restarted in a layer '{name}': {why}.")
-    if not found:
+    if not found and not may_be_none:
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
     return FilterLayers(graph, found, left_out, out_of_reach, excluded)

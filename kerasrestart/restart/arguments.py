@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from kerasrestart.restart.reset import Reset
 
 # Arguments of parts that are easily taken for arguments of `PartialRestart`: by name, the part and
 # how it is given.
@@ -42,7 +44,7 @@ SHORT_FORMS = {"reset": ("initializer",), "select": ("fraction",), "when": ("mon
 
 
 def explain_parts(init: Callable[..., None]) -> Callable[..., None]:
-    """Makes `PartialRestart.__init__` refuse arguments of its parts, and short forms beside them.
+    """Makes an `__init__` refuse arguments of its parts, and what is not used beside them.
 
     Args:
         init: The method.
@@ -69,13 +71,24 @@ def explain_parts(init: Callable[..., None]) -> Callable[..., None]:
                     f"{both[0]} is replaced by {part}: expected one of them. Received: "
                     f"{both[0]}={given[both[0]]!r}, {part}={given[part]!r}"
                 )
-        if getattr(given.get("when"), "replacement_rate", None) is not None:
+        for part, why in _selects_itself(given).items():
             for name in ("select", "fraction"):
                 if given.get(name) is not None:
                     raise ValueError(
-                        f"replacement_rate says how many filters are restarted: expected no {name} "
-                        f"beside it. Received: {name}={given[name]!r}, when={given['when']!r}"
+                        f"{why}: expected no {name} beside it. Received: "
+                        f"{name}={given[name]!r}, {part}={given[part]!r}"
                     )
         init(*args, **kwargs)
 
     return checked
+
+
+def _selects_itself(given: Mapping[str, Any]) -> dict[str, str]:
+    """The parts beside which a selection is not used: by name, why."""
+    parts = {}
+    if getattr(given.get("when"), "replacement_rate", None) is not None:
+        parts["when"] = "replacement_rate says how many filters are restarted"
+    reset = given.get("reset")
+    if not isinstance(reset, Reset) and (hasattr(reset, "apply") or callable(reset)):
+        parts["reset"] = "A remedy selects no filters"
+    return parts

@@ -75,7 +75,7 @@ class PartialRestart(RestartLifeCycle):
         reset: How filters are restarted: `Reset`. Or what is done instead of a restart of filters:
             `ResetLayer`, `ResetModel`, `ShrinkAndPerturb`, `ResetOptimizer`, or a function that
             changes the model it gets; then no filters are selected, and the same remedy is applied
-            after each round. Defaults to None: the short form.
+            after each round; the model need not have any. Defaults to None: the short form.
         control: `"none"`: only the learning rate restarts; `"slots"`: the optimizer state of the
             selected filters restarts too, and their weights stay. The same filters twice then end
             nothing. Defaults to None: no control, filters are re-initialised.

@@ -178,11 +178,15 @@ class StepState:
         """By layer, the indices of the filters that cannot be selected."""
         return {name: np.flatnonzero(~self.mature(when, name)) for name in self.since}
 
+    def interval_is_over(self, when: EverySteps) -> bool:
+        """Whether `steps` batches have passed; the next call is about later batches."""
+        over = self.step // when.steps > self.checked // when.steps
+        if over:
+            self.checked = self.step
+        return over
+
     def is_due(self, when: EverySteps) -> bool:
-        """Whether filters can be restarted now; the next call is about later batches."""
-        if self.step // when.steps == self.checked // when.steps:
-            return False
-        self.checked = self.step
+        """Whether there are filters that can be restarted now."""
         if when.replacement_rate is not None:
             return any(self.whole(when).values())
         return any(self.mature(when, name).any() for name in self.since)

@@ -68,7 +68,7 @@ class FitSession:
             self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self._check_others()
-        self.coverage = scorer.filter_layers.coverage()
+        self.coverage = scorer.filter_layers.coverage() if scorer.layers else ""
 
     def _check_others(self) -> None:
         """Raises ValueError where two callbacks of a fit would restart the same filters."""

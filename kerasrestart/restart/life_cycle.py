@@ -230,13 +230,14 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _explain_no_restart(self) -> None:
         epochs = self.params["epochs"] - self.rounds[0].first_epoch
-        if self.scores and messages.is_too_short(self.plan, epochs):
+        was_scored = bool(self.scores) or self.plan.remedy is not None
+        if was_scored and messages.is_too_short(self.plan, epochs):
             # Said once: the fits of a loop are all too short.
             line = messages.too_short_line(self.plan, epochs, self.messages.gives_hints)
             self.messages.add_once("too short", line)
             return
         why = messages.no_restart_line(
-            self.plan, bool(self.scores), self.state.finished, self.messages.gives_hints
+            self.plan, was_scored, self.state.finished, self.messages.gives_hints
         )
         if why:
             self.messages.add(why)
@@ -293,7 +294,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
             if not self.plan.when.reaches_target(metrics[self.monitor]):
                 return
             self.state.pending = None
-        known = self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
+        known = self.plan.remedy is not None or (
+            self.scores and (self._reader_input_means or not self.plan.reset.compensate_bias)
+        )
         decision = self.plan.decide(
             self.state,
             metrics[self.monitor],

@@ -91,6 +91,11 @@ class RestartPlan:
                 "A control re-initialises nothing. Received: "
                 f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
             )
+        if self.remedy is not None and getattr(self.when, "replacement_rate", None) is not None:
+            raise ValueError(
+                "replacement_rate says how many filters are restarted, and a remedy restarts none. "
+                f"Received: when={self.when!r}, reset={self.remedy!r}; expected EverySteps(n)."
+            )
         if self.between_batches and self.reset.drop_epochs:
             raise ValueError(
                 "Filters are dropped for whole epochs. Received: "

@@ -101,7 +101,8 @@ def _scorer(
 ) -> Scorer:
     options: dict[str, Any] = {
         "seed": plan.seed,
-        "found": find_filter_layers(model, layers, data=data),
+        # A remedy needs no filters.
+        "found": find_filter_layers(model, layers, data=data, may_be_none=plan.remedy is not None),
         "with_reader_input_means": plan.reset.compensate_bias,
     }
     if isinstance(plan.when, EverySteps):

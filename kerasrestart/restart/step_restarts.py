@@ -72,10 +72,12 @@ class StepRestarts:
             ValueError: `select` fails, or no layer can be scored.
         """
         state, when, plan = self.state, self.when, self._plan
-        if not state.is_due(when) or not self.scorer.ready:
+        if not state.interval_is_over(when):
             return None
         if plan.remedy is not None:
             return {}, {}
+        if not state.is_due(when) or not self.scorer.ready:
+            return None
         scores = self.scorer.result(draw=restarts)
         self.diverged = not all(np.isfinite(of_layer).all() for of_layer in scores.values())
         if self.diverged:

@@ -43,10 +43,10 @@ def story_layout(
         f"{name}: restarted filters over the others": [f"restarted_scores/{re.escape(name)}$"]
         for name in layers
     }
-    categories = [
-        _category("Restarts", restarts),
-        _category("Scores over the layer's mean (lowest near 0: a useless filter)", scores),
-    ]
+    categories = [_category("Restarts", restarts)]
+    if layers:  # a remedy needs none
+        title = "Scores over the layer's mean (lowest near 0: a useless filter)"
+        categories.append(_category(title, scores))
     if restarts_filters:
         title = "Median score of restarted filters over that of the others (1: as useful)"
         categories.append(_category(title, restarted))

@@ -241,7 +241,7 @@ def _drawn_layer(
         if len(kernels.incoming_kernel(filter_layer.layer).shape) == 4
     }
     if image_layer is None:
-        return flat.get(next(iter(filter_layers)))
+        return flat.get(next(iter(filter_layers), ""))
     if image_layer not in flat:
         raise ValueError(
             f"image_layer must be a scored 2D convolution, one of {list(flat)}. "

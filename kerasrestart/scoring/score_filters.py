@@ -23,7 +23,7 @@ from kerasrestart.scoring.batches import (
     metrics_kept,
 )
 from kerasrestart.scoring.criteria import Criterion, Saliency
-from kerasrestart.scoring.reduction import loss_to_example_scale
+from kerasrestart.scoring.loss_scale import LossScale
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import batch_size_of
 
@@ -96,10 +96,11 @@ def score_filters(
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
     found = find_filter_layers(model, layers, None if model.built else example)
     scorer = Scorer(model, criterion, seed=seed, found=found)
+    loss_scale = LossScale(model) if criterion.needs_gradient else None
 
     def score_batch(x: Any, y: Any, sample_weight: Any) -> None:
         size = batch_size_of(x)
-        if not criterion.needs_gradient:
+        if loss_scale is None:
             with scorer.record() as record:
                 call_in_inference(model, x)
             scorer.add(record, batch_size=size)
@@ -111,15 +112,22 @@ def score_filters(
                     f"Model '{model.name}' has no loss: pass one to compile, or call add_loss in "
                     "its layers."
                 )
-            loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
-            loss = model.optimizer.scale_loss(loss)
-        factor = loss_to_example_scale(model, size, sample_weight)
-        factor /= model.optimizer.scale_loss(1.0)
+            loss = loss_scale.scaled_loss(x, y, y_pred, sample_weight)
+        factor = loss_scale.to_example_scale(size, sample_weight)
         scorer.gradients(tape, loss, (), record, batch_size=size, loss_to_example_scale=factor)
 
     run = batch_runner(model, score_batch, batches)
-    with metrics_kept(model):
+
+    def all_examples() -> bool:
+        scorer.reset()
         run()
+        return scorer.is_finite
+
+    with metrics_kept(model):
+        if loss_scale is None:
+            run()
+        else:
+            loss_scale.run(all_examples)
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
     scores = scorer.result()

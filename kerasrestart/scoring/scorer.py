@@ -275,12 +275,17 @@ class Scorer:
     @property
     def needs_step(self) -> bool:
         """Whether anything is taken from the batches; else `result` is available at any time."""
-        return self.criterion.needs_step or self._inputs is not None
+        return bool(self.layers) and (self.criterion.needs_step or self._inputs is not None)
 
     @property
     def ready(self) -> bool:
         """Whether `result` means anything: examples were scored, or none are needed."""
         return not self.needs_step or self.examples > 0
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all scores since the last reset are finite."""
+        return bool(np.isfinite(self._sums.read_value()).all())
 
     def reader_input_means(self) -> dict[str, np.ndarray]:
         """Means of what the readers of filters got, where `with_reader_input_means` asked for them.
@@ -308,7 +313,7 @@ class Scorer:
             ValueError: All layers are left out.
         """
         left_out = self.left_out
-        if len(left_out) == len(self.layers):
+        if left_out and len(left_out) == len(self.layers):
             raise ValueError(f"No layer can be scored: {listed_reasons(left_out)}.")
         return {
             name: self.criterion.finish(np.asarray(saliencies, np.float32))
@@ -324,7 +329,7 @@ class Scorer:
         """Mean saliencies, layer by layer."""
         if self.criterion.needs_step:
             means = self._mean_values()[: self._filters]
-            return np.split(means, np.cumsum([layer.filters for layer in self._layers])[:-1])
+            return np.split(means, np.cumsum([layer.filters for layer in self._layers]))[:-1]
         saliencies = []
         for number, layer in enumerate(self._layers):
             if self.criterion.needs is Needs.WEIGHTS:

@@ -197,3 +197,25 @@ def test_the_result_is_plain_data_and_reads_as_text_and_html():
     assert "conv" in str(found)
     assert "<table>" in found._repr_html_()
     assert "\x1b" not in str(found)
+
+
+def test_float16_gradients_that_overflow_the_first_loss_scale_are_measured_by_a_lower_one():
+    x, y = data(256)
+    x *= 3
+    measured, scale = {}, None
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(0)
+        image = keras.Input((6, 6, 2))
+        conv = layers.Conv2D(8, 3, activation="relu", name="conv", dtype=policy)
+        flat = layers.Flatten(dtype=policy)(conv(image))
+        model = keras.Model(image, layers.Dense(4, name="logits", dtype="float32")(flat))
+        optimizer = keras.optimizers.SGD()
+        if policy == "mixed_float16":
+            optimizer = scale = keras.optimizers.LossScaleOptimizer(optimizer)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        model.compile(optimizer, loss)
+        diagnosed = diagnose(model, x, y).layers["conv"]
+        measured[policy] = score_filters(model, x, y)["conv"], diagnosed.gradient_norm
+    np.testing.assert_allclose(measured["mixed_float16"][0], measured["float32"][0], rtol=0.02)
+    np.testing.assert_allclose(measured["mixed_float16"][1], measured["float32"][1], rtol=0.02)
+    assert scale.scale_loss(1.0) == 2**15  # the optimizer's own scale stays

@@ -8,14 +8,16 @@ import pytest
 from keras import layers
 
 from kerasrestart.restart.callback import PartialRestart
-from kerasrestart.restart.remedies import (
-    ResetLayer,
-    ShrinkAndPerturb,
+from kerasrestart.restart.every_steps import EverySteps
+from kerasrestart.restart.remedies import ResetLayer, ShrinkAndPerturb
+from kerasrestart.restart.reset_layers import (
     reset_layer,
     reset_model,
     reset_optimizer,
     shrink_and_perturb,
 )
+from kerasrestart.restart.select import BelowMean
+from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.restart.when import EveryEpochs
 
 RNG = np.random.default_rng(0)
@@ -155,6 +157,44 @@ def test_the_callback_resets_the_head_after_each_round():
     assert names == ["remedy ResetLayer(layers='logits')"] * 2
     assert "Applied ResetLayer(layers='logits'); learning rate reset" in head.events[0].summary()
     assert [event.layers for event in head.events] == [{}, {}]
+
+
+def dense():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Flatten(), layers.Dense(3, name="out")]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.parametrize("when", [EveryEpochs(1, monitor="loss"), EverySteps(2)], ids=repr)
+def test_a_remedy_needs_no_filters(tmp_path, when):
+    model, kernels = dense(), []
+    head = PartialRestart(
+        when=when,
+        reset=lambda model: kernels.append(model.get_layer("out").get_weights()[0]),
+        max_restarts=2,
+        observers=[RestartTensorBoard(tmp_path)],
+    )
+    model.fit(X, Y, epochs=4, batch_size=8, verbose=0, shuffle=False, callbacks=[head])
+    twin, expected = dense(), []
+    for _ in range(4):
+        twin.fit(X, Y, epochs=1, batch_size=8, verbose=0, shuffle=False)
+        expected.append(twin.get_layer("out").get_weights()[0])
+    np.testing.assert_array_equal(kernels, expected[:2])  # seen at the right batch
+    assert [event.layers for event in head.events] == [{}, {}]
+
+
+@pytest.mark.parametrize("given", [{"select": BelowMean(0.1)}, {"fraction": 0.2}], ids=str)
+def test_a_selection_beside_a_remedy_is_refused(given):
+    with pytest.raises(ValueError, match="A remedy selects no filters: expected no"):
+        PartialRestart(reset=ResetLayer("logits"), **given)
+
+
+def test_a_replacement_rate_beside_a_remedy_is_refused():
+    with pytest.raises(ValueError, match="replacement_rate says how many filters"):
+        PartialRestart(reset=ResetLayer("logits"), when=EverySteps(1, replacement_rate=0.1))
 
 
 def test_the_callback_takes_a_function():

@@ -1,0 +1,35 @@
+from . import experiments as experiments
+from . import models as models
+from .diagnosis.diagnose import diagnose as diagnose
+from .diagnosis.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
+from .network.describe import describe as describe
+from .restart.callback import PartialRestart as PartialRestart
+from .restart.controller import RestartController as RestartController
+from .restart.every_steps import EverySteps as EverySteps
+from .restart.observer import RestartObserver as RestartObserver
+from .restart.remedies import ResetLayer as ResetLayer
+from .restart.remedies import ResetModel as ResetModel
+from .restart.remedies import ResetOptimizer as ResetOptimizer
+from .restart.remedies import ShrinkAndPerturb as ShrinkAndPerturb
+from .restart.reset import Reset as Reset
+from .restart.reset_layers import reset_layer as reset_layer
+from .restart.reset_layers import reset_model as reset_model
+from .restart.reset_layers import reset_optimizer as reset_optimizer
+from .restart.reset_layers import shrink_and_perturb as shrink_and_perturb
+from .restart.restart_backup import RestartBackup as RestartBackup
+from .restart.select import BelowMean as BelowMean
+from .restart.select import Fraction as Fraction
+from .restart.select import GlobalFraction as GlobalFraction
+from .restart.select_filters import select_filters as select_filters
+from .restart.surgery import restart_filters as restart_filters
+from .restart.tensorboard import RestartTensorBoard as RestartTensorBoard
+from .restart.when import EveryEpochs as EveryEpochs
+from .restart.when import OnPlateau as OnPlateau
+from .restart.when import When as When
+from .scoring.reader_input_means import reader_input_means as reader_input_means
+from .scoring.score_filters import score_filters as score_filters
+from .scoring.scorer import Scorer as Scorer
+from .scoring.scoring import Scoring as Scoring
+from .scoring.train_step import RestartModel as RestartModel
+
+__version__: str
