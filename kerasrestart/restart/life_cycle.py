@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from kerasrestart.restart import messages
+from kerasrestart.restart.ended_fit import TRAINING_ENDED, EndedFit
 from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.messages import Messages
@@ -17,7 +17,6 @@ from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import (
     DIVERGED,
     ENDED_BY_ANOTHER,
-    TOO_FEW_EPOCHS,
     Decision,
     RestartPlan,
 )
@@ -33,19 +32,6 @@ from kerasrestart.restart.select import Chosen
 from kerasrestart.restart.step_restarts import StepRestarts
 from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
-
-TRAINING_ENDED = "training ended"
-
-
-@dataclasses.dataclass(frozen=True)
-class _LastFit:
-    """A `fit` that has ended, which another may continue at `next_epoch`."""
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    next_epoch: int
-    state: RestartState
-    scores: dict[str, np.ndarray]
 
 
 class RestartLifeCycle(keras.callbacks.Callback):
@@ -76,7 +62,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self._fit: FitSession | None = None
         self.messages = Messages()
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
-        self._last: _LastFit | None = None
+        self._last: EndedFit | None = None
         self._epoch = self._events_before = 0  # the epoch, and the restarts before it
         self._steps: StepRestarts | None = None  # between batches, once the filters are known
 
@@ -223,10 +209,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self.messages.add(best_by_round(self.rounds, self.monitor))
         self._print_messages()
         if self.rounds:
-            last = self.rounds[-1]
-            next_epoch = last.first_epoch + last.epochs
-            optimizer = self.model.optimizer
-            self._last = _LastFit(self.model, optimizer, next_epoch, self.state, self.scores)
+            self._last = EndedFit(self.model, self.model.optimizer, self.state, self.scores)
 
     def _explain_no_restart(self) -> None:
         epochs = self.params["epochs"] - self.rounds[0].first_epoch
@@ -266,14 +249,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
                     "begins again", messages.begins_again_line(epoch, last.next_epoch)
                 )
             return
-        rate = self.state.learning_rate
-        self.state, self.scores = last.state, last.scores
-        if last.optimizer is not self.model.optimizer:  # compiled in between
-            self.state.learning_rate = rate
-        if self.rounds[-1].ended == TRAINING_ENDED:
-            self.rounds[-1].ended = None
-        if (self.state.finished or "").endswith((TOO_FEW_EPOCHS, ENDED_BY_ANOTHER)):
-            self.state.finished = None  # was true of that fit alone
+        self.state = last.continued(self.model.optimizer, self.state.learning_rate)
+        self.scores = last.scores
 
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:
         read = self._fit.read(len(self.events)) if self.state.scored_epoch == epoch else None
