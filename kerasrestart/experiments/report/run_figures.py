@@ -125,6 +125,8 @@ def _filters(run: RunCurves) -> Figure:
         )  # fmt: skip
         for event in run.events:
             chosen = event["layers"].get(name, {"filters": []})["filters"]
+            if not chosen:  # an empty line without clipping leaves the layout no room
+                continue
             color = "#bbbbbb" if event["initializer"] == "none" else "#56B4E9"
             at = [event["epoch"] + 1.5] * len(chosen)
             axes.plot(at, chosen, "<", color=color, markersize=4, clip_on=False)

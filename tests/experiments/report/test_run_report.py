@@ -15,6 +15,7 @@ import pytest
 from kerasrestart.experiments.records.score_log import ScoreLog, read_scores
 from kerasrestart.experiments.report import run_figures
 from kerasrestart.experiments.report.command import PROGRAM, main
+from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
 from kerasrestart.experiments.report.run_report import write_run_report
 from kerasrestart.experiments.report.run_summary import run_summary
@@ -210,6 +211,15 @@ def test_figures_mark_the_restarts_where_they_were(folder):
     # Of restart 1 the filters 2 and 3, over the median of 1 and 2, in the two epochs after it.
     median = drawn["recovery"].axes[0].lines[2]
     np.testing.assert_allclose(median.get_ydata(), [0.375 / 1.5] * 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_restart_of_some_layers_leaves_the_others_their_room(folder):
+    record = json.loads((folder / "run.json").read_text())
+    scores = {name: np.ones((6, 4)) for name in ("a", "b", "c", "conv1")}
+    curves = run_figures.RunCurves({"epoch": [0.0]}, record["events"], np.arange(6), scores)
+    for figure in run_figures.draw_run(curves).values():
+        to_bytes(figure, "png")  # warns where the layout finds no room
 
 
 def test_every_layer_is_drawn_or_named(folder):
