@@ -139,7 +139,7 @@ def find_filter_layers(
             `tf.TensorSpec`s. A model that is not built is built by it. Defaults to None.
         data: An example of what `train_step` takes, or its specs: for a model with a `train_step`
             of its own. Then this step is traced and not the model's call. Defaults to None.
-        may_be_none: Whether a model without filters to restart is no error. Defaults to False.
+        may_be_none: Whether a model without filters to restart is accepted. Defaults to False.
 
     Raises:
         TypeError: `model` is not a Keras model, or it does not know what it takes.

@@ -125,7 +125,7 @@ def _filters(run: RunCurves) -> Figure:
         )  # fmt: skip
         for event in run.events:
             chosen = event["layers"].get(name, {"filters": []})["filters"]
-            if not chosen:  # an empty line without clipping leaves the layout no room
+            if not chosen:  # matplotlib finds no layout for an empty line without clipping
                 continue
             color = "#bbbbbb" if event["initializer"] == "none" else "#56B4E9"
             at = [event["epoch"] + 1.5] * len(chosen)

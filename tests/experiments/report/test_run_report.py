@@ -214,12 +214,12 @@ def test_figures_mark_the_restarts_where_they_were(folder):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_restart_of_some_layers_leaves_the_others_their_room(folder):
+def test_a_restart_of_some_layers_has_a_layout(folder):
     record = json.loads((folder / "run.json").read_text())
     scores = {name: np.ones((6, 4)) for name in ("a", "b", "c", "conv1")}
     curves = run_figures.RunCurves({"epoch": [0.0]}, record["events"], np.arange(6), scores)
     for figure in run_figures.draw_run(curves).values():
-        to_bytes(figure, "png")  # warns where the layout finds no room
+        to_bytes(figure, "png")  # warns where there is no layout
 
 
 def test_every_layer_is_drawn_or_named(folder):

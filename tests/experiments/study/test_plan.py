@@ -293,6 +293,7 @@ def test_seeds():
         ("random_labels", 8 * 4),
         ("shuffled_classes", 10 * (7 + 3)),
         ("killing_rate", 10 * (6 + 4)),
+        ("killing_rate_thin", 10 * (6 + 4)),
         ("random_labels_remedies", 8 * (6 + 3)),
     ],
 )
@@ -381,6 +382,7 @@ def test_a_study_of_several_sizes_runs_the_networks_of_one():
         ("paper_table3", "paper", "table3", 10),
         ("shuffled_classes", "shuffled_classes", "", 14),
         ("random_labels_remedies", "random_labels_remedies", "", 10),
+        ("killing_rate", "killing_rate", "", 10),
     ],
 )
 def test_the_committed_records_give_the_committed_report(
