@@ -1,7 +1,7 @@
 """Partial restart for Keras: finds useless filters, re-initialises only those and trains on.
 
-The public names are those of `__init__.pyi`. Each is loaded when it is first used, so that the command
-line can check its flags without importing TensorFlow.
+The public names are those of `__init__.pyi`. Each is loaded when it is first used, so that the
+command line can check its flags without importing TensorFlow.
 """
 
 import sys

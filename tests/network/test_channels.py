@@ -166,7 +166,10 @@ def private_filters():
                 yield pytest.param(build, name, id=f"{build.__name__}-{name}")
 
 
-@pytest.mark.parametrize(("build", "name"), private_filters())
+PRIVATE_FILTERS = list(private_filters())
+
+
+@pytest.mark.parametrize(("build", "name"), PRIVATE_FILTERS)
 def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
     model, rng = build(), np.random.default_rng(3)
     randomize(model, rng)
@@ -186,7 +189,7 @@ def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
     assert not np.allclose(outputs(model), zeroed)
 
 
-@pytest.mark.parametrize(("build", "name"), private_filters())
+@pytest.mark.parametrize(("build", "name"), PRIVATE_FILTERS)
 def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, name):
     model, rng = build(), np.random.default_rng(4)
     randomize(model, rng)
