@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kerasrestart.diagnosis.layer_diagnosis import LayerDiagnosis
-from kerasrestart.network.paths import listed
+from kerasrestart.network.text import listed
 
 RESTART = "`PartialRestart(select=BelowMean(0.1))`"
 

@@ -18,6 +18,7 @@ import kerasrestart
 from kerasrestart.experiments.interruption import RunStoppedError, exit_status
 from kerasrestart.experiments.setting import Setting, SettingError, did_you_mean
 from kerasrestart.experiments.startup import open_closed_streams
+from kerasrestart.network.text import one_line
 
 _LONGEST = 1000  # characters of an error
 VERBOSITY = Setting(
@@ -271,7 +272,7 @@ def fail(message: str, status: int = 1) -> NoReturn:
         message: What was wrong, what was received, what would be right.
         status: Exit status. Defaults to 1.
     """
-    line = " ".join(message.split())
+    line = one_line(message)
     if len(line) > _LONGEST:  # it repeats a value, such as all of a file
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     print(f"error: {line}", file=sys.stderr)

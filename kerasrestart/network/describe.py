@@ -9,7 +9,8 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
-from kerasrestart.network.paths import Path, listed
+from kerasrestart.network.paths import Path
+from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
 
 WIDTH = 120  # of a table with remarks in a column of their own

@@ -16,9 +16,9 @@ from kerasrestart.network.arguments import checked_layers
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import ATTENTION, FEATURELESS_WEIGHTS, RECURRENT
-from kerasrestart.network.paths import listed
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
+from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import (
     called_layers,
     layers_out_of_sight,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kerasrestart.network.text import one_line
+
 
 def check_keras() -> None:
     """Imports Keras, and checks its backend.
@@ -22,7 +24,7 @@ def check_keras() -> None:
         if named and named != "tensorflow":
             backend = named
         else:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise ImportError(
                 "Keras cannot be loaded: its keras.json (in $KERAS_HOME or ~/.keras) must be valid "
                 f"and name an installed backend. Received: {type(error).__name__}: {reason}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from keras import layers
 
 from kerasrestart.network.kernels import reading_kernel
+from kerasrestart.network.text import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,30 +61,6 @@ class Path:
         if fixed := [r.name for r in self.readers if not _learns(r.layer)]:
             return f"its channels are read by {listed(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"
-
-
-def listed(names: Sequence[str], width: int = 60) -> str:
-    """Joins names, as many as there is room for: "relu3, conv7 and 5 more".
-
-    Args:
-        names: The names; at least the first is shown.
-        width: Length in characters, without the last words. Defaults to 60.
-    """
-    shown = 1
-    while shown < len(names) and len(", ".join(names[: shown + 1])) <= width:
-        shown += 1
-    more = f" and {len(names) - shown} more" if shown < len(names) else ""
-    return ", ".join(names[:shown]) + more
-
-
-def listed_reasons(reasons: Mapping[str, str], width: int = 200) -> str:
-    """Joins names, each with its reason: "conv1 (it is frozen), conv2 (it is shared) and 5 more".
-
-    Args:
-        reasons: By name, the reason; at least the first is shown.
-        width: As in `listed`. Defaults to 200.
-    """
-    return listed([f"{name} ({why})" for name, why in reasons.items()], width)
 
 
 def united(readings: Sequence[Reading]) -> tuple[Reading, ...]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerasrestart.network.input_specs import known_inputs
-from kerasrestart.network.paths import listed
+from kerasrestart.network.text import listed
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.dropping import HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
-from kerasrestart.network.paths import listed_reasons
+from kerasrestart.network.text import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation

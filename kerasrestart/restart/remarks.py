@@ -10,7 +10,8 @@ from keras import layers
 
 from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayers
-from kerasrestart.network.paths import Path, listed
+from kerasrestart.network.paths import Path
+from kerasrestart.network.text import listed
 from kerasrestart.restart.norms import norm_channels, other_variables
 
 

@@ -18,6 +18,7 @@ from kerasrestart.network.arguments import check, check_share, check_whole, is_n
 from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.keras_internals import layers_inside
 from kerasrestart.network.operations import NORMS
+from kerasrestart.network.text import one_line
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import slots
 from kerasrestart.restart.initializers import derive_seed
@@ -217,9 +218,9 @@ def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:
             raise ValueError(f"its weights would have the shapes {shapes}")
     except Exception as error:
         raise ValueError(
-            f"Layer {layer.path!r} cannot be made again from its config: {error}. Received a layer "
-            f"of class {type(layer).__name__}; expected one whose get_config and build make its "
-            "weights."
+            f"Layer {layer.path!r} cannot be made again from its config: {one_line(error, 200)}. "
+            f"Received a layer of class {type(layer).__name__}; expected one whose get_config and "
+            "build make its weights."
         ) from error
     statistics_train = isinstance(layer, NORMS)
     for variable, value in zip(own, initial, strict=True):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.paths import listed_reasons
+from kerasrestart.network.text import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import (

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
-from kerasrestart.network.paths import listed_reasons
+from kerasrestart.network.text import listed_reasons
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.criteria import Needs

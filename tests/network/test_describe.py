@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.network.paths import listed
+from kerasrestart.network.text import listed
 
 
 class Block(layers.Layer):

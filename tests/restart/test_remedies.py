@@ -243,3 +243,23 @@ def test_wrong_arguments_are_refused(call, message):
 def test_what_is_no_model_is_refused(remedy):
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         remedy("model")
+
+
+class WithoutAConfig(layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+        self.gain = self.add_weight(shape=(units,), initializer="ones")
+
+    def call(self, x):
+        return self.dense(x) * self.gain
+
+
+def test_a_layer_that_cannot_be_made_again_is_named_in_one_line_and_nothing_changes():
+    model = keras.Sequential([keras.Input((4,)), WithoutAConfig(3)])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="cannot be made again from its config: ") as raised:
+        reset_model(model)
+    assert "\n" not in str(raised.value)
+    for value, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)

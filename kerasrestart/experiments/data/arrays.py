@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split, split_tenth
-from kerasrestart.experiments.data.errors import DataError, one_line
+from kerasrestart.experiments.data.errors import DataError, error_line
 from kerasrestart.experiments.paths import user_path
 from kerasrestart.restart.files import atomic_write
 
@@ -48,7 +48,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     except DataError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise errors of many classes
-        raise DataError(f"{file} is damaged or not a NumPy file: {one_line(error)}.") from error
+        raise DataError(f"{file} is damaged or not a NumPy file: {error_line(error)}.") from error
     try:
         return from_arrays(content, plain_name(file.stem))
     except DataError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.data.decoded import decoded_once
-from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
+from kerasrestart.experiments.data.errors import DataError, UnavailableError, error_line
 from kerasrestart.experiments.data.web import open_url
 from kerasrestart.experiments.paths import user_path
 
@@ -105,7 +105,7 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> tuple[Split, Spli
     except DataError:
         raise
     except Exception as error:
-        raise _damaged(folder, one_line(error)) from error
+        raise _damaged(folder, error_line(error)) from error
 
 
 def download_obstacle(timeout: float = 4.0) -> str | None:
@@ -131,7 +131,7 @@ def _download(root: Path) -> Path:
         builder = tfds.builder("cifar10", data_dir=str(root))
         builder.download_and_prepare()
     except Exception as error:  # network, full disk, ...: TFDS has no common base class
-        raise _unavailable(root, f"its download failed ({one_line(error)})") from error
+        raise _unavailable(root, f"its download failed ({error_line(error)})") from error
     return Path(builder.data_dir)
 
 

@@ -2,6 +2,8 @@
 
 import operator
 
+from kerasrestart.network.text import one_line
+
 
 class DataError(ValueError):
     """Raised for an argument that is not valid, or for data that cannot be used.
@@ -54,7 +56,6 @@ def check_seed(seed: int) -> int:
     return check_integer("seed", seed, 0, 2**63 - 1)
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """Returns an error's type and message as one line of at most `limit` characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def error_line(error: BaseException) -> str:
+    """An error's type and message as one line of at most 200 characters."""
+    return one_line(f"{type(error).__name__}: {error}", longest=200)

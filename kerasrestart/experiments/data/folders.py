@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasrestart.experiments.data.arrays import SPLITS, assemble, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, Split
-from kerasrestart.experiments.data.errors import DataError, check_integer, one_line
+from kerasrestart.experiments.data.errors import DataError, check_integer, error_line
 from kerasrestart.experiments.paths import user_path
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -99,7 +99,7 @@ def _read(folder: pathlib.Path, classes: tuple[str, ...], side: int) -> Split:
             pixels[count], labels[count] = np.clip(np.round(image), 0, 255), label
             count += 1
     except tf.errors.OpError as error:
-        reason = one_line(ValueError(error.message)).removeprefix("ValueError: ")
+        reason = error_line(ValueError(error.message)).removeprefix("ValueError: ")
         raise DataError(f"{files[count]} cannot be decoded: {reason}.") from error
     return Split(pixels, labels)
 

@@ -16,7 +16,7 @@ from kerasrestart.experiments.data.arrays import assemble, plain_name
 from kerasrestart.experiments.data.cifar10 import newest_version, resolve_data_dir
 from kerasrestart.experiments.data.dataset import CHANNELS, ImageData, Split
 from kerasrestart.experiments.data.decoded import decoded_once
-from kerasrestart.experiments.data.errors import DataError, UnavailableError, one_line
+from kerasrestart.experiments.data.errors import DataError, UnavailableError, error_line
 from kerasrestart.experiments.data.web import open_url
 from kerasrestart.experiments.hints import did_you_mean
 
@@ -58,7 +58,7 @@ def load_tfds(
         raise
     except Exception as error:
         raise DataError(
-            f"The copy of {name} in {folder} is incomplete or damaged: {one_line(error)}. Delete "
+            f"The copy of {name} in {folder} is incomplete or damaged: {error_line(error)}. Delete "
             "that folder to prepare it again, or name another with --data_dir."
         ) from error
 
@@ -101,7 +101,7 @@ def _download(root: Path, name: str) -> Path:
         builder = tfds.builder(name, data_dir=str(root))
         builder.download_and_prepare()
     except Exception as error:  # network, full disk, ...: TFDS has no common base class
-        raise _unavailable(root, name, f"its download failed ({one_line(error)})") from error
+        raise _unavailable(root, name, f"its download failed ({error_line(error)})") from error
     return Path(builder.data_dir)
 
 

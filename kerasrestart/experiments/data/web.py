@@ -8,6 +8,8 @@ import urllib.error
 import urllib.request
 from http.client import HTTPResponse
 
+from kerasrestart.network.text import one_line
+
 
 def open_url(url: str, timeout: float, method: str = "GET") -> HTTPResponse:
     """Opens a URL; the timeout covers the name lookup too, which no socket timeout does.
@@ -38,5 +40,5 @@ def open_url(url: str, timeout: float, method: str = "GET") -> HTTPResponse:
     if isinstance(response, Exception):  # ValueError too: a malformed proxy setting
         # The text of a URLError is its reason in brackets.
         reason = response.reason if type(response) is urllib.error.URLError else response
-        raise OSError(" ".join(str(reason).split()) or type(response).__name__) from response
+        raise OSError(one_line(reason) or type(response).__name__) from response
     return response

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasrestart.experiments.paths import user_path
+from kerasrestart.network.text import one_line
 
 IMAGENET = "imagenet"
 _URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -181,7 +182,7 @@ def _published() -> pathlib.Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(_URL, str(path), _SHA256, progress=False)
         except Exception as error:  # from the network to a wrong hash, which is a RuntimeError
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise OSError(
                 f"{_URL} cannot be downloaded ({reason}): download it where there is a network and "
                 f"put it at {path}, or pass the path of a file of weights."

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from kerasrestart.network.text import one_line
 from kerasrestart.restart.records import RestartEvent, Round
 from kerasrestart.restart.when import RoundProgress
 
@@ -170,7 +171,7 @@ def validate(value: Any, schema: type, source: str) -> Any:
     try:
         msgspec.convert(value, schema)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{source} is not a valid {_name(schema)}: {_line(error)}.") from error
+        raise RecordError(f"{source} is not a valid {_name(schema)}: {one_line(error)}.") from error
     return value
 
 
@@ -183,7 +184,7 @@ def parse(text: str | bytes, schema: type, source: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{source} is not a valid {_name(schema)}: {_line(error)}.") from error
+        raise RecordError(f"{source} is not a valid {_name(schema)}: {one_line(error)}.") from error
     return validate(value, schema, source)
 
 
@@ -206,7 +207,3 @@ def read(path: pathlib.Path, schema: type) -> Any:
 def _name(schema: type) -> str:
     names: dict[type, str] = {RunRecord: "run record", StateContent: "state of a run"}
     return names.get(schema, "record")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from kerasrestart.network.text import one_line
+
 
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """Formats a Markdown table with aligned columns, so that it reads well as plain text.
@@ -41,8 +43,3 @@ def escape(value: Any) -> str:
     # An underscore inside a word is not markup.
     markup = r"([\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))"
     return re.sub(markup, r"\\\1", one_line(value))
-
-
-def one_line(value: Any) -> str:
-    """A value as text without line breaks."""
-    return " ".join(str(value).split())

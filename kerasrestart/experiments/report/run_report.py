@@ -12,10 +12,11 @@ from kerasrestart.experiments.records.schema import RecordError
 from kerasrestart.experiments.records.score_log import SCORES, read_scores
 from kerasrestart.experiments.report.drawing import to_bytes
 from kerasrestart.experiments.report.html_page import to_html
-from kerasrestart.experiments.report.markdown import align, code, escape, one_line, plain_table
+from kerasrestart.experiments.report.markdown import align, code, escape, plain_table
 from kerasrestart.experiments.report.run_figures import RunCurves, draw_run, layers_not_drawn
 from kerasrestart.experiments.report.run_summary import run_summary
 from kerasrestart.experiments.report.run_table import LEGEND, run_table_markdown
+from kerasrestart.network.text import one_line
 from kerasrestart.restart.files import write_text
 
 REPORT = "report.html"

@@ -10,7 +10,7 @@ from typing import Any
 
 from kerasrestart.experiments.report import html_page
 from kerasrestart.experiments.report.drawing import to_bytes
-from kerasrestart.experiments.report.markdown import code, escape, one_line, plain_table
+from kerasrestart.experiments.report.markdown import code, escape, plain_table
 from kerasrestart.experiments.study import figures, origin_tables, outcome_tables, tables
 from kerasrestart.experiments.study.comparison import Group, compare
 from kerasrestart.experiments.study.plan import CONTROL
@@ -19,6 +19,7 @@ from kerasrestart.experiments.study.results import CellResult, common_settings
 from kerasrestart.experiments.study.statistics import CONFIDENCE
 from kerasrestart.experiments.study.tables import Table
 from kerasrestart.experiments.study.tuning import Tuning
+from kerasrestart.network.text import one_line
 from kerasrestart.restart.files import write_text
 
 _CAPTIONS = {

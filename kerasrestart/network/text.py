@@ -1,0 +1,43 @@
+"""Text of the messages of all packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def one_line(value: Any, longest: int | None = None) -> str:
+    """A value as text without line breaks; an error without a message as the name of its type.
+
+    Args:
+        value: The value.
+        longest: Length in characters to which the text is cut. Defaults to None: it is not cut.
+    """
+    text = " ".join(str(value).split())
+    if not text and isinstance(value, BaseException):
+        text = type(value).__name__
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def listed(names: Sequence[str], width: int = 60) -> str:
+    """Joins names, as many as there is room for: "relu3, conv7 and 5 more".
+
+    Args:
+        names: The names; at least the first is shown.
+        width: Length in characters, without the last words. Defaults to 60.
+    """
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= width:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
+
+
+def listed_reasons(reasons: Mapping[str, str], width: int = 200) -> str:
+    """Joins names, each with its reason: "conv1 (it is frozen), conv2 (it is shared) and 5 more".
+
+    Args:
+        reasons: By name, the reason; at least the first is shown.
+        width: As in `listed`. Defaults to 200.
+    """
+    return listed([f"{name} ({why})" for name, why in reasons.items()], width)
