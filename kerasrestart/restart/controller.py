@@ -18,7 +18,7 @@ from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.arguments import explain_parts
 from kerasrestart.restart.every_steps import EverySteps, StepState
 from kerasrestart.restart.optimizers import optimizers_of
-from kerasrestart.restart.plan import DIVERGED, RestartPlan
+from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.remedies import Remedy, split_reset
@@ -230,18 +230,13 @@ class RestartController:
         return event
 
     def _restart(self) -> RestartEvent | None:
-        if not self._plan.may_restart(len(self.events)):
-            self.finished = f"max_restarts={self._plan.max_restarts} reached"
+        event = self._steps.next_restart(self.events, epoch=0)
+        self.finished = self._steps.finished
+        if event is None:
             return None
-        selected = self._steps.select(len(self.events))
-        if self._steps.diverged:
-            self.finished = DIVERGED
-        if selected is None:
-            return None
-        event = self._steps.event(self.events, 0, *selected)
         found, means = self.scorer.filter_layers, self.scorer.reader_input_means()
         apply_restart(self._model, self._plan, found, event, means, optimizer=self._optimizers)
-        self._steps.restarted(selected[0])
+        self._steps.restarted()
         self.events.append(event)
         return event
 

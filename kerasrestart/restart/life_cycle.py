@@ -15,7 +15,6 @@ from kerasrestart.restart.fit_session import FitSession
 from kerasrestart.restart.messages import Messages
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import (
-    DIVERGED,
     ENDED_BY_ANOTHER,
     Decision,
     RestartPlan,
@@ -28,7 +27,6 @@ from kerasrestart.restart.records import (
     best_by_round,
     layer_restarts,
 )
-from kerasrestart.restart.select import Chosen
 from kerasrestart.restart.step_restarts import StepRestarts
 from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
@@ -344,24 +342,17 @@ class RestartLifeCycle(keras.callbacks.Callback):
             return
         steps.advance(self._fit.new_batches(self.params.get("steps")))
         if self.state.finished is None:
-            if not self.plan.may_restart(len(self.events)):
-                self._no_more_restarts(f"max_restarts={self.plan.max_restarts} reached")
-            elif (selected := steps.select(len(self.events))) is not None:
-                self._restart_between_batches(steps, *selected)
-            elif steps.diverged:
-                self._no_more_restarts(DIVERGED)
+            event = steps.next_restart(self.events, self._epoch)
+            if event is not None:
+                left_out = self._apply(event, steps.scorer.reader_input_means())
+                steps.restarted()
+                for name, why in left_out.items():
+                    # Said once, not at each restart that follows.
+                    line = f"Step {event.step}: '{name}' is not restarted: {why}."
+                    self.messages.add_once(f"left out: {name}", line)
+            elif steps.finished is not None:
+                self._no_more_restarts(steps.finished)
         self._fit.set_scoring(self.state.finished is None and steps.scores_next)
-
-    def _restart_between_batches(
-        self, steps: StepRestarts, chosen: Chosen, scores: dict[str, np.ndarray]
-    ) -> None:
-        event = steps.event(self.events, self._epoch, chosen, scores)
-        left_out = self._apply(event, steps.scorer.reader_input_means())
-        steps.restarted(chosen)
-        for name, why in left_out.items():
-            # Said once, not at each restart that follows.
-            line = f"Step {event.step}: '{name}' is not restarted: {why}."
-            self.messages.add_once(f"left out: {name}", line)
 
     def _step_restarts(self) -> StepRestarts | None:
         """Counts batches for the present scorer; None before the first batch of some models."""

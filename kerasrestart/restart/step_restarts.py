@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kerasrestart.restart.every_steps import EverySteps, StepState
-from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.plan import DIVERGED, RestartPlan
 from kerasrestart.restart.records import LayerRestart, RestartEvent
 from kerasrestart.restart.select import Chosen, lowest
 from kerasrestart.restart.select_filters import choose
@@ -27,14 +27,15 @@ class StepRestarts:
 
     Attributes:
         scorer, state: As given.
-        diverged: Whether the last scores were not all finite.
+        finished: Why there are no more restarts; None while there may be.
     """
 
     def __init__(self, plan: RestartPlan, scorer: Scorer, state: StepState):
         assert isinstance(scorer, RunningScorer)
         self.scorer, self.state = scorer, state
-        self.diverged = False
+        self.finished: str | None = None
         self._plan = plan
+        self._selected: Chosen = {}
         state.follow({name: layer.filters for name, layer in scorer.layers.items()})
         if state.running is not None:
             sums, shares = state.running
@@ -57,20 +58,31 @@ class StepRestarts:
         window = self._plan.scoring.window
         return window is None or self.state.min_steps_to_restart(self.when) <= window
 
-    def select(self, restarts: int) -> tuple[Chosen, dict[str, np.ndarray]] | None:
+    def next_restart(self, events: Sequence[RestartEvent], epoch: int) -> RestartEvent | None:
         """Selects the filters to restart now.
 
         Args:
-            restarts: How many restarts there were: a criterion that draws scores draws others for
-                each.
+            events: The restarts so far: a criterion that draws scores draws others for each.
+            epoch: The epoch that is running.
 
         Returns:
-            By layer, indices and the scores of all filters; None where there is nothing to
-            restart. No indices where a remedy is due.
+            The restart, which `restarted` is told of once it is done; without filters where a
+            remedy is due. None where there is nothing to restart.
 
         Raises:
             ValueError: `select` fails, or no layer can be scored.
         """
+        if not self._plan.may_restart(len(events)):
+            self.finished = f"max_restarts={self._plan.max_restarts} reached"
+            return None
+        selected = self._select(len(events))
+        if selected is None:
+            return None
+        self._selected = selected[0]
+        return self._event(events, epoch, *selected)
+
+    def _select(self, restarts: int) -> tuple[Chosen, dict[str, np.ndarray]] | None:
+        """By layer, indices and the scores of all filters."""
         state, when, plan = self.state, self.when, self._plan
         if not state.interval_is_over(when):
             return None
@@ -79,8 +91,8 @@ class StepRestarts:
         if not state.is_due(when) or not self.scorer.ready:
             return None
         scores = self.scorer.result(draw=restarts)
-        self.diverged = not all(np.isfinite(of_layer).all() for of_layer in scores.values())
-        if self.diverged:
+        if not all(np.isfinite(of_layer).all() for of_layer in scores.values()):
+            self.finished = DIVERGED
             return None
         state.unfollow(state.since.keys() - scores.keys())
         spared = state.spared(when)
@@ -90,34 +102,26 @@ class StepRestarts:
             chosen = lowest(scores, state.whole(when), spared)
         return (chosen, scores) if chosen else None
 
-    def restarted(self, chosen: Mapping[str, np.ndarray]) -> None:
-        """Notes that filters were restarted: their ages and running scores begin again."""
-        for name, filters in chosen.items():
+    def restarted(self) -> None:
+        """Notes that the selected filters were restarted: ages and running scores begin again."""
+        for name, filters in self._selected.items():
             self.state.since[name][filters] = self.state.step
             if self.when.replacement_rate is not None:
                 self.state.due[name] -= len(filters)
-        self.scorer.forget(chosen)
+        self.scorer.forget(self._selected)
 
     def save(self) -> StepState:
         """Reads the running scores from the device into the state; returns it."""
         self.state.running = self.scorer.state()
         return self.state
 
-    def event(
+    def _event(
         self,
         events: Sequence[RestartEvent],
         epoch: int,
         chosen: Mapping[str, np.ndarray],
         scores: Mapping[str, np.ndarray],
     ) -> RestartEvent:
-        """Records a restart that is about to come.
-
-        Args:
-            events: The restarts before it.
-            epoch: The epoch that is running.
-            chosen: As `select` returns them.
-            scores: As `select` returns them.
-        """
         return RestartEvent(
             restart=len(events) + 1,
             epoch=epoch,
