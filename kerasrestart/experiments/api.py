@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from kerasrestart.experiments import references
 from kerasrestart.experiments.paths import user_path
@@ -81,10 +83,12 @@ def study(
     study_name: str,
     logdir: str | os.PathLike = "tf_logs",
     network: Any = "mininet",
-    arms: Sequence[str] | None = None,
+    arms: str | Sequence[str] | None = None,
     arm: Mapping[str, Mapping[str, Any]] | Sequence[str] = (),
-    seeds: str | Sequence[int] | range = "0-2",
-    sweep: Mapping[str, Sequence[Any]] | Sequence[str] = (),
+    seeds: int | str | Sequence[int] | range = "0-2",
+    sweep: Mapping[str, Any] | Sequence[str] = (),
+    tune: Mapping[str, Any] | Sequence[str] = (),
+    pair: str | Sequence[str] = (),
     **settings: Any,
 ) -> StudyResult:
     """Compares ways to restart over several seeds with a control, and writes the report.
@@ -114,14 +118,19 @@ def study(
         arms: What is compared, as `--arms`. Defaults to None: as there.
         arm: Further arms by name, each a dict of settings: `{"mine": {"select": rule}}`. Defaults
             to none.
-        seeds: Such as `range(4)` or `"0-3"`. Defaults to `"0-2"`.
+        seeds: Such as `range(4)` or `"0-3"`, or one seed. Defaults to `"0-2"`.
         sweep: Values of settings for all arms: `{"fraction": [0.05, 0.1]}`. Defaults to none.
+        tune: Values of which each arm takes its best: `{"learning_rate": [0.01, 0.001]}`, as
+            `--tune`. Defaults to none.
+        pair: Arms that are compared with each other: `"uniform:random"`, or several. Defaults to
+            none.
         **settings: As the flags that `python -m kerasrestart.study --help` lists: settings of all
             runs, and of the study, such as `workers`. Functions must be importable from a module or
             script; arrays are written to the study's folder.
 
     Returns:
-        The result: a row for each comparison and each run, and the report.
+        The result: a row for each comparison and each run, and the report; with `dry_run=True`
+        there is none of these.
 
     Raises:
         ValueError, OSError: A setting is wrong, a folder holds runs with other settings, or no run
@@ -142,10 +151,12 @@ def study(
                 "study_name": study_name,
                 "logdir": os.fspath(logdir),
                 "network": _networks(network, arrays),
-                "arms": None if arms is None else list(arms),
+                "arms": arms.split(",") if isinstance(arms, str) else arms and list(arms),
                 "arm": _named(arm, arrays),
-                "seeds": seeds if isinstance(seeds, str) else ",".join(map(str, seeds)),
+                "seeds": ",".join(map(str, _several(seeds))),
                 "sweep": _sweeps(sweep),
+                "tune": _sweeps(tune),
+                "pair": _several(pair),
             }
         )
         command.read_plan(parsed)  # refuses wrong settings before the arrays are written
@@ -199,10 +210,15 @@ def _named(parts: Mapping[str, Mapping[str, Any]] | Sequence[str], arrays: _Arra
     return found
 
 
-def _sweeps(sweep: Mapping[str, Sequence[Any]] | Sequence[str]) -> list[str]:
+def _sweeps(sweep: Mapping[str, Any] | Sequence[str]) -> list[str]:
     if not isinstance(sweep, Mapping):
-        return [sweep] if isinstance(sweep, str) else list(sweep)
-    return [f"{name}={','.join(map(_typed, values))}" for name, values in sweep.items()]
+        return _several(sweep)
+    return [f"{name}={','.join(map(_typed, _several(of)))}" for name, of in sweep.items()]
+
+
+def _several(value: Any) -> list[Any]:
+    """A list of what may be given alone."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def _typed(value: Any) -> str:
@@ -224,8 +240,9 @@ def _of_this_process(name: str, value: Any) -> Any:
         ]
         return ",".join(texts) or None
     if name in _CODE:
+        _check_function(name, value)
         return references.register(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return _plain(value)
 
 
 def _callback(value: Any, number: int) -> str:
@@ -245,13 +262,30 @@ def _of_any_process(name: str, value: Any, arrays: _Arrays) -> Any:
     if name == "callback" and isinstance(value, list | tuple):
         return ",".join(_of_any_process(name, one, arrays) for one in value) or None
     if name in (*_CODE, "callback"):
+        _check_function(name, value)
         if not references.is_importable(value):
             raise ValueError(
                 f"{name} must be defined at the top of a module or script, from which the runs of "
                 f"a study import it. Received: {value!r}"
             )
         return references.register(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return _plain(value)
+
+
+def _check_function(name: str, value: Any) -> None:
+    is_model = hasattr(value, "trainable_variables") and not isinstance(value, type)
+    if name == "model" and is_model:
+        raise ValueError(
+            "model must be a function (input_shape, classes) -> keras.Model: each run makes its "
+            f"own model. Received: the model {value.name!r}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, NumPy's numbers as Python's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _images(value: Any) -> Any:

@@ -54,10 +54,21 @@ class RunResult:
 
     @functools.cached_property
     def model(self) -> Any:
-        """The model at its best epoch by the monitored metric, a plain Keras model."""
+        """The model at its best epoch by the monitored metric, a plain Keras model.
+
+        Raises:
+            ValueError: Keras could not save it, and only its weights are there.
+        """
         import keras
 
-        return keras.saving.load_model(self.path / "model.keras")
+        from kerasrestart.experiments.records.run_folder import MODEL, WEIGHTS
+
+        if not (self.path / MODEL).exists() and (self.path / WEIGHTS).exists():
+            raise ValueError(
+                "The class of the model has no get_config, so only its weights were saved. "
+                f"Received: {WEIGHTS}; model.load_weights('{self.path / WEIGHTS}') takes them."
+            )
+        return keras.saving.load_model(self.path / MODEL)
 
     def __str__(self):
         from kerasrestart.experiments.report.run_table import print_run_table

@@ -37,7 +37,8 @@ class StudyResult:
         return _rows(self.report.parent / "runs.csv")
 
     def __str__(self):
-        return self.report.with_name("tables").joinpath("differences.md").read_text().rstrip()
+        table = self.report.with_name("tables") / "differences.md"
+        return table.read_text().rstrip() if table.exists() else f"No report in {self.path}"
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, str | float | None]]:

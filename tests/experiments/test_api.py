@@ -102,6 +102,7 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
         ({"init": "zeros", "outgoing": "zero"}, "Received: init=zeros, outgoing=zero"),
         ({"dataset": (np.zeros((4, 4)), np.zeros(4))}, "Images must be"),
         ({"dataset": "npz:missing.npz"}, "^dataset=npz:FILE must name a NumPy file"),
+        ({"model": keras.Sequential(name="built")}, "^model must be a function .* 'built'"),
     ],
 )
 def test_an_error_names_arguments(settings, message, place):
@@ -151,6 +152,7 @@ def test_a_study_from_python_and_its_report_notice_changed_code(arrays, capsys, 
         ({"sweep": {"fraction": [3]}}, "In the run .* fraction must be a number"),
         ({"network": "own_nets.py:tinny"}, "^model must be .* Did you mean tiny"),
         ({"network": "own_nets.py:tiny", "seeds": "x"}, "^seeds must be such as"),
+        ({"network": keras.Sequential(name="built")}, "Received: the model 'built'"),
     ],
 )
 def test_a_study_is_refused_before_any_run(settings, message, arrays, place):
@@ -165,3 +167,53 @@ def test_settings_of_an_arm_may_be_left_out_and_have_no_comma(capsys, place):
     assert "--layers" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="layers of 'mine' must have no comma"):
         experiments.study(study_name="mine", arm={"mine": {"layers": "conv{1,2}"}})
+
+
+@pytest.mark.parametrize(
+    ("alone", "typed"),
+    [
+        ({"arms": "uniform,he"}, {"arms": ["uniform", "he"]}),
+        ({"seeds": 3}, {"seeds": "3"}),
+        ({"seeds": np.int64(3)}, {"seeds": [3]}),
+        ({"sweep": {"fraction": 0.1}}, {"sweep": ["fraction=0.1"]}),
+        ({"arms": ["uniform", "he"], "pair": "uniform:he"}, {"pair": ["uniform:he"]}),
+        (
+            {"tune": {"learning_rate": [0.1, 0.01]}, "tune_seeds": "9"},
+            {"tune": "learning_rate=0.1,0.01"},
+        ),
+        ({"round_epochs": np.int64(3)}, {"round_epochs": 3}),
+    ],
+    ids=str,
+)
+def test_what_a_list_holds_may_be_given_alone(alone, typed, capsys, place):
+    plans = []
+    for given in (alone, {**alone, **typed}):
+        result = experiments.study(study_name="mine", dataset="shapes", dry_run=True, **given)
+        plans.append(capsys.readouterr().out)
+        assert str(result).startswith("No report in")
+    assert plans[0] == plans[1] != ""
+
+
+class Unsaved(keras.Model):
+    """A subclass whose arguments Keras cannot write into a config."""
+
+    def __init__(self, input_shape, classes):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu")
+        self.flat, self.out = layers.Flatten(), layers.Dense(classes)
+
+    def call(self, x):
+        return self.out(self.flat(self.conv(x)))
+
+
+def test_a_run_of_a_model_that_keras_cannot_save_keeps_its_weights(arrays, capsys):
+    result = experiments.run(model=Unsaved, dataset=arrays, init="none", **SHORT)
+    assert "model.weights.h5 has its weights alone" in capsys.readouterr().out
+    assert result.report.exists()
+    with pytest.raises(ValueError, match="only its weights were saved"):
+        _ = result.model
+    images = np.zeros((1, 6, 6, 1), "float32")
+    model = Unsaved(None, 2)
+    model(images)
+    model.load_weights(result.path / "model.weights.h5")
+    assert np.isfinite(model(images)).all()

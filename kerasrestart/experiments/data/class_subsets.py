@@ -14,7 +14,7 @@ from kerasrestart.experiments.data.regimes import Stationary
 class ClassSubsets(Stationary):
     """A sequence of tasks with the images of five classes, then of one, in turn.
 
-    Learning one class makes units useless, of which the next hard task suffers. Source: Kumar,
+    Learning one class makes units useless, from which the next hard task suffers. Source: Kumar,
     Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
     Regularization" (2024), section 4.2, whose "5+1 CIFAR" takes the classes of CIFAR-100, each in
     one task. With ten classes they come again in later tasks.

@@ -12,6 +12,7 @@ from kerasrestart.experiments.data.dataset import ImageData, Split
 from kerasrestart.experiments.data.errors import DataError, check_integer, error_line
 from kerasrestart.experiments.paths import user_path
 
+VALIDATION = ("validation", "val", "valid")  # names of the folder, the first that is there
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
@@ -25,8 +26,8 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
 
     Args:
         path: A folder with a folder of images for each class; or with `train/`, and `test/` or
-            `validation/` or both, each such a folder. Splits that are missing are taken from the
-            training images, a tenth each.
+            `validation/` (also `val/` or `valid/`) or both, each such a folder. Splits that are
+            missing are taken from the training images, a tenth each.
         image_size: Height and width to which all images are resized (bilinear).
 
     Returns:
@@ -55,9 +56,19 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if not root.is_dir():
         raise DataError(f"--dataset=folder:PATH must name a folder. Received: {str(root)!r}.")
     found = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if "validation" not in found and (root / "val").is_dir():
-        found["validation"] = root / "val"
-    return found if "train" in found and len(found) > 1 else {"train": root}
+    for name in VALIDATION:
+        if "validation" not in found and (root / name).is_dir():
+            found["validation"] = root / name
+    if "train" not in found:
+        return {"train": root}
+    if len(found) == 1 and any(entry.is_dir() for entry in found["train"].iterdir()):
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        raise DataError(
+            f"{root} must have 'test' or 'validation' beside 'train', or be a folder of classes. "
+            f"Received: {', '.join(names)}; --dataset=folder:{found['train']} takes these images "
+            "and a tenth of them for each of the others."
+        )
+    return found if len(found) > 1 else {"train": root}
 
 
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from kerasrestart.experiments.settings import as_flag
 from kerasrestart.restart.files import write_text
 
 STATE, BASELINE, RESTARTS = "state", "baseline", "restart"
-_FLAGS, _MODEL = "flags.txt", "model.keras"
+_FLAGS = "flags.txt"
+MODEL, WEIGHTS = "model.keras", "model.weights.h5"
 _FOLDERS = (STATE, BASELINE, RESTARTS, "train", "validation")
 
 
@@ -102,11 +103,24 @@ class RunFolder:
         lines = [as_flag(name, value) for name, value in settings.items() if value is not None]
         write_text(self.path / _FLAGS, "\n".join(lines) + "\n")
 
-    def save_model(self, model: Any) -> None:
-        """Saves a Keras model atomically."""
-        temporary = self.path / f".tmp.{_MODEL}"  # Keras reads the format off the end of the name
-        model.save(temporary)
-        temporary.replace(self.path / _MODEL)
+    def save_model(self, model: Any) -> str:
+        """Saves a Keras model atomically, or its weights alone where Keras cannot save the model.
+
+        Returns:
+            The name of the file: `model.keras`, or `model.weights.h5` of a subclass without
+            `get_config`.
+        """
+        import keras
+
+        try:
+            keras.saving.serialize_keras_object(model)
+            name, save = MODEL, model.save
+        except Exception:
+            name, save = WEIGHTS, model.save_weights
+        temporary = self.path / f".tmp.{name}"  # Keras reads the format off the end of the name
+        save(temporary)
+        temporary.replace(self.path / name)
+        return name
 
     def _check_content(self) -> None:
         # A run that is killed while it writes its first file leaves temporary files alone.

@@ -16,7 +16,7 @@ from kerasrestart.experiments.models.alexnet_weights import (
     IMAGENET_STD,
     LoadedWeights,
 )
-from kerasrestart.experiments.records.run_folder import RunFolder
+from kerasrestart.experiments.records.run_folder import WEIGHTS, RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
 from kerasrestart.experiments.references import short_name
@@ -224,7 +224,8 @@ def _train(
             learning_rate_factor=settings.learning_rate_factor,
         )
         model.set_weights(evaluator.best_weights)
-        folder.save_model(model)
+        if (name := folder.save_model(model)) == WEIGHTS:
+            print(f"The class of the model has no get_config: {name} has its weights alone.")
         record = recorder.write(restart, ended=True)
         _write_pages(folder, record, hparams)
     return record

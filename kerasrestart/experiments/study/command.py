@@ -113,7 +113,7 @@ STUDY = {
             list,
             [],
             "study",
-            "Two arms to compare with each other, beside the control: ARM:OTHER. Repeat the flag "
+            "Two arms to compare with each other, besides the control: ARM:OTHER. Repeat the flag "
             "for several.",
             repeated=True,
         ),

@@ -166,6 +166,21 @@ def test_a_folder_without_classes_is_refused(place, message, tmp_path):
         load(f"folder:{tmp_path / place}", image_size=8)
 
 
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_a_folder_of_validation_images_has_one_of_three_names(name, pictures, tmp_path):
+    for split in ("train", name):
+        (tmp_path / split).symlink_to(pictures)
+    assert sizes(load(f"folder:{tmp_path}", image_size=4)) == [18, 20, 2]
+
+
+@pytest.mark.parametrize("name", ["valid2", None])
+def test_a_train_folder_beside_unknown_ones_is_refused(name, pictures, tmp_path):
+    for split in filter(None, ("train", name)):
+        (tmp_path / split).symlink_to(pictures)
+    with pytest.raises(DataError, match="must have 'test' or 'validation' beside 'train'"):
+        load(f"folder:{tmp_path}", image_size=4)
+
+
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
     """Two data sets as TFDS prepares them, the one with images of several sizes."""
