@@ -66,7 +66,7 @@ class StepRestarts:
             epoch: The epoch that is running.
 
         Returns:
-            The restart, which `restarted` is told of once it is done; without filters where a
+            The restart; call `restarted` once it is done. It has no filters where a
             remedy is due. None where there is nothing to restart.
 
         Raises:
