@@ -20,6 +20,7 @@ from kerasrestart.diagnosis.statistics import (
 from kerasrestart.network import kernels
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
+from kerasrestart.network.input_specs import has_input_layers
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.batches import (
@@ -31,6 +32,7 @@ from kerasrestart.scoring.batches import (
 )
 from kerasrestart.scoring.loss_scale import LossScale
 from kerasrestart.scoring.plan import ReadingPlan
+from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.replicas import sum_variable
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import batch_size_of
@@ -60,12 +62,19 @@ class DiagnosisPass:
         batches = as_batches(x, y, size=batch_size)
         example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
         self._model = model
-        found = find_filter_layers(model, layers, None if model.built else example)
+        found = find_filter_layers(model, layers, None if has_input_layers(model) else example)
         self._layers: dict[str, FilterLayer] = found.layers
         self._names = list(found.layers)
         may_score = bool(model.compiled and model.optimizer is not None)
         if model.loss is not None and not has_targets(batches):
             may_score = False
+        self._notes: list[str] = []
+        if may_score:
+            try:
+                check_reductions(model)
+            except ValueError as error:
+                may_score = False
+                self._notes.append(f"No scores, so that useless filters are not known: {error}")
         self._loss_scale = LossScale(model) if may_score else None
         self._scored = False  # until a loss is seen
         self._out_of_reach: dict[int, str] = {}
@@ -127,7 +136,9 @@ class DiagnosisPass:
             raise ValueError("There is no example to diagnose the model by: x is empty.")
         scored = self._scored and len(self._scorer.left_out) < len(self._scorer.layers)
         scores = self._scorer.result() if scored else {}
-        layers, notes = {}, []
+        layers, notes = {}, list(self._notes)
+        if scored:
+            notes += [f"{name} has no score: {why}." for name, why in self._scorer.left_out.items()]
         for number, name in enumerate(self._names):
             if number in self._out_of_reach:
                 notes.append(f"{name} is left out: {self._out_of_reach[number]}.")

@@ -22,7 +22,7 @@ def verdict(layers: Mapping[str, LayerDiagnosis], examples: int) -> str:
     dormant = {name: len(layer.dormant) for name, layer in layers.items() if layer.dormant}
     same = {name: len(layer.duplicate) for name, layer in layers.items() if layer.duplicate}
     diverged = [name for name, layer in layers.items() if not layer.is_finite]
-    known = all(layer.useless is not None for layer in layers.values())
+    known = any(layer.useless is not None for layer in layers.values())
     kinds = "useless" if known else "dead, dormant or a duplicate"
     caveat = (
         f"Caveat: this is about {examples} examples in inference mode; on other data other filters "

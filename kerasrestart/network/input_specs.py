@@ -43,6 +43,11 @@ def specs_of(x: Any, batch: bool = True) -> Any:
     return keras.tree.map_structure(spec, x)
 
 
+def has_input_layers(model: keras.Model) -> bool:
+    """Whether a model knows its inputs from `Input` layers, their dtypes included."""
+    return input_structure(model) is not None
+
+
 def known_inputs(model: keras.Model) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments of a model's call as far as the model itself knows them.
 

@@ -31,6 +31,40 @@ def input_structure(model: keras.Model) -> Any:
     return getattr(functional, "_inputs_struct", None)
 
 
+def compute_loss(
+    model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any, *, training: bool
+) -> Any:
+    """The loss as Keras's own step takes it: a `compute_loss` need not have all arguments."""
+    return model._compute_loss(
+        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+    )
+
+
+def record_loss(model: keras.Model, loss: Any, batch_size: Any) -> None:
+    """Adds a batch to the metric `loss` of a model."""
+    model._loss_tracker.update_state(loss, sample_weight=batch_size)
+
+
+def own_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """A variable where the learning rate was given as a number, else the schedule or function."""
+    return optimizer._learning_rate
+
+
+@contextlib.contextmanager
+def any_rate(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Gives an optimizer a schedule that has a config, in place of one that need not have any."""
+    before = own_rate(optimizer)
+    if isinstance(before, keras.Variable):
+        yield
+        return
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.0])
+    object.__setattr__(optimizer, "_learning_rate", schedule)
+    try:
+        yield
+    finally:
+        object.__setattr__(optimizer, "_learning_rate", before)
+
+
 def added_losses(layer: keras.Layer) -> list[Any]:
     """The losses that calls have added to a layer and to all layers that it holds."""
     return [loss for inner in layer._flatten_layers() for loss in inner._losses]

@@ -20,6 +20,11 @@ from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_op
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.trace import Trace, trace_call, trace_step
 
+
+class NotTracedError(ValueError):
+    """A model cannot be traced."""
+
+
 _LISTED = (*WITH_FILTERS, *UNFOLLOWED)
 
 
@@ -139,7 +144,7 @@ def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) 
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(first).splitlines()]
     causes = [line for line in lines if line and not line.startswith("Exception encountered")]
     cause = causes[0] if causes else ""
-    raise ValueError(
+    raise NotTracedError(
         f"Model '{model.name}' cannot be traced, so that its filters are not found: "
         f"{type(first).__name__}: {cause}"
     ) from errors[-1]

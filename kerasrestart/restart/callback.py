@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -139,6 +139,8 @@ class PartialRestart(RestartLifeCycle):
             seed=seed,
         )
         criteria.get(plan.scoring.criterion)
+        is_list = isinstance(observers, Iterable) and not isinstance(observers, str)
+        check("observers", observers, is_list, "a list of RestartObservers")
         for observer in observers:
             expected = "RestartObservers"
             check("observers", observer, isinstance(observer, RestartObserver), expected)

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrestart.network.input_specs import known_inputs
+from kerasrestart.network.input_specs import has_input_layers, known_inputs
 from kerasrestart.network.text import listed
+from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.dropping import HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
@@ -54,7 +55,13 @@ class FitSession:
             # As of a model without a `call`: the first batch shows what its step reads.
             self._attach(self._prepare)
             return
-        self._prepare()
+        try:
+            self._prepare()
+        except NotTracedError:
+            if has_input_layers(model):
+                raise
+            self._attach(self._prepare)  # the shapes that it was built with do not tell the dtypes
+            return
         if self._needs_attaching:
             self._attach(self.scorer)
 
@@ -76,7 +83,7 @@ class FitSession:
             if other is self or other._params is not self._params or other._scorer is None:
                 continue
             both = [name for name in self.scorer.layers if name in other.scorer.layers]
-            restart = 0 not in (self._plan.max_restarts, other._plan.max_restarts)
+            restart = self._plan.restarts_filters and other._plan.restarts_filters
             if both and restart and other._model is self._model and self._params is not None:
                 other.detach()
                 self.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from kerasrestart.network.keras_internals import own_rate
 from kerasrestart.restart.slots import leaves
 
 
@@ -14,10 +15,10 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
     Of a `MultiOptimizer` it is the highest of its optimizers' rates; None before such an optimizer,
     where it was made with a function, is built and has its optimizers.
     """
-    rates = [leaf.get_config().get("learning_rate") for leaf in leaves(optimizer)]
-    if not rates or not all(isinstance(rate, int | float) for rate in rates):
+    rates = [own_rate(leaf) for leaf in leaves(optimizer)]
+    if not rates or not all(isinstance(rate, keras.Variable) for rate in rates):
         return None
-    return _decimal(max(rates))
+    return _decimal(max(float(rate) for rate in rates))
 
 
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
@@ -31,7 +32,7 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
         parts[0].learning_rate = rate
     elif highest:
         for part in parts:
-            own = part.get_config()["learning_rate"]
+            own = float(own_rate(part))
             part.learning_rate = float(f"{own * (rate / highest):.7g}")
 
 

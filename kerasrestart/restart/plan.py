@@ -126,6 +126,11 @@ class RestartPlan:
             return REMEDY + describe(self.remedy)
         return self.control or describe(self.reset.initializer)
 
+    @property
+    def restarts_filters(self) -> bool:
+        """Whether any filter is restarted."""
+        return self.remedy is None and self.control != "none" and self.max_restarts != 0
+
     def may_restart(self, restarts: int) -> bool:
         """Whether `max_restarts` allows another one after this number of them."""
         return self.max_restarts is None or restarts < self.max_restarts
@@ -142,7 +147,10 @@ class RestartPlan:
         Raises:
             ValueError: The monitored metric is not among them.
         """
-        metrics = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
+        # Other callbacks may add texts, None, or arrays.
+        values = {name: np.asarray(value) for name, value in logs.items()}
+        numbers = {n: value for n, value in values.items() if value.dtype.kind in "biuf"}
+        metrics = {name: float(value) for name, value in numbers.items() if not value.ndim}
         monitor = self.when.monitor
         if monitor not in metrics:
             raise ValueError(
@@ -240,6 +248,13 @@ class RestartPlan:
             for event in events[-self.reset.grace :]:
                 for name, layer in event.layers.items():
                     spared.setdefault(name, set()).update(layer.filters)
+        check_sizes = getattr(self.select, "check", None)
+        try:
+            if check_sizes is not None:
+                check_sizes({name: len(of_layer) for name, of_layer in scores.items()})
+        except ValueError:
+            # All layers passed this check before training; those with a score, known now, do not.
+            return {}
         return choose(self.select, scores, spared)
 
     def repeats(self, chosen: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> bool:

@@ -16,6 +16,7 @@ from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.learning_rate import learning_rate_of
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.running_scorer import RunningScorer
@@ -78,6 +79,8 @@ def prepare(
             f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
             "expected 0, or an optimizer made with a number."
         )
+    if isinstance(plan.remedy, Remedy):
+        plan.remedy.check(model)
     if plan.control is None and plan.remedy is None:
         drawing.check_draws(
             scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing

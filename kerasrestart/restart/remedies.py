@@ -23,6 +23,7 @@ import keras
 from kerasrestart.network.arguments import check
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.reset_layers import (
+    check_reset,
     check_shrink,
     checked_names,
     reset_layer,
@@ -38,6 +39,9 @@ class Remedy:
     def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Changes a model in place; `seed` differs at each restart."""
         raise NotImplementedError
+
+    def check(self, model: keras.Model) -> None:
+        """Raises ValueError where `apply` would; called before training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,10 @@ class ResetLayer(Remedy):
         """Calls `reset_layer`."""
         reset_layer(model, self.layers, seed=seed, optimizer=optimizer)
 
+    def check(self, model: keras.Model) -> None:
+        """Looks for the layers, and makes each again as a trial."""
+        check_reset(model, self.layers)
+
 
 @dataclasses.dataclass(frozen=True)
 class ResetModel(Remedy):
@@ -72,6 +80,10 @@ class ResetModel(Remedy):
     def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_model`."""
         reset_model(model, seed=seed, optimizer=optimizer)
+
+    def check(self, model: keras.Model) -> None:
+        """Makes each layer again as a trial."""
+        check_reset(model, None)
 
 
 @dataclasses.dataclass(frozen=True)

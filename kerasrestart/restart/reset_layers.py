@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check, check_share, check_whole, is_number
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.keras_internals import any_rate, layers_inside
 from kerasrestart.network.operations import NORMS
 from kerasrestart.network.text import one_line
 from kerasrestart.network.traced_graph import check_model
@@ -79,8 +79,10 @@ def reset_model(model: keras.Model, *, seed: int = 0, optimizer: Any = None) -> 
     """
     check_model(model)
     check_whole("seed", seed, 0)
+    check_optimizers(model, optimizer)
+    reset_state = _new_optimizers(model, optimizer)
     _reset(model, [model], seed, optimizer)
-    reset_optimizer(model, optimizer=optimizer)
+    reset_state()
 
 
 def shrink_and_perturb(
@@ -108,6 +110,7 @@ def shrink_and_perturb(
     check_whole("seed", seed, 0)
     check_shrink(shrink, perturb)
     check_optimizers(model, optimizer)
+    reset_state = _new_optimizers(model, optimizer)
     replacements = []
     for place, variable in enumerate(model.trainable_variables):
         # A kernel that trains in float16 is drawn in float32.
@@ -116,7 +119,7 @@ def shrink_and_perturb(
         replacements.append(_whole(variable, shrink * old + perturb * noise))
     for write in plan_writes(replacements, model.distribute_strategy):
         write.apply()
-    reset_optimizer(model, optimizer=optimizer)
+    reset_state()
 
 
 def reset_optimizer(model: keras.Model, *, optimizer: Any = None) -> None:
@@ -135,14 +138,7 @@ def reset_optimizer(model: keras.Model, *, optimizer: Any = None) -> None:
     """
     check_model(model)
     check_optimizers(model, optimizer)
-    for one in optimizers_of(model, optimizer):
-        for leaf in slots.leaves(one):
-            if leaf.built:
-                with model.distribute_strategy.scope():
-                    new = type(leaf).from_config(leaf.get_config())
-                    new.build(slots.trained_by(leaf))
-                for variable, initial in zip(leaf.variables, new.variables, strict=True):
-                    variable.assign(initial.value)
+    _new_optimizers(model, optimizer)()
 
 
 def checked_names(layers: Any) -> tuple[str, ...]:
@@ -157,6 +153,38 @@ def check_shrink(shrink: float, perturb: float) -> None:
     """Raises ValueError where an argument of `shrink_and_perturb` is out of range."""
     check_share("shrink", shrink, low=True, high=True)
     check("perturb", perturb, is_number(perturb) and perturb >= 0, "a number, 0 or more")
+
+
+def check_reset(model: keras.Model, layers: str | Sequence[str] | None) -> None:
+    """Checks that `reset_layer`, or `reset_model` with `layers=None`, can reset a model.
+
+    Raises:
+        ValueError: As these.
+    """
+    roots = [model] if layers is None else [_layer_named(model, n) for n in checked_names(layers)]
+    for layer in _inside(roots):
+        list(_fresh(layer, seed=0))
+
+
+def _new_optimizers(model: keras.Model, optimizer: Any) -> Callable[[], None]:
+    """Makes new optimizers; returns what gives their state to those of the model."""
+    pairs = []
+    for one in optimizers_of(model, optimizer):
+        for leaf in filter(lambda leaf: leaf.built, slots.leaves(one)):
+            with model.distribute_strategy.scope(), any_rate(leaf):
+                new = type(leaf).from_config(leaf.get_config())
+                new.build(slots.trained_by(leaf))
+            pairs.append((leaf, new))
+
+    def reset_state() -> None:
+        for leaf, new in pairs:
+            for variable, initial in zip(leaf.variables, new.variables, strict=True):
+                variable.assign(initial.value)
+            for weight in slots.trained_by(leaf):  # an average begins at the weight as it is now
+                everything = np.ones(weight.shape, bool)
+                slots.reset_slots(leaf, weight, tf.convert_to_tensor(weight.value), everything)
+
+    return reset_state
 
 
 def _layer_named(model: keras.Model, name: str) -> keras.Layer:
@@ -189,11 +217,10 @@ def _norms(model: keras.Model) -> dict[int, keras.Layer]:
 def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int, optimizer: Any) -> None:
     check_optimizers(model, optimizer)
     every = {id(layer): place for place, layer in enumerate([model, *layers_inside(model)])}
-    chosen = {id(inner): inner for root in roots for inner in [root, *layers_inside(root)]}
     # Everything is drawn before anything is written, so that an error leaves the model unchanged.
     replacements = [
         replacement
-        for layer in chosen.values()
+        for layer in _inside(roots)
         for replacement in _fresh(layer, derive_seed(seed, every[id(layer)]))
     ]
     for write in plan_writes(replacements, model.distribute_strategy):
@@ -201,6 +228,12 @@ def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int, optimize
     for one in optimizers_of(model, optimizer):
         for variable, _, mask in replacements:
             slots.reset_slots(one, variable, tf.convert_to_tensor(variable.value), mask)
+
+
+def _inside(roots: Iterable[keras.Layer]) -> list[keras.Layer]:
+    """Layers with all that they hold, each once."""
+    found = {id(inner): inner for root in roots for inner in [root, *layers_inside(root)]}
+    return list(found.values())
 
 
 def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:

@@ -160,6 +160,7 @@ class RestartTensorBoard(RestartObserver):
         """Closes the file; another `fit` opens another."""
         with contextlib.suppress(tf.errors.OpError):  # the warning has been given
             self._writer.close()
+        self._writer = None  # it cannot be copied
 
     def _layout(self, restart: Restarts) -> layout_pb2.Layout | None:
         """The layout of the charts; None before the first batch of a model without known inputs."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.keras_internals import compute_loss
 from kerasrestart.scoring.reduction import loss_to_example_scale
 
 
@@ -28,7 +29,7 @@ class LossScale:
 
     def scaled_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         """The compiled loss of a batch in inference mode, scaled."""
-        loss = self._model.compute_loss(x, y, y_pred, sample_weight, training=False)
+        loss = compute_loss(self._model, x, y, y_pred, sample_weight, training=False)
         return loss * tf.cast(self._value, loss.dtype)
 
     def to_example_scale(self, batch_size: int | tf.Tensor, sample_weight: Any) -> tf.Tensor:

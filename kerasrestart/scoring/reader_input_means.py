@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.network.input_specs import has_input_layers
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.batches import as_batches, call_in_inference
 from kerasrestart.scoring.plan import ReadingPlan
@@ -42,7 +43,7 @@ def reader_input_means(
     """
     batches = as_batches(x, size=batch_size)
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
-    found = find_filter_layers(model, ".*", None if model.built else example)
+    found = find_filter_layers(model, ".*", None if has_input_layers(model) else example)
     inputs = ReaderInputs(found)
     nothing = criteria.CRITERIA["magnitude"]
     plan = ReadingPlan(found.graph, list(found.layers.values()), nothing)

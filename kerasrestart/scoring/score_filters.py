@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.network.input_specs import has_input_layers
 from kerasrestart.network.text import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
@@ -94,7 +95,7 @@ def score_filters(
             "y, or a data set of batches (x, y). Received: y=None"
         )
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
-    found = find_filter_layers(model, layers, None if model.built else example)
+    found = find_filter_layers(model, layers, None if has_input_layers(model) else example)
     scorer = Scorer(model, criterion, seed=seed, found=found)
     loss_scale = LossScale(model) if criterion.needs_gradient else None
 

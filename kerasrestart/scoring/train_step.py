@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import (
     loss_to_example_scale,
@@ -67,11 +68,9 @@ def replicated_step(model: keras.Model, data: Any) -> dict[str, Any]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     batch_size = batch_size_of(x)
     with tf.GradientTape() as tape:
-        y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-        loss = model._compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-        )
-        model._loss_tracker.update_state(replicas.over_replicas(loss), sample_weight=batch_size)
+        y_pred = model(x, training=True) if takes_training(model) else model(x)
+        loss = compute_loss(model, x, y, y_pred, sample_weight, training=True)
+        record_loss(model, replicas.over_replicas(loss), batch_size)
         weight = replica_loss_weight(model, batch_size, sample_weight)
         loss = model.optimizer.scale_loss(loss * tf.cast(weight, loss.dtype))
     weights = model.trainable_weights
@@ -155,7 +154,8 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 def batch_size_of(x: Any) -> tf.Tensor:
     """The number of examples of a batch, int32: the length of its first array, or 1."""
-    leaves = (leaf for leaf in keras.tree.flatten(x) if leaf is not None)
+    # The arguments of a step of one's own may also be a model, an epoch or an iterator.
+    leaves = (leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape"))
     arrays = (leaf for leaf in leaves if tf.TensorShape(leaf.shape).rank != 0)
     first = next(arrays, None)
     return tf.ones((), tf.int32) if first is None else tf.shape(first)[0]

@@ -11,6 +11,8 @@ from keras import layers
 from kerasrestart.diagnosis.diagnose import diagnose
 from kerasrestart.diagnosis.statistics import effective_rank
 from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.restart.callback import PartialRestart
+from kerasrestart.restart.when import EveryEpochs
 from kerasrestart.scoring.score_filters import score_filters
 
 
@@ -219,3 +221,62 @@ def test_float16_gradients_that_overflow_the_first_loss_scale_are_measured_by_a_
     np.testing.assert_allclose(measured["mixed_float16"][0], measured["float32"][0], rtol=0.02)
     np.testing.assert_allclose(measured["mixed_float16"][1], measured["float32"][1], rtol=0.02)
     assert scale.scale_loss(1.0) == 2**15  # the optimizer's own scale stays
+
+
+class WithFewArguments(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, allow_empty=False):
+        return 2 * super().compute_loss(x, y, y_pred, sample_weight)
+
+
+def test_a_compute_loss_without_training_is_called_as_fit_calls_it():
+    plain, (x, y) = network(), data()
+    model = WithFewArguments(plain.inputs, plain.outputs)
+    model.compile("sgd", plain.loss)
+    expected = 2 * score_filters(plain, x, y)["conv"]
+    np.testing.assert_allclose(score_filters(model, x, y)["conv"], expected, rtol=1e-5)
+    assert diagnose(model, x, y).layers["conv"].gradient_norm > 0
+
+
+def test_losses_of_several_reductions_leave_useless_filters_unknown():
+    plain, (x, y) = network(), data()
+    outputs = [plain.outputs[0], layers.Dense(1)(plain.get_layer("dense").output)]
+    model = keras.Model(plain.inputs, outputs)
+    model.compile("sgd", [plain.loss, keras.losses.MeanSquaredError(reduction="sum")])
+    diagnosis = diagnose(model, x, [y, y])
+    assert diagnosis.layers["conv"].useless is None
+    assert "Scores need one reduction" in diagnosis.notes[0]
+
+
+def test_a_layer_without_a_gradient_is_named_and_the_others_are_known():
+    plain, (x, y) = network(), data()
+    behind = layers.Dense(2)(layers.Flatten()(layers.Conv2D(3, 3, name="b")(plain.inputs[0])))
+    model = keras.Model(plain.inputs, [plain.outputs[0], behind])
+    model.compile("sgd", [plain.loss, None])
+    diagnosis = diagnose(model, x, [y, None])
+    assert diagnosis.layers["b"].useless is None
+    assert "useless filters are not known" not in diagnosis.verdict
+    assert "b has no score: no gradient of the loss reaches it." in diagnosis.notes
+
+
+class OneHot(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = layers.Conv1D(8, 3, activation="relu"), layers.Dense(3)
+
+    def call(self, x):
+        return self.out(tf.reduce_mean(self.conv(tf.one_hot(x, 10)), 1))
+
+
+def test_a_built_subclass_is_traced_by_the_data_whose_dtype_it_does_not_know():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 10, (20, 12)), rng.integers(0, 3, 20)
+    model = OneHot()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    restart = PartialRestart(
+        fraction=0.25, when=EveryEpochs(1, monitor="loss"), max_restarts=1, stop_on_repeat=False
+    )
+    for _ in range(2):
+        model.fit(x, y, epochs=2, verbose=0, callbacks=[restart])
+        assert len(restart.events) == 1
+    assert score_filters(model, x, y)["conv1d"].shape == (8,)
+    assert list(diagnose(model, x, y).layers) == ["conv1d"]

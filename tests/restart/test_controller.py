@@ -194,3 +194,16 @@ def test_wrong_arguments_are_refused(make, message):
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_batch_size_is_that_of_the_first_array_among_the_arguments(images):
+    scores = []
+    for first in ((), (net(), 3)):  # a model and an epoch have no batch size
+        loop = Loop(compiled=False, select=kr.Fraction(0.25))
+        step = loop.controller.scored(lambda *args, loop=loop: loop._step(*args[-2:]))
+        step(*first, *(tf.constant(part[:4]) for part in images))
+        loop.controller.step()
+        scores.append(loop.controller.scorer.result())
+    for name, expected in scores[0].items():
+        assert expected.any()
+        np.testing.assert_array_equal(scores[1][name], expected)

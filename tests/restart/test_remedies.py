@@ -9,7 +9,7 @@ from keras import layers
 
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.every_steps import EverySteps
-from kerasrestart.restart.remedies import ResetLayer, ShrinkAndPerturb
+from kerasrestart.restart.remedies import ResetLayer, ResetModel, ResetOptimizer, ShrinkAndPerturb
 from kerasrestart.restart.reset_layers import (
     reset_layer,
     reset_model,
@@ -263,3 +263,54 @@ def test_a_layer_that_cannot_be_made_again_is_named_in_one_line_and_nothing_chan
     assert "\n" not in str(raised.value)
     for value, expected in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("remedy", [ResetOptimizer(), ShrinkAndPerturb(0.5, 0.01)], ids=repr)
+def test_weights_that_an_average_is_swapped_for_stay(remedy):
+    # At the begin of an epoch the model has its averages, and the optimizer the weights.
+    means = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: means.append(
+            np.abs(model.get_layer("out").kernel).mean()
+        )
+    )
+    model = dense()
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True), model.loss)
+    restart = PartialRestart(reset=remedy, when=EveryEpochs(1, monitor="loss"), max_restarts=1)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[restart, swap, watch])
+    assert len(restart.events) == 1
+    assert min(means) > 0.4 * means[0]
+
+
+class WithoutAConfigOfItsOwn(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.01
+
+
+@pytest.mark.parametrize("rate", [WithoutAConfigOfItsOwn(), lambda: 0.01], ids=["class", "lambda"])
+def test_a_schedule_needs_no_config(rate):
+    model = dense()
+    model.compile(keras.optimizers.Adam(rate), model.loss)
+    model.fit(X, Y, verbose=0, callbacks=[PartialRestart(monitor="loss", reset=ResetModel())])
+    reset_model(model)
+    shrink_and_perturb(model, 0.5, 0.01)
+    assert int(model.optimizer.iterations) == 0
+    model.fit(X, Y, epochs=1, verbose=0)
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_a_wrong_layer_is_found_before_training():
+    model = dense()
+    head = PartialRestart(when=EveryEpochs(1, monitor="loss"), reset=ResetLayer("logit"))
+    with pytest.raises(ValueError, match=r"has no layer of that name\. Received: layers='logit'"):
+        model.fit(X, Y, epochs=3, verbose=0, callbacks=[head])
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_filters_and_a_layer_are_restarted_in_one_fit():
+    model, when = trained(), EveryEpochs(1, monitor="loss")
+    filters = PartialRestart(fraction=0.25, when=when, max_restarts=2, stop_on_repeat=False)
+    head = PartialRestart(reset=ResetLayer("logits"), when=when, max_restarts=2)
+    model.fit(X, Y, epochs=4, verbose=0, callbacks=[filters, head])
+    assert len(filters.events) == len(head.events) == 2

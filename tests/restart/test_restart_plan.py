@@ -165,3 +165,14 @@ def test_arguments_out_of_range_are_refused_at_once_in_one_line(arguments, messa
     with pytest.raises(ValueError, match=message) as error:
         RestartPlan(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_logs_of_other_callbacks_need_not_be_numbers():
+    logs = {"val_loss": np.float32(0.5), "time": "12:00", "none": None, "list": [1.0, 2.0]}
+    assert RestartPlan(when=plateau()).metrics(logs) == {"val_loss": 0.5}
+
+
+def test_where_the_layers_with_a_score_are_too_small_no_filter_is_selected():
+    # All layers were checked before training; then some turned out to have no gradient.
+    ended = decide(select=Fraction(0.1), scores={"conv": np.arange(4.0)})
+    assert outcome(ended)[1:] == ({}, "no filter was selected", True)
