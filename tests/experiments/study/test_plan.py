@@ -382,6 +382,8 @@ def test_a_study_of_several_sizes_runs_the_networks_of_one():
         ("paper_table3", "paper", "table3", 10),
         ("shuffled_classes", "shuffled_classes", "", 14),
         ("random_labels_remedies", "random_labels_remedies", "", 10),
+        ("killing_rate_thin", "killing_rate_thin", "", 10),
+        ("fine_tuning", "fine_tuning", "", 12),
         ("killing_rate", "killing_rate", "", 10),
     ],
 )
