@@ -18,7 +18,7 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
     rates = [own_rate(leaf) for leaf in leaves(optimizer)]
     if not rates or not all(isinstance(rate, keras.Variable) for rate in rates):
         return None
-    return _decimal(max(float(rate) for rate in rates))
+    return _decimal(max(float(rate.numpy()) for rate in rates))
 
 
 def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> None:
@@ -32,7 +32,7 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
         parts[0].learning_rate = rate
     elif highest:
         for part in parts:
-            own = float(own_rate(part))
+            own = float(own_rate(part).numpy())
             part.learning_rate = float(f"{own * (rate / highest):.7g}")
 
 

@@ -154,7 +154,7 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 def batch_size_of(x: Any) -> tf.Tensor:
     """The number of examples of a batch, int32: the length of its first array, or 1."""
-    # The arguments of a step of one's own may also be a model, an epoch or an iterator.
+    # A step outside fit may also take a model, an epoch or an iterator.
     leaves = (leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape"))
     arrays = (leaf for leaf in leaves if tf.TensorShape(leaf.shape).rank != 0)
     first = next(arrays, None)

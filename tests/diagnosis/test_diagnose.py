@@ -261,7 +261,8 @@ def test_a_layer_without_a_gradient_is_named_and_the_others_are_known():
 class OneHot(keras.Model):
     def __init__(self):
         super().__init__()
-        self.conv, self.out = layers.Conv1D(8, 3, activation="relu"), layers.Dense(3)
+        self.conv = layers.Conv1D(8, 3, activation="relu", name="conv1d")
+        self.out = layers.Dense(3)
 
     def call(self, x):
         return self.out(tf.reduce_mean(self.conv(tf.one_hot(x, 10)), 1))
