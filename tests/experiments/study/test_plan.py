@@ -392,6 +392,7 @@ def test_the_committed_records_give_the_committed_report(
 ):
     written = ROOT / "docs" / "results" / folder / name
     shutil.copytree(ROOT / "docs" / "results" / folder, tmp_path / "docs" / "results" / folder)
+    shutil.copytree(ROOT / "flags", tmp_path / "flags")  # a flagfile may name another
     made = tmp_path / "docs" / "results" / folder / name
     shutil.rmtree(made / "tables")
     monkeypatch.chdir(tmp_path)
