@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
@@ -147,6 +147,7 @@ def test_below_mean_may_select_nothing_and_spares_survivors_of_a_dead_layer():
     assert lists(chosen) == {"dead": [0, 1, 2, 3, 4]}
 
 
+@example(scores=[0.0, 0.0], spared={0}, select=BelowMean(0.8))
 @given(
     scores=SCORES,
     spared=st.sets(st.integers(0, 69)),
@@ -161,8 +162,10 @@ def test_spared_filters_are_not_selected_and_the_next_lowest_are(scores, spared,
         return  # too few filters for the selection
     chosen = list(select(layers, {"layer": spared}).get("layer", []))
     order = [k for k in sorted(range(len(scores)), key=lambda k: (scores[k], k)) if k not in spared]
-    if isinstance(select, BelowMean):
+    if isinstance(select, BelowMean) and any(scores):
         assert set(chosen) == set(without) - spared
+    elif isinstance(select, BelowMean):  # all are useless, and one filter stays: a spared one too
+        assert chosen == sorted(order[: len(scores) - 1])
     else:
         assert chosen == sorted(order[: len(without)])
 
