@@ -1,3 +1,4 @@
+import copy
 import re
 import types
 
@@ -452,3 +453,16 @@ def test_a_table_keeps_its_two_columns_whatever_the_values():
         "| `lines` | `a b` |",
         "| `tick` | `'` |",
     ]
+
+
+def test_a_callback_can_be_copied_after_fit_with_its_observers(tmp_path):
+    restart = restarts(RestartTensorBoard(tmp_path))
+    fit(small_model(), restart)
+    copied = copy.deepcopy(restart)
+    assert copied.events == restart.events != []
+    assert copied.observers[0].log_dir == str(tmp_path)
+
+
+def test_one_observer_without_a_list_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="observers must be a list of RestartObservers"):
+        PartialRestart(observers=RestartTensorBoard(tmp_path))
