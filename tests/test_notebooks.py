@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tools.notebook import as_markdown, code_cells, read, run
+from docs.scripts.notebook import as_markdown, code_cells, read, run
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ("kerasrestart", "tests", "benchmarks", "examples", "tools", "flags", "docs", ".ci")
+FOLDERS = ("kerasrestart", "tests", "benchmarks", "examples", "flags", "docs", ".ci")
 SUFFIXES = {".py", ".md", ".toml", ".yml", ".flags", ".cff", ".in", ""}
 # This file, and reports that a study wrote: records of their runs, as those versions wrote them.
 EXCLUDED = re.compile(r"tests/test_words\.py|docs/results/\w+/.*")

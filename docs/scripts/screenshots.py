@@ -1,9 +1,9 @@
 """Takes pictures of TensorBoard, of pages and of the terminal in a real browser.
 
-    python tools/screenshots.py tf_logs docs/images --tabs=custom_scalars,images,hparams
-    python tools/screenshots.py tf_logs/RUN/report.html docs/images --widths=1280,390
-    python tools/screenshots.py tf_logs/RUN docs/images --figure=filters
-    python tools/screenshots.py "python -m kerasrestart.report tf_logs" out --widths=80,120
+    python docs/scripts/screenshots.py tf_logs docs/images --tabs=custom_scalars,images,hparams
+    python docs/scripts/screenshots.py tf_logs/RUN/report.html docs/images --widths=1280,390
+    python docs/scripts/screenshots.py tf_logs/RUN docs/images --figure=filters
+    python docs/scripts/screenshots.py "python -m kerasrestart.report tf_logs" out --widths=80,120
 
 A log folder, an HTML file, a run's folder with the name of a figure of its report, or a command,
 whose output is taken from a pseudo-terminal of a given width.

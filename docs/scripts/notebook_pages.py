@@ -8,9 +8,9 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from tools.notebook import as_markdown, read
+from docs.scripts.notebook import as_markdown, read
 
 
 def on_files(files: Files, config: Any) -> Files:

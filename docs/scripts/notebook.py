@@ -1,6 +1,6 @@
 """Runs a notebook and keeps what its cells print.
 
-    python -m tools.notebook docs/notebooks/wasted_filters.ipynb
+    python -m docs.scripts.notebook docs/notebooks/wasted_filters.ipynb
 
 writes the outputs into the file. A cell shows what it prints, and nothing else.
 """
