@@ -45,7 +45,8 @@ class EverySteps(When):
 
     Args:
         steps: How many batches lie between two restarts at least, 1 or more. Batches that run as
-            one (`steps_per_execution`) are not divided.
+            one (`steps_per_execution`) are not divided; if the length of the data is unknown, they
+            are counted by the steps of the optimizer.
         replacement_rate: Fraction of a layer's mature filters that is restarted in each batch,
             above 0 and at most 1. Fractions of filters add up until there is a whole one. It
             replaces `select`, and the filters of lowest score are restarted. Defaults to None: as

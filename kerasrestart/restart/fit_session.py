@@ -15,9 +15,11 @@ from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.dropping import HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
+from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import PendingRestart, RestartEvent
+from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.reduction import trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
@@ -45,8 +47,10 @@ class FitSession:
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
+        self._trains: list[int] | None = _trainable(model)  # None once the step may be traced
         self._held: HeldWeights | None = None
         self._counted = 0  # batches of this epoch
+        self._steps_before = 0  # those of the optimizer
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -135,6 +139,9 @@ class FitSession:
             scored: Whether this epoch is scored.
         """
         self._counted = 0
+        self._build_optimizer()
+        if self._plan.between_batches:
+            self._steps_before = self._steps_of_optimizer()
         if self._scorer is not None and not self._plan.between_batches:
             self._scorer.reset()
         if self._scoring is not None:
@@ -153,15 +160,37 @@ class FitSession:
                 as one may be fewer.
         """
         groups = 0 if self._scoring is None else self._scoring.batches
-        batches = groups * self._model.steps_per_execution
-        batches = batches if of_epoch is None else min(batches, of_epoch)
+        together = self._model.steps_per_execution
+        batches = groups * together
+        if of_epoch is not None:
+            batches = min(batches, of_epoch)
+        elif together > 1:
+            # Keras does not say how many were left for the last group. The optimizer does, where it
+            # makes a step for each batch.
+            steps = self._steps_of_optimizer() - self._steps_before
+            batches = steps if batches - together < steps < batches else batches
         new, self._counted = batches - self._counted, batches
         return new
+
+    def _build_optimizer(self) -> None:
+        """Builds an optimizer that is not: then the step is traced once, not twice.
+
+        Not before all callbacks have seen the start of training, where they may unfreeze layers.
+        """
+        optimizer = self._model.optimizer
+        if optimizer is not None and not optimizer.built:
+            build_optimizer(self._model)
+            check_optimizers(self._model)  # of its slots, where a copy did not tell them
+
+    def _steps_of_optimizer(self) -> int:
+        optimizer = self._model.optimizer
+        return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
 
-        If other layers train since then, those are watched from now on.
+        Also whether, before the first epoch, another callback froze or unfroze layers. If other
+        layers train since then, those are watched from now on.
 
         Raises:
             ValueError, TypeError: As `prepare`.
@@ -170,6 +199,9 @@ class FitSession:
         self._optimizer = self._model.optimizer
         if self._scoring is not None:
             changed = self._scoring.was_rebuilt() or changed
+        if self._trains is not None:
+            changed = self._trains != _trainable(self._model) or changed
+            self._trains = None
         if not changed or self._scorer is None:
             return changed
         scorer, left_out = prepare(self._model, self._plan, self._data)
@@ -247,6 +279,10 @@ class FitSession:
         if self._held is not None:
             self._held.remove()
             self._held = None
+
+
+def _trainable(model: keras.Model) -> list[int]:
+    return [id(variable) for variable in model.trainable_variables]
 
 
 _sessions: weakref.WeakSet[FitSession] = weakref.WeakSet()

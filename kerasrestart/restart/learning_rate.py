@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kerasrestart.network.keras_internals import own_rate
-from kerasrestart.restart.slots import leaves
+from kerasrestart.network.optimizers import leaves
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:

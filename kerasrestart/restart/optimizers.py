@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
 
+from kerasrestart.network.optimizers import held_optimizers, leaves
 from kerasrestart.restart import slots
 
 
@@ -33,7 +33,7 @@ def optimizers_of(model: keras.Model, optimizer: Any = None) -> list[keras.optim
         TypeError: `optimizer` is not a Keras optimizer, or a list of these.
     """
     if optimizer is None:
-        return list(_search(model, set()))
+        return held_optimizers(model)
     given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
     wrong = [one for one in given if not isinstance(one, keras.optimizers.Optimizer)]
     if wrong or not given:
@@ -66,7 +66,7 @@ def check_optimizers(model: keras.Model, optimizer: Any = None) -> None:
         ValueError: The layout of an optimizer's slots is not known.
     """
     for found in optimizers_of(model, optimizer):
-        for leaf in slots.leaves(found):
+        for leaf in leaves(found):
             if leaf.built:
                 slots.check_slots(leaf)
             else:
@@ -80,22 +80,3 @@ def _built_copy(leaf: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer 
     except Exception:  # an optimizer without a config is checked when it has its slots
         return None
     return copy
-
-
-def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, keras.optimizers.Optimizer):
-        # What a wrapper holds is reached through the wrapper, not a second time by itself.
-        seen.update(id(leaf) for leaf in slots.leaves(value))
-        yield value
-    elif isinstance(value, layers.Layer):
-        for inner in list(vars(value).values()):
-            yield from _search(inner, seen)
-    elif isinstance(value, Mapping):
-        for inner in list(value.values()):
-            yield from _search(inner, seen)
-    elif isinstance(value, list | tuple):
-        for inner in list(value):
-            yield from _search(inner, seen)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
+from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.text import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
@@ -71,7 +72,9 @@ def prepare(
     else:
         if scorer.criterion.needs_gradient:
             check_reductions(model)
-        _check_optimizers(model)
+        if model.optimizer is not None and not leaves(model.optimizer):
+            build_optimizer(model)  # a MultiOptimizer made with a function: it has none before
+        check_optimizers(model)
     own = getattr(model, "optimizer", None)
     if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
         raise ValueError(
@@ -91,12 +94,6 @@ def prepare(
     if plan.reset.compensate_bias:
         check_compensation(scorer.filter_layers)
     return scorer, left_out
-
-
-def _check_optimizers(model: keras.Model) -> None:
-    if model.optimizer is not None:
-        build_optimizer(model)  # so that unknown slots are found now, not at the first restart
-    check_optimizers(model)
 
 
 def _scorer(

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check, check_share, check_whole, is_number
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.keras_internals import any_rate, layers_inside
+from kerasrestart.network.keras_internals import any_rate, layers_inside, trained_by
 from kerasrestart.network.operations import NORMS
+from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.text import one_line
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import slots
@@ -170,17 +171,17 @@ def _new_optimizers(model: keras.Model, optimizer: Any) -> Callable[[], None]:
     """Makes new optimizers; returns what gives their state to those of the model."""
     pairs = []
     for one in optimizers_of(model, optimizer):
-        for leaf in filter(lambda leaf: leaf.built, slots.leaves(one)):
+        for leaf in filter(lambda leaf: leaf.built, leaves(one)):
             with model.distribute_strategy.scope(), any_rate(leaf):
                 new = type(leaf).from_config(leaf.get_config())
-                new.build(slots.trained_by(leaf))
+                new.build(trained_by(leaf))
             pairs.append((leaf, new))
 
     def reset_state() -> None:
         for leaf, new in pairs:
             for variable, initial in zip(leaf.variables, new.variables, strict=True):
                 variable.assign(initial.value)
-            for weight in slots.trained_by(leaf):  # an average begins at the weight as it is now
+            for weight in trained_by(leaf):  # an average begins at the weight as it is now
                 everything = np.ones(weight.shape, bool)
                 slots.reset_slots(leaf, weight, tf.convert_to_tensor(weight.value), everything)
 

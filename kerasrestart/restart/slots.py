@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.keras_internals import index_in, layers_inside, trained_by
+from kerasrestart.network.optimizers import keras_class, leaves, unwrap
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
@@ -212,21 +213,6 @@ def trains(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> b
     return any(leaf.built and index_in(leaf, variable) is not None for leaf in leaves(optimizer))
 
 
-def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Returns the optimizer inside a `LossScaleOptimizer`; any other as it is."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.inner_optimizer
-    return optimizer
-
-
-def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """Returns the optimizers that hold slots: one, or those of a `MultiOptimizer`."""
-    inner = unwrap(optimizer)
-    if isinstance(inner, _keras_class("MultiOptimizer")):
-        return list(inner.optimizers)
-    return [inner]
-
-
 def _slots(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
@@ -243,7 +229,7 @@ def _find(
     if index is None:
         return
     for class_name, rules in SLOTS.items():
-        if not isinstance(leaf, _keras_class(class_name)):
+        if not isinstance(leaf, keras_class(class_name)):
             continue
         for name, rule in rules.items():
             of_all = getattr(leaf, name, None)
@@ -255,11 +241,6 @@ def _find(
             placeholder = rule.averaged is not None and len(variable.shape) < 2
             if slot is not None and not placeholder:
                 yield slot, rule, leaf
-
-
-def _keras_class(name: str) -> Any:
-    """Returns a class of `keras.optimizers` for `isinstance`; `()` if this Keras lacks it."""
-    return getattr(keras.optimizers, name, ())
 
 
 def _check_shape(

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kerasrestart.network import kernels
 from kerasrestart.network.arguments import check, check_whole
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
+from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.compensation import compensations
@@ -213,7 +214,7 @@ def obstacles(
 
 def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
     """Refuses `outgoing="zero"` where Adafactor would turn the kernel into NaN; ValueError."""
-    found = [] if optimizer is None else slots.leaves(optimizer)
+    found = [] if optimizer is None else leaves(optimizer)
     adafactor = any(isinstance(leaf, keras.optimizers.Adafactor) for leaf in found)
     if adafactor and second_moment == "zero":
         raise ValueError(

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
+from kerasrestart.network.optimizers import held_optimizers
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import (
     loss_to_example_scale,
@@ -41,13 +42,14 @@ def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> An
     """
     units = _Units(model, scorer, data)
     record = scorer.new_record()
-    with _active(units), record.listening(optimizers_of(model)):
+    optimizers = held_optimizers(model)
+    with _active(units), record.listening(optimizers):
         logs = step(data)
     scorer.add_record(
         record,
         batch_size=units.batch_size,
         loss_to_example_scale=units.factor,
-        skip_if_not_finite=any(map(_scales_loss, optimizers_of(model))),
+        skip_if_not_finite=any(map(_scales_loss, optimizers)),
     )
     return logs
 
@@ -138,18 +140,6 @@ class RestartModel(keras.Model):
         for units in _active_units():
             units.set(batch_size, sample_weight)
         return tape.gradient(loss, self.trainable_weights)
-
-
-def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that a model holds: the compiled one, and those of its own attributes."""
-    held = list(vars(model).values())
-    for value in tuple(held):
-        if isinstance(value, dict):
-            held.extend(value.values())
-        elif isinstance(value, list | tuple):
-            held.extend(value)
-    optimizers = {id(o): o for o in held if isinstance(o, keras.optimizers.Optimizer)}
-    return list(optimizers.values())
 
 
 def batch_size_of(x: Any) -> tf.Tensor:

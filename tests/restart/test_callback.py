@@ -315,6 +315,21 @@ def test_layers_that_train_since_the_model_was_compiled_again_are_those_watched(
     assert not {"make_train_function", "train_step"} & set(vars(model))
 
 
+@pytest.mark.parametrize("unfreezes", [True, False])
+def test_layers_that_another_callback_unfreezes_as_training_begins_are_watched(unfreezes, images):
+    class Unfreezes(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.get_layer("first").trainable = unfreezes
+
+    model = net()
+    model.get_layer("first").trainable = not unfreezes
+    model.compile("adam", loss=model.loss)
+    restart = restart_of(kr.EveryEpochs(1, "loss"), max_restarts=1)
+    fit(images, restart, model=model, after=[Unfreezes()], epochs=2)
+    (event,) = restart.events
+    assert list(event.layers) == (["first", "second"] if unfreezes else ["second"])
+
+
 def two_heads(*trained):
     """A network whose heads `a` and `b` read a convolution each; some of them have a loss."""
     image = keras.Input((8, 8, 2))

@@ -124,11 +124,15 @@ def test_filters_are_selected_every_so_many_batches_once_they_are_mature(images)
     assert "4-5      5  conv       4/8" in restart.summary()
 
 
-def test_batches_that_run_as_one_are_counted_and_not_divided(images):
+@pytest.mark.parametrize("length_is_known", [True, False])
+def test_batches_that_run_as_one_are_counted_and_not_divided(length_is_known, images):
     model = net()
     model.compile(model.optimizer, model.loss, steps_per_execution=3)
     restart = kr.PartialRestart(when=kr.EverySteps(4, maturity=0), **RESET)
-    fit(model, restart, images, epochs=3)  # 5 batches: 3 and 2
+    data = tf.data.Dataset.from_tensor_slices(images).batch(4)
+    if not length_is_known:
+        data = data.filter(lambda x, y: True)
+    model.fit(data, epochs=3, verbose=0, callbacks=[restart])  # 5 batches: 3 and 2
     assert [step for step, _ in chosen(restart)] == [5, 8, 13]
     assert restart.state.steps.step == 15
 

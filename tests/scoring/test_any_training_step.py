@@ -66,7 +66,11 @@ class TwoTapes(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.second_optimizer = keras.optimizers.SGD(0.0)
+        self.keeper.second_optimizer = keras.optimizers.SGD(0.0)
+
+    @property
+    def keeper(self):
+        return self
 
     def train_step(self, data):
         x, y = data
@@ -74,8 +78,16 @@ class TwoTapes(keras.Model):
         with tf.GradientTape() as one, tf.GradientTape() as other:
             loss = self.compute_loss(x, y, self(x, training=True))
         self.optimizer.apply(one.gradient(loss, first), first)
-        self.second_optimizer.apply(other.gradient(loss, last), last)
+        self.keeper.second_optimizer.apply(other.gradient(loss, last), last)
         return {"loss": loss}
+
+
+class OptimizerInALayer(TwoTapes):
+    """A layer keeps the second optimizer, as the critic of a GAN may."""
+
+    @property
+    def keeper(self):
+        return self.layers[-1]
 
 
 class TapeInTheLoop(OneTape):
@@ -128,8 +140,10 @@ def test_other_criteria_of_a_step_of_the_models_own(criterion, images, randomize
         np.testing.assert_allclose(scores[name], of_layer, rtol=1e-5)
 
 
-def test_weights_are_scored_by_the_optimizer_that_holds_them(images, randomized):
-    scores = scored(built(TwoTapes, randomized), *images, "taylor_weight").scores
+@pytest.mark.parametrize("model_class", [TwoTapes, OptimizerInALayer])
+def test_weights_are_scored_by_the_optimizer_that_holds_them(model_class, images, randomized):
+    scores = scored(built(model_class, randomized), *images, "taylor_weight").scores
+    assert set(scores) == {"conv", "second"}
     expected = scored(built(keras.Model, randomized), *images, "taylor_weight").scores
     for name, of_layer in expected.items():
         np.testing.assert_allclose(scores[name], of_layer, rtol=1e-5)
