@@ -9,7 +9,7 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.optimizers import leaves
-from kerasrestart.network.text import listed_reasons
+from kerasrestart.network.text import listed, listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
 from kerasrestart.restart.compensation import check_compensation
@@ -18,8 +18,8 @@ from kerasrestart.restart.learning_rate import learning_rate_of
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.remedies import Remedy
-from kerasrestart.restart.slots import build_optimizer
-from kerasrestart.scoring.reduction import check_reductions
+from kerasrestart.restart.slots import build_optimizer, trains
+from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
 from kerasrestart.scoring.running_scorer import RunningScorer
 from kerasrestart.scoring.scorer import Scorer
 
@@ -75,6 +75,7 @@ def prepare(
         if model.optimizer is not None and not leaves(model.optimizer):
             build_optimizer(model)  # a MultiOptimizer made with a function: it has none before
         check_optimizers(model)
+        _check_trained(model)
     own = getattr(model, "optimizer", None)
     if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
         raise ValueError(
@@ -94,6 +95,18 @@ def prepare(
     if plan.reset.compensate_bias:
         check_compensation(scorer.filter_layers)
     return scorer, left_out
+
+
+def _check_trained(model: keras.Model) -> None:
+    """Raises ValueError where the step, traced anew to score, would fail as it did not before."""
+    if not (trains_as_keras(model) and model.optimizer is not None and model.optimizer.built):
+        return
+    unknown = [v.path for v in model.trainable_variables if not trains(model.optimizer, v)]
+    if unknown:
+        raise ValueError(
+            "The optimizer must know all weights that train: compile the model again after layers "
+            f"are unfrozen. Received: an optimizer that was built without {listed(unknown)}."
+        )
 
 
 def _scorer(

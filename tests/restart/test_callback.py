@@ -330,6 +330,16 @@ def test_layers_that_another_callback_unfreezes_as_training_begins_are_watched(u
     assert list(event.layers) == (["first", "second"] if unfreezes else ["second"])
 
 
+def test_layers_unfrozen_without_compiling_again_are_refused_in_one_line(images):
+    model = net()
+    model.get_layer("first").trainable = False
+    model.compile("adam", loss=model.loss)
+    fit(images, restart_of(kr.EveryEpochs(1, "loss")), model=model, epochs=1)
+    model.get_layer("first").trainable = True
+    with pytest.raises(ValueError, match=r"must know .* without net/first/kernel, net/first/bias"):
+        fit(images, restart_of(kr.EveryEpochs(1, "loss")), model=model, epochs=1)
+
+
 def two_heads(*trained):
     """A network whose heads `a` and `b` read a convolution each; some of them have a loss."""
     image = keras.Input((8, 8, 2))
