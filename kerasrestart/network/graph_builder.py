@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -264,16 +265,15 @@ class GraphBuilder:
         name = self._names.get(id(inside), inside.name)
         return f"{op.type} in {name}" if direct_sublayers(inside) else name
 
-    @property
+    @functools.cached_property
     def _innermost(self) -> dict[int, keras.Layer]:
         """For the number of each operation, the innermost layer in whose call it is made."""
-        if not hasattr(self, "_layers_of"):
-            self._layers_of: dict[int, keras.Layer] = {}
-            for call in self._trace.calls:  # inner calls end first
-                if not call.opaque:
-                    for ordinal in range(call.begin + 1, call.end + 1):
-                        self._layers_of.setdefault(ordinal, call.layer)
-        return self._layers_of
+        layers_of: dict[int, keras.Layer] = {}
+        for call in self._trace.calls:  # inner calls end first
+            if not call.opaque:
+                for ordinal in range(call.begin + 1, call.end + 1):
+                    layers_of.setdefault(ordinal, call.layer)
+        return layers_of
 
     def _places(self, places: dict[int, TracedCall], calls: list[Call]) -> dict[int, Call]:
         """The calls whose outputs can be read: all that is made of these comes after the call."""

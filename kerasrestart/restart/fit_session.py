@@ -115,6 +115,11 @@ class FitSession:
         self._scoring = train_function.attach(self._model, scorer, every, self._release)
 
     @property
+    def has_scorer(self) -> bool:
+        """Whether there is a `scorer`."""
+        return self._scorer is not None
+
+    @property
     def scorer(self) -> Scorer:
         """The `Scorer`; of a model that does not know its inputs, from the first batch on."""
         if self._scorer is None:

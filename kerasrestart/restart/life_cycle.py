@@ -356,7 +356,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _step_restarts(self) -> StepRestarts | None:
         """Counts batches for the present scorer; None before the first batch of some models."""
-        if not hasattr(self, "scorer"):
+        if not self._fit.has_scorer:
             return None
         if self._steps is None or self._steps.scorer is not self.scorer:
             if self.state.steps is None:
