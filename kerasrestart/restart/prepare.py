@@ -98,7 +98,7 @@ def prepare(
 
 
 def _check_trained(model: keras.Model) -> None:
-    """Raises ValueError where the step, traced anew to score, would fail as it did not before."""
+    """Raises ValueError where the scored step, traced again, would fail as the old one did not."""
     if not (trains_as_keras(model) and model.optimizer is not None and model.optimizer.built):
         return
     unknown = [v.path for v in model.trainable_variables if not trains(model.optimizer, v)]

@@ -294,6 +294,7 @@ def test_seeds():
         ("shuffled_classes", 10 * (7 + 3)),
         ("killing_rate", 10 * (6 + 4)),
         ("killing_rate_thin", 10 * (6 + 4)),
+        ("killing_rate_tuned", 10 * (5 + 3)),
         ("random_labels_remedies", 8 * (6 + 3)),
     ],
 )
@@ -383,6 +384,7 @@ def test_a_study_of_several_sizes_runs_the_networks_of_one():
         ("shuffled_classes", "shuffled_classes", "", 14),
         ("random_labels_remedies", "random_labels_remedies", "", 10),
         ("killing_rate_thin", "killing_rate_thin", "", 10),
+        ("killing_rate_tuned", "killing_rate_tuned", "", 12),
         ("fine_tuning", "fine_tuning", "", 12),
         ("killing_rate", "killing_rate", "", 10),
     ],
