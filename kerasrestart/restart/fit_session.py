@@ -13,6 +13,7 @@ from kerasrestart.network.input_specs import has_input_layers, known_inputs
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
+from kerasrestart.restart.batch_counter import BatchCounter
 from kerasrestart.restart.dropping import HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers
@@ -49,8 +50,7 @@ class FitSession:
         self._optimizer = model.optimizer
         self._trains: list[int] | None = _trainable(model)  # None once the step may be traced
         self._held: HeldWeights | None = None
-        self._counted = 0  # batches of this epoch
-        self._steps_before = 0  # those of the optimizer
+        self._batches = BatchCounter(model)
         self.left_out: list[str] = []
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
@@ -143,10 +143,9 @@ class FitSession:
         Args:
             scored: Whether this epoch is scored.
         """
-        self._counted = 0
         self._build_optimizer()
         if self._plan.between_batches:
-            self._steps_before = self._steps_of_optimizer()
+            self._batches.begin_epoch()
         if self._scorer is not None and not self._plan.between_batches:
             self._scorer.reset()
         if self._scoring is not None:
@@ -161,21 +160,10 @@ class FitSession:
         """How many batches were trained on since the last call, or since the epoch began.
 
         Args:
-            of_epoch: How many batches an epoch has, where that is known: the last of those that run
-                as one may be fewer.
+            of_epoch: How many batches an epoch has; None where that is not known.
         """
         groups = 0 if self._scoring is None else self._scoring.batches
-        together = self._model.steps_per_execution
-        batches = groups * together
-        if of_epoch is not None:
-            batches = min(batches, of_epoch)
-        elif together > 1:
-            # Keras does not say how many were left for the last group. The optimizer does, where it
-            # makes a step for each batch.
-            steps = self._steps_of_optimizer() - self._steps_before
-            batches = steps if batches - together < steps < batches else batches
-        new, self._counted = batches - self._counted, batches
-        return new
+        return self._batches.new_batches(groups, of_epoch)
 
     def _build_optimizer(self) -> None:
         """Builds an optimizer that is not: then the step is traced once, not twice.
@@ -185,11 +173,7 @@ class FitSession:
         optimizer = self._model.optimizer
         if optimizer is not None and not optimizer.built:
             build_optimizer(self._model)
-            check_optimizers(self._model)  # of its slots, where a copy did not tell them
-
-    def _steps_of_optimizer(self) -> int:
-        optimizer = self._model.optimizer
-        return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
+            check_optimizers(self._model)  # its slots exist only now
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.
