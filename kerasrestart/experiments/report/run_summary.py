@@ -46,11 +46,11 @@ def _useless(record: Mapping[str, Any]) -> list[str]:
     scores = [np.asarray(layer["scores"], float) for layer in layers]
     if not scores:
         return []
-    useless = sum(int((of < USELESS * of.mean()).sum()) for of in scores)
+    useless = sum(int((of <= USELESS * of.mean()).sum()) for of in scores)
     total = sum(map(len, scores))
     verb = "filter" if useless == 1 else "filters"
     return [
-        f"Before the first restart {useless or 'no'} {verb} of {total} scored below "
+        f"Before the first restart {useless or 'no'} {verb} of {total} scored at most "
         f"{USELESS:.0%} of the mean of its layer."
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import graphlib
 import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,7 +151,7 @@ class _Plan:
         self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell)
 
     def check_matches(self) -> None:
-        """Refuses an arm that matches one that does not exist, or restarts no filters."""
+        """Refuses arms that match one that does not exist or restarts no filters, or each other."""
         for job in self.jobs.values():
             for name in job.needs[1:]:
                 matched = self.jobs.get(name)
@@ -165,6 +166,15 @@ class _Plan:
                         f"Received: run {name!r} for {job.name!r}; expected one of "
                         f"{sorted(arms - {job.cell.arm if job.cell else ''})}"
                     )
+        try:
+            graphlib.TopologicalSorter(
+                {job.name: job.needs for job in self.jobs.values()}
+            ).prepare()
+        except graphlib.CycleError as error:
+            raise PlanError(
+                "--matched_run must not lead back to the same arm. Received: "
+                f"{' -> '.join(error.args[1])}; expected one of them without it"
+            ) from None
 
     def _baseline(self, cell: Cell, arm: RunSettings, usual: RunSettings) -> Job:
         first = {name: of for name, of in arm.to_dict().items() if name not in AFTER_BASELINE}

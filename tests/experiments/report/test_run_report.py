@@ -114,6 +114,14 @@ def rewritten(folder, **changes):
     return record
 
 
+def test_all_filters_of_a_dead_layer_are_useless(folder):
+    dead = event(1, 1, [3])
+    dead["layers"]["conv1"]["scores"] = [0.0] * 4
+    rewritten(folder, events=[dead])
+    text = " ".join(Page(write_run_report(folder).read_text()).text.split())
+    assert "Before the first restart 4 filters of 4 scored at most 10% of the mean" in text
+
+
 def test_the_report_begins_with_gain_useless_filters_reselection_and_the_control(folder):
     (row,) = json.loads((folder / "run.json").read_text())["table"]
     later = {**row, "round": "restart 1", "validation_accuracy": 0.5625, "restarted": {"conv1": 2}}
@@ -125,7 +133,7 @@ def test_the_report_begins_with_gain_useless_filters_reselection_and_the_control
     head = text[: text.index("Rounds")]
     for sentence in (
         "Validation accuracy was 50.00 % in the baseline and 56.25 % after restart 1 (+6.25 ",
-        "Before the first restart no filters of 4 scored below 10% of the mean of its layer.",
+        "Before the first restart no filters of 4 scored at most 10% of the mean of its layer.",
         "Of 2 filters chosen after the first restart, 1 had been chosen by the restart before.",
         f"-m kerasrestart.main --flagfile={folder}/flags.txt --init=none --baseline={folder}",
     ):

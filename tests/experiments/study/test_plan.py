@@ -132,6 +132,12 @@ def test_an_arm_that_restarts_no_filters_is_not_matched(other):
         plan(arms=arms)
 
 
+def test_arms_that_match_each_other_are_refused():
+    arms = ("a:criterion=random,matched_run=b", "b:criterion=random,matched_run=a")
+    with pytest.raises(PlanError, match=r"Received: mininet-a-s0 -> mininet-b-s0 -> mininet-a-s0"):
+        plan(arms=arms)
+
+
 def test_a_run_to_match_is_given_to_an_arm():
     for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
         with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
