@@ -62,13 +62,14 @@ class DiagnosisPass:
         batches = as_batches(x, y, size=batch_size)
         example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
         self._model = model
-        found = find_filter_layers(model, layers, None if has_input_layers(model) else example)
+        known = None if has_input_layers(model) else example
+        found = find_filter_layers(model, layers, known, training=False)
         self._layers: dict[str, FilterLayer] = found.layers
         self._names = list(found.layers)
         may_score = bool(model.compiled and model.optimizer is not None)
         if model.loss is not None and not has_targets(batches):
             may_score = False
-        self._notes: list[str] = []
+        self._notes = [f"{name} is left out: {why}." for name, why in found.unreached.items()]
         if may_score:
             try:
                 check_reductions(model)

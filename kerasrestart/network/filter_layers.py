@@ -102,6 +102,11 @@ class FilterLayers:
         """Number of filters in `layers`."""
         return sum(layer.filters for layer in self.layers.values())
 
+    @property
+    def unreached(self) -> dict[str, str]:
+        """Why the layers of `out_of_reach` cannot be followed, by key."""
+        return {key: self.left_out[key] for key in self.out_of_reach}
+
     def coverage(self) -> str:
         """One line: how many filters are watched, and how many are out of reach, and why.
 
@@ -123,6 +128,7 @@ def find_filter_layers(
     x: Any = None,
     data: Any = None,
     *,
+    training: bool = True,
     may_be_none: bool = False,
 ) -> FilterLayers:
     """Finds all layers with filters in a model, by one traced forward pass.
@@ -139,6 +145,8 @@ def find_filter_layers(
             `tf.TensorSpec`s. A model that is not built is built by it. Defaults to None.
         data: An example of what `train_step` takes, or its specs: for a model with a `train_step`
             of its own. Then this step is traced and not the model's call. Defaults to None.
+        training: Whether the call is traced in training mode; a `train_step` always is. Some
+            layers are called in one of the modes only. Defaults to True.
         may_be_none: Whether a model without filters to restart is accepted. Defaults to False.
 
     Raises:
@@ -147,7 +155,7 @@ def find_filter_layers(
             or one that cannot be restarted; or there is none at all; or the model cannot be traced.
     """
     layers = checked_layers(layers)
-    graph = traced_graph(model, x, data)
+    graph = traced_graph(model, x, data, training)
     found: dict[str, FilterLayer] = {}
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}

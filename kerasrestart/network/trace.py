@@ -72,15 +72,18 @@ def trace_call(
     model: keras.Model,
     args: tuple,
     kwargs: dict[str, Any],
+    *,
+    training: bool,
     opaque: Callable[[keras.Layer], bool],
     shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
 ) -> Trace:
-    """Traces `model(*args, **kwargs, training=True)`.
+    """Traces `model(*args, **kwargs, training=training)`.
 
     Args:
         model: The model; it is built if it is not yet.
         args: Specs of the positional arguments.
         kwargs: Specs of the keyword arguments.
+        training: Whether in training mode.
         opaque: Tells for a layer whether its calls are taken as a whole.
         shape_only: Tells for such a layer whether its `compute_output_shape` is all there is to
             know, so that its own operations need not be traced, which takes most of the time.
@@ -89,8 +92,8 @@ def trace_call(
     def run(trace: Trace) -> None:
         given = placeholders((args, kwargs))
         trace.inputs = tensors_in(given)
-        training = {"training": True} if keras_internals.takes_training(model) else {}
-        trace.outputs = tensors_in(model(*given[0], **given[1], **training))
+        mode = {"training": training} if keras_internals.takes_training(model) else {}
+        trace.outputs = tensors_in(model(*given[0], **given[1], **mode))
         trace.losses = tensors_in(keras_internals.added_losses(model))
 
     return _traced(model, run, opaque, shape_only)

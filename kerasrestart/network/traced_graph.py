@@ -28,19 +28,22 @@ class NotTracedError(ValueError):
 _LISTED = (*WITH_FILTERS, *UNFOLLOWED)
 
 
-def traced_graph(model: keras.Model, x: Any = None, data: Any = None) -> Graph:
+def traced_graph(
+    model: keras.Model, x: Any = None, data: Any = None, training: bool = True
+) -> Graph:
     """Traces a model and makes a graph of what it computes.
 
     Args:
         model: As `find_filter_layers` takes it.
         x: As `find_filter_layers` takes it.
         data: As `find_filter_layers` takes it.
+        training: As `find_filter_layers` takes it.
 
     Raises:
         TypeError, ValueError: As `find_filter_layers` does.
     """
     check_model(model)
-    trace = _trace(model, x, data)
+    trace = _trace(model, x, data, training)
     graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
     mark_own_calls(graph, trace, model)
     return graph
@@ -89,7 +92,7 @@ def check_model(model: Any) -> None:
         )
 
 
-def _trace(model: keras.Model, x: Any, data: Any) -> Trace:
+def _trace(model: keras.Model, x: Any, data: Any, training: bool) -> Trace:
     own_step = _module(model.train_step) not in ("keras", "kerasrestart")
     if data is not None and not own_step:
         x, data = keras.utils.unpack_x_y_sample_weight(_example(data))[0], None
@@ -109,12 +112,10 @@ def _trace(model: keras.Model, x: Any, data: Any) -> Trace:
         if known is None:
             raise TypeError(_what_to_pass(model, own_step))
         inputs = [known]
-    first_args, first_kwargs = inputs[0]
+    trace = partial(trace_call, model, training=training, opaque=is_opaque)
     tries = [
-        partial(
-            trace_call, model, first_args, first_kwargs, is_opaque, shape_only=is_known_by_shape
-        ),
-        *(partial(trace_call, model, args, kwargs, is_opaque) for args, kwargs in inputs),
+        partial(trace, *inputs[0], shape_only=is_known_by_shape),
+        *(partial(trace, *given) for given in inputs),
     ]
     return _first_that_works(model, tries)
 

@@ -48,6 +48,7 @@ class FitSession:
         self._scorer: Scorer | None = None
         self._data: Any = None
         self._optimizer = model.optimizer
+        self._checked: keras.optimizers.Optimizer | None = None  # whose slots are known
         self._trains: list[int] | None = _trainable(model)  # None once the step may be traced
         self._held: HeldWeights | None = None
         self._batches = BatchCounter(model)
@@ -169,11 +170,16 @@ class FitSession:
         """Builds an optimizer that is not: then the step is traced once, not twice.
 
         Not before all callbacks have seen the start of training, where they may unfreeze layers.
+        A step of the model's own may train some of its variables: it builds its optimizer itself.
         """
         optimizer = self._model.optimizer
-        if optimizer is not None and not optimizer.built:
+        if optimizer is None or optimizer is self._checked:
+            return
+        if trains_as_keras(self._model):
             build_optimizer(self._model)
+        if optimizer.built:
             check_optimizers(self._model)  # its slots exist only now
+            self._checked = optimizer
 
     def was_compiled_again(self) -> bool:
         """Whether the model was compiled since the last call, perhaps with another optimizer.

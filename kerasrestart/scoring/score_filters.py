@@ -43,8 +43,8 @@ def score_filters(
     """Scores every filter of a model over a set of examples, in inference mode.
 
     Weights, batch norm statistics, metrics and optimizer stay as they are. The cost is the compiled
-    loss, with what layers add to it. Layers that no gradient of it reaches have no score: a warning
-    names them.
+    loss, with what layers add to it. Layers that no gradient of it reaches, or that the model calls
+    in training only, have no score: a warning names them.
 
     Example:
     ```python
@@ -95,7 +95,8 @@ def score_filters(
             "y, or a data set of batches (x, y). Received: y=None"
         )
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
-    found = find_filter_layers(model, layers, None if has_input_layers(model) else example)
+    known = None if has_input_layers(model) else example
+    found = find_filter_layers(model, layers, known, training=False)
     scorer = Scorer(model, criterion, seed=seed, found=found)
     loss_scale = LossScale(model) if criterion.needs_gradient else None
 
@@ -132,8 +133,10 @@ def score_filters(
     if not scorer.examples:
         raise ValueError("There is no example to score filters by: x is empty.")
     scores = scorer.result()
-    if left_out := scorer.left_out:
-        warnings.warn(f"Layers without a score: {listed_reasons(left_out)}.", stacklevel=2)
+    if left_out := found.unreached | scorer.left_out:
+        warnings.warn(
+            f"Layers without a score in inference mode: {listed_reasons(left_out)}.", stacklevel=2
+        )
     return scores
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, optimizers
 
 import kerasrestart as kr
@@ -198,6 +199,34 @@ def test_the_optimizer_of_a_model_that_is_not_built_waits_for_its_variables(inne
     model.build((None, 6, 6, 2))
     slots.build_optimizer(model)
     assert len(model.optimizer.variables) == 2 + 2 * len(model.trainable_variables)
+
+
+class FixedHead(keras.Model):
+    """Trains all weights but those of its last layer, which are trainable too."""
+
+    def train_step(self, data):
+        x, y = data
+        weights = self.trainable_weights[:-2]
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+def test_an_optimizer_has_slots_of_what_its_step_trains_alone(images):
+    runs = []
+    for callbacks in [], [kr.PartialRestart(fraction=0.25, monitor="loss", control="none")]:
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8, 8, 2))
+        flat = layers.Flatten()(layers.Conv2D(4, 3, name="conv")(image))
+        model = FixedHead(image, layers.Dense(1)(flat))
+        # It overwrites weights by their averages, which round: also those that no step trains.
+        adam = optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=2)
+        model.compile(adam, "mse", jit_compile=False)
+        model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=callbacks)
+        runs.append([v.numpy() for v in (*model.weights, *adam.variables)])
+    for with_restarts, plain in zip(*runs, strict=True):
+        np.testing.assert_array_equal(with_restarts, plain)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Scores of a network without training, against brute force in float64."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -504,9 +506,52 @@ def test_examples_of_another_kind_are_refused_in_one_line(images):
             kr.score_filters(model, endless)
 
 
+class OneModeHead(keras.Model):
+    """Adds the result of an auxiliary head in one mode only; drops units in training only."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = mode
+        self.stem, self.head = conv(4, name="stem", activation="relu"), conv(3, name="head")
+        self.drop, self.flat = layers.Dropout(0.5, name="drop"), layers.Flatten(name="flat")
+        self.logits, self.head_logits = layers.Dense(3), layers.Dense(3)
+
+    def call(self, x, training=False):
+        x = self.stem(x)
+        logits = self.logits(self.flat(self.drop(x) if training else x))
+        if training is self.mode:
+            logits += self.head_logits(self.flat(self.head(x)))
+        return logits
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "inference"])
+def test_a_pass_in_inference_scores_what_runs_in_it(mode, images, randomized):
+    model = OneModeHead(mode)
+    model.compile(loss=LOSS)
+    for training in (mode, not mode):
+        model(images[0], training=training)
+    randomized(model)
+
+    def forward(run, x):
+        x = run(model.stem, x)
+        logits = run(model.logits, run(model.flat, x))
+        if not mode:
+            logits += run(model.head_logits, run(model.flat, run(model.head, x)))
+        return logits
+
+    runs = {"stem": "stem"} if mode else {"stem": "stem", "head": "head"}
+    with pytest.warns(match=r"head \(not called") if mode else contextlib.nullcontext():
+        scores = kr.score_filters(model, *images)
+    assert_scores_match(scores, brute_force_scores(forward, runs, *images))
+    if mode:
+        diagnosis = kr.diagnose(model, *images, layers="stem|head")
+        assert list(diagnosis.layers) == list(runs)
+        assert diagnosis.notes[0].startswith("head is left out: not called")
+
+
 def test_a_forward_pass_outside_of_the_context_is_told(images):
     model = network(conv())
     scorer = Scorer(model)
-    message = "Layer 'conv' was not called while feature maps were recorded"
+    message = "No layer was called while feature maps were recorded"
     with pytest.raises(ValueError, match=message), scorer.record():
         pass
