@@ -246,9 +246,10 @@ class RunSettings:
 
     remedy: str = _remedy(
         "none",
-        "What else each restart does, after the filters: head_reset re-initialises the last layer, "
-        "full_reset all weights and the optimizer state, optimizer_reset that state alone, "
-        "shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and Adams 2020).",
+        "What else each restart does, after the filters: head_reset re-initialises the layer that "
+        "makes the output, full_reset all weights and the optimizer state, optimizer_reset that "
+        "state alone, shrink_and_perturb multiplies weights by --shrink and adds noise (Ash and "
+        "Adams 2020).",
         choices=REMEDIES,
     )
     shrink: float = _remedy(

@@ -182,6 +182,25 @@ def find_filter_layers(
     return FilterLayers(graph, found, left_out, out_of_reach, excluded)
 
 
+def output_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers that train and make an output of a model, with no other weights behind them.
+
+    Norms and activations with weights, such as PReLU, are not among them. Several layers are where
+    a model has several outputs, or adds features up.
+
+    Raises:
+        TypeError, ValueError: As `find_filter_layers`, of a model that cannot be traced.
+    """
+    graph = traced_graph(model)
+    outputs = _calls_behind_which_no_weights_are(graph)
+    found = {id(call.operation): call.operation for call in graph.calls if id(call) in outputs}
+    return [
+        layer
+        for layer in found.values()
+        if getattr(layer, "trainable_variables", ()) and not isinstance(layer, FEATURELESS_WEIGHTS)
+    ]
+
+
 def _is_convolutional(layer: keras.Layer) -> bool:
     return isinstance(layer, kernels.CONVOLUTIONAL) or type(layer).__name__.startswith("ConvLSTM")
 

@@ -41,9 +41,10 @@ def build_model(
         if settings.width != 1:
             own["width"] = settings.width
         build = NETWORKS[settings.model]
-        model = build(shape, classes, activation=settings.activation, **own)
+        model, from_logits = build(shape, classes, activation=settings.activation, **own), True
     else:
         model = build_own_network(settings.model, shape, classes)
+        from_logits = not ends_in_softmax(model)
     optimizer, weights = _optimizer(settings), None
     if settings.weights is not None:
         weights = load_alexnet_weights(model, settings.weights)
@@ -57,7 +58,7 @@ def build_model(
         regularize_to_initial_weights(model, settings.l2_init)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
         jit_compile="auto" if settings.jit_compile is None else settings.jit_compile,
     )

@@ -9,7 +9,9 @@ from kerasrestart.experiments import references
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import SETTINGS
 from kerasrestart.experiments.sources import errors_name_reference
-from kerasrestart.network.keras_internals import input_structure, layer_names_from_start
+from kerasrestart.network.keras_internals import layer_names_from_start
+from kerasrestart.network.raw_operations import RawOperation
+from kerasrestart.network.traced_graph import traced_graph
 
 
 def build_own_network(text: str, input_shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -53,8 +55,13 @@ def build_own_network(text: str, input_shape: tuple[int, int, int], classes: int
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Whether a model returns probabilities; the others return logits."""
-    # The layers of a subclass are in no order.
-    last = model.layers[-1] if model.layers and input_structure(model) is not None else None
-    return isinstance(last, keras.layers.Softmax) or (
-        getattr(last, "activation", None) is keras.activations.softmax
-    )
+    graph = traced_graph(model)
+    ends = [call.operation for call in graph.calls if graph.outputs.intersection(call.outputs)]
+    return any(_is_softmax(operation) for operation in ends)
+
+
+def _is_softmax(operation: keras.Layer | RawOperation) -> bool:
+    if isinstance(operation, RawOperation):
+        return operation.type == "Softmax"
+    is_layer = isinstance(operation, keras.layers.Softmax)
+    return is_layer or getattr(operation, "activation", None) is keras.activations.softmax

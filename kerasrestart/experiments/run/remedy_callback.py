@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import RunSettings
+from kerasrestart.network.filter_layers import output_layers
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.remedies import (
@@ -25,32 +27,54 @@ class RemedyCallback(keras.callbacks.Callback):
     Example:
     ```python
     settings = RunSettings(init="none", remedy="head_reset")
-    model.fit(x, y, callbacks=[restart, RemedyCallback(restart, settings)])
+    remedy = remedy_of(settings, model)
+    model.fit(x, y, callbacks=[restart, RemedyCallback(restart, remedy, settings.seed)])
     ```
 
     Args:
         restart: The run's callback, which comes before this one in the list.
-        settings: The run's settings; their `remedy` is not `"none"`.
+        remedy: What `remedy_of` returns for the run's settings.
+        seed: The run's seed.
     """
 
-    def __init__(self, restart: PartialRestart, settings: RunSettings):
+    def __init__(self, restart: PartialRestart, remedy: Remedy, seed: int):
         super().__init__()
-        self._restart, self._settings = restart, settings
+        self._restart, self._remedy, self._seed = restart, remedy, seed
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Applies the remedy if filters were restarted at the begin of this epoch."""
+        """Applies the remedy if filters were restarted at the start of this epoch."""
         events = self._restart.events
         if events and events[-1].epoch == epoch - 1:
             # The filters' own draws have the seed without the 1.
-            seed = derive_seed(derive_seed(self._settings.seed, len(events)), 1)
-            remedy_of(self._settings, self.model).apply(self.model, seed)
+            seed = derive_seed(derive_seed(self._seed, len(events)), 1)
+            self._remedy.apply(self.model, seed)
 
 
-def remedy_of(settings: RunSettings, model: keras.Model) -> Remedy:
-    """The remedy that the settings name, which are not `"none"`."""
+def remedy_of(settings: RunSettings, model: keras.Model) -> Remedy | None:
+    """The remedy that settings name for a model; None where they name none.
+
+    Raises:
+        SettingError: It cannot be applied to this model.
+    """
+    if settings.remedy == "none":
+        return None
+    try:
+        remedy = _remedy(settings, model)
+        remedy.check(model)
+    except ValueError as error:
+        raise SettingError(f"--remedy={settings.remedy} cannot be applied: {error}") from error
+    return remedy
+
+
+def _remedy(settings: RunSettings, model: keras.Model) -> Remedy:
     if settings.remedy == "head_reset":
-        head = [layer for layer in model.layers if layer.trainable_variables][-1]
-        return ResetLayer(head.path)
+        heads = tuple(layer.path for layer in output_layers(model))
+        if not heads:
+            raise ValueError(
+                f"model {model.name!r} must have a layer with weights that makes its output and "
+                "trains. Received: none."
+            )
+        return ResetLayer(heads)
     if settings.remedy == "shrink_and_perturb":
         return ShrinkAndPerturb(settings.shrink, settings.perturb)
     return {"full_reset": ResetModel, "optimizer_reset": ResetOptimizer}[settings.remedy]()

@@ -8,6 +8,7 @@ import os
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.keras_internals import layers_inside
 from kerasrestart.scoring.replicas import split_batches
 
 
@@ -99,6 +100,6 @@ def synchronize_norms(model: keras.Model) -> None:
 
     Otherwise each replica has statistics of its own, and those of the first are saved.
     """
-    for layer in model.layers:
+    for layer in layers_inside(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

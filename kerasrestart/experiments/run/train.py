@@ -35,13 +35,14 @@ from kerasrestart.experiments.run.guarded_fit import (
 )
 from kerasrestart.experiments.run.own_code import make_callbacks
 from kerasrestart.experiments.run.recorder import Recorder
-from kerasrestart.experiments.run.remedy_callback import RemedyCallback
+from kerasrestart.experiments.run.remedy_callback import RemedyCallback, remedy_of
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
 from kerasrestart.experiments.run.starting_point import identity_of, starting_point
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.tensorboard import RestartTensorBoard
 from kerasrestart.scoring.replicas import split_batches
 
@@ -89,6 +90,7 @@ def run(
             own = make_callbacks(settings)
             with errors_name_flags():
                 restart.check(model)  # before there is a folder
+            remedy = remedy_of(settings, model)
         identity = identity_of(
             settings,
             images,
@@ -107,7 +109,7 @@ def run(
                     _write_pages(folder, record, hparams)
                 return record
             record = _train(
-                model, restart, settings, images, folder, weights, identity, own, hparams
+                model, restart, remedy, settings, images, folder, weights, identity, own, hparams
             )
             _print_end(images, folder, record)
             return record
@@ -118,6 +120,7 @@ def run(
 def _train(
     model: keras.Model,
     restart: PartialRestart,
+    remedy: Remedy | None,
     settings: RunSettings,
     images: data.ImageData,
     folder: RunFolder,
@@ -205,7 +208,7 @@ def _train(
                 *([clock] if clock else []),
                 DivergenceCheck(),
                 restart,
-                *([RemedyCallback(restart, settings)] if settings.remedy != "none" else []),
+                *([RemedyCallback(restart, remedy, settings.seed)] if remedy else []),
                 *callbacks,
                 *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
                 keras.callbacks.CSVLogger(str(folder.history), append=True),

@@ -1,8 +1,7 @@
-"""The axes of a study as they are typed: networks, arms, seeds and sweeps."""
+"""The axes of a study as they are typed: networks, arms, seeds and pairs of arms."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -173,50 +172,6 @@ def parse_seeds(text: str, flag: str = "seeds") -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise PlanError(f"--{flag} must be different from each other. Received: {text!r}")
     return seeds
-
-
-def parse_sweep(texts: Sequence[str], flag: str = "sweep") -> list[tuple[str, Values]]:
-    """Reads sweeps such as `fraction=0.1,0.2` into named combinations of settings.
-
-    Equal values, such as 0.1 and 0.10, count once.
-
-    Args:
-        texts: One for each setting that is swept; several are crossed.
-        flag: The flag that an error names. Defaults to "sweep".
-
-    Returns:
-        For each combination its name, such as `fraction=0.1`, and its settings.
-
-    Raises:
-        PlanError: A text has another form, or a flag or a value is wrong.
-    """
-    axes: dict[str, dict[Any, str]] = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        if not name or not all(values.split(",")):
-            raise PlanError(f"--{flag} must be such as fraction=0.05,0.1. Received: {text!r}")
-        if name in axes:
-            raise PlanError(
-                f"--{flag} must name a flag once, with all of its values. Received: {name!r} twice"
-            )
-        others = {"init": "--arms", "matched_run": "--arm=NAME:matched_run=ARM"}
-        refuse(f"--{flag}={{name}}", [name], {**SET_BY_THE_STUDY, **others})
-        axes[name] = {}
-        for value in values.split(","):
-            try:
-                parsed = parse_words([f"{name}={value}"], SETTINGS)[name]
-            except SettingError as error:
-                raise PlanError(f"In '--{flag}={text}': {error}") from error
-            is_own = SETTINGS[name].references(parsed) if isinstance(parsed, str) else ()
-            axes[name].setdefault(parsed, f"{name}={short_name(value) if is_own else value}")
-    combinations = itertools.product(*(of.items() for of in axes.values()))
-    return [
-        (
-            "+".join(label for _, label in combination),
-            {name: value for name, (value, _) in zip(axes, combination, strict=True)},
-        )
-        for combination in combinations
-    ]
 
 
 def parse_pair(text: str) -> tuple[str, str]:

@@ -19,10 +19,10 @@ from kerasrestart.experiments.study.grid import (
     Values,
     arm_settings,
     network_settings,
-    parse_sweep,
     refuse,
 )
 from kerasrestart.experiments.study.results import Cell
+from kerasrestart.experiments.study.sweep import Variation, parse_sweep
 from kerasrestart.restart.initializer_names import CONTROLS
 
 BASELINE = "baseline"
@@ -41,12 +41,14 @@ class Job:
         needs: Names of the jobs that come before it: that whose baseline it continues, and that
             whose counts it matches; none for a baseline.
         cell: Its place in the report; None for a baseline.
+        swept: By name, the values of its cell's variation.
     """
 
     name: str
     settings: RunSettings
     needs: tuple[str, ...] = ()
     cell: Cell | None = None
+    swept: Values = dataclasses.field(default_factory=dict)
 
     def command(self, logdir: str) -> str:
         """The command line of this run, for a shell."""
@@ -106,16 +108,17 @@ def make_plan(
             f"{len(arms)} arms x {len(seeds)} seeds x {len(variations)} values of --sweep = {runs}"
         )
     plan = _Plan(logdir)
-    for seed, network, (variation, swept) in itertools.product(seeds, networks, variations):
+    for seed, network, variation in itertools.product(seeds, networks, variations):
         label, own = network_settings(network)
-        common = {**_EQUAL_BUDGET, **base, **own, **swept, "seed": seed}
+        common = {**_EQUAL_BUDGET, **base, **own, **variation.values, "seed": seed}
         usual = _settings(common)
         for arm in arms:
             arm_label, changes = arm_settings(arm, usual.criterion)
             found = (tuned or {}).get((label, arm_label), {})
             settings = _settings({**common, **changes, **found})
             _check_budget(settings, usual)
-            plan.add(Cell(label, arm_label, seed, variation, outcome), settings, usual)
+            cell = Cell(label, arm_label, seed, variation.label(), outcome)
+            plan.add(cell, settings, usual, variation)
     plan.check_matches()
     _check_code(plan.jobs.values())
     return list(plan.jobs.values())
@@ -129,7 +132,9 @@ class _Plan:
         self._logdir = logdir
         self._baselines: dict[tuple[Any, ...], Job] = {}
 
-    def add(self, cell: Cell, settings: RunSettings, usual: RunSettings) -> None:
+    def add(
+        self, cell: Cell, settings: RunSettings, usual: RunSettings, variation: Variation
+    ) -> None:
         """Adds an arm, and its baseline if that is new."""
         if not is_plain_name(cell.name):
             raise PlanError(
@@ -141,14 +146,14 @@ class _Plan:
                 f"Two runs have the same name. Received: {cell.name!r} twice; expected a name of "
                 "its own for each network, arm and sweep"
             )
-        baseline = self._baseline(cell, settings, usual).name
+        baseline = self._baseline(cell, settings, usual, variation).name
         needs = [baseline]
         settings = dataclasses.replace(settings, baseline=f"{self._logdir}/{baseline}")
         if settings.matched_run is not None:
             matched = dataclasses.replace(cell, arm=settings.matched_run).name
             needs.append(matched)
             settings = dataclasses.replace(settings, matched_run=f"{self._logdir}/{matched}")
-        self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell)
+        self.jobs[cell.name] = Job(cell.name, settings, tuple(needs), cell, variation.values)
 
     def check_matches(self) -> None:
         """Refuses arms that match one that does not exist or restarts no filters, or each other."""
@@ -176,22 +181,24 @@ class _Plan:
                 f"{' -> '.join(error.args[1])}; expected one of them without it"
             ) from None
 
-    def _baseline(self, cell: Cell, arm: RunSettings, usual: RunSettings) -> Job:
+    def _baseline(
+        self, cell: Cell, arm: RunSettings, usual: RunSettings, variation: Variation
+    ) -> Job:
         first = {name: of for name, of in arm.to_dict().items() if name not in AFTER_BASELINE}
         key = tuple(first.values())
         if key not in self._baselines:
             settings = dataclasses.replace(usual, **first, init=CONTROL, max_restarts=0)
-            job = Job(self._baseline_name(cell), settings)
+            job = Job(self._baseline_name(cell, variation), settings)
             self._baselines[key] = self.jobs[job.name] = job
         return self._baselines[key]
 
-    def _baseline_name(self, cell: Cell) -> str:
+    def _baseline_name(self, cell: Cell, variation: Variation) -> str:
         # A sweep over which the baseline is shared is not part of its name.
-        parts = [p for p in cell.variation.split("+") if p.partition("=")[0] not in AFTER_BASELINE]
+        swept = variation.label(without=AFTER_BASELINE)
         for number in itertools.count(1):
             # An arm with another first round has a baseline of its own.
             word = f"{BASELINE}{number if number > 1 else ''}"
-            name = "-".join(filter(None, (cell.model, word, "+".join(parts), f"s{cell.seed}")))
+            name = "-".join(filter(None, (cell.model, word, swept, f"s{cell.seed}")))
             if name not in self.jobs:
                 return name
         raise AssertionError  # count has no end

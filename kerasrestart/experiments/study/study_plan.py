@@ -12,9 +12,9 @@ from kerasrestart.experiments.study.grid import (
     Values,
     arm_settings,
     network_settings,
-    parse_sweep,
 )
 from kerasrestart.experiments.study.plan import Job, make_plan
+from kerasrestart.experiments.study.sweep import parse_sweep
 
 TUNING = "tuning"
 

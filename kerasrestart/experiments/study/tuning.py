@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasrestart.experiments.settings import SETTINGS, as_flag
-from kerasrestart.experiments.study.grid import PlanError, Values, parse_sweep
+from kerasrestart.experiments.study.grid import PlanError, Values
 from kerasrestart.experiments.study.plan import Job
 from kerasrestart.experiments.study.results import CellResult, load_cell
 from kerasrestart.experiments.study.runner import is_done
@@ -27,7 +27,8 @@ class Trial:
     Attributes:
         network: The network.
         arm: The arm.
-        value: The settings that were tried, such as `learning_rate=0.01`.
+        value: The settings that were tried in words, such as `learning_rate=0.01`.
+        settings: By name, these settings.
         scores: By seed what it is chosen by, 0..1; a run that failed has none.
         is_chosen: Whether the arm has this value in the comparison.
     """
@@ -35,6 +36,7 @@ class Trial:
     network: str
     arm: str
     value: str
+    settings: Values
     scores: Mapping[int, float]
     is_chosen: bool = False
 
@@ -61,11 +63,7 @@ class Tuning:
     @property
     def chosen(self) -> dict[tuple[str, str], Values]:
         """By network and arm, the chosen settings."""
-        return {
-            (trial.network, trial.arm): _values(trial.value)
-            for trial in self.trials
-            if trial.is_chosen
-        }
+        return {(t.network, t.arm): t.settings for t in self.trials if t.is_chosen}
 
     def sentence(self) -> str:
         """How values were chosen, for the report."""
@@ -80,7 +78,7 @@ class Tuning:
         """Names the arms whose best value is the lowest or highest that was tried."""
         tried: dict[str, set[Any]] = {}
         for trial in self.trials:
-            for name, value in _values(trial.value).items():
+            for name, value in trial.settings.items():
                 tried.setdefault(name, set()).add(value)
         several = len({network for network, _ in self.chosen}) > 1
         found = [
@@ -128,12 +126,15 @@ def find_values(
         failed = json.loads(path.read_text()) if path.exists() else {}
     else:
         write_text(path, json.dumps(dict(failed), indent=1) + "\n")
+    settings: dict[tuple[str, str, str], Values] = {}
     results: dict[tuple[str, str, str], list[CellResult]] = {}
     missing = []
     for job in jobs:
         if (cell := job.cell) is None:
             continue
-        trial = results.setdefault((cell.model, cell.arm, cell.variation), [])
+        place = cell.model, cell.arm, cell.variation
+        settings[place] = job.swept
+        trial = results.setdefault(place, [])
         found = load_cell(folder / job.name, cell) if is_done(job, folder) else None
         if found is not None:
             trial.append(found)
@@ -146,7 +147,7 @@ def find_values(
         )
     seeds = tuple(dict.fromkeys(job.cell.seed for job in jobs if job.cell))
     trials = [
-        Trial(*place, {result.cell.seed: result.tuning_score for result in of})
+        Trial(*place, settings[place], {result.cell.seed: result.tuning_score for result in of})
         for place, of in results.items()
     ]
     every = [result for of in results.values() for result in of]
@@ -168,8 +169,3 @@ def _with_choices(trials: Sequence[Trial], seeds: int) -> list[Trial]:
                 f"Received: {trial.value} and others; expected a value with which it trains"
             )
     return [dataclasses.replace(trial, is_chosen=trial in best.values()) for trial in trials]
-
-
-def _values(variation: str) -> Values:
-    sweep = [part for part in variation.split("+") if part]
-    return dict(parse_sweep(sweep, "tune")[0][1])

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 
 from kerasrestart.experiments.run.command import entry_point
-from kerasrestart.experiments.run.strategies import check_batches
+from kerasrestart.experiments.run.strategies import check_batches, synchronize_norms
 from tests.soak.kill_resume import compare
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -124,3 +125,9 @@ def test_batches_that_cannot_be_split_are_refused():
         check_batches(strategy, 89, 100)
     with pytest.raises(ValueError, match="the last has 1"):
         check_batches(strategy, 105, 52)
+
+
+def test_batch_norms_are_synchronized_inside_blocks_too():
+    norm = keras.layers.BatchNormalization()
+    synchronize_norms(keras.Sequential([keras.Sequential([norm])]))
+    assert norm.synchronized

@@ -83,6 +83,16 @@ def test_a_network_that_ends_in_softmax_gets_the_loss_of_probabilities(images):
     assert not model.loss.from_logits
 
 
+def test_a_softmax_is_found_wherever_it_is_held():
+    head = [layers.Dense(2), layers.Softmax()]
+    nested = keras.Sequential([keras.Input((3,)), keras.Sequential([keras.Input((3,)), *head])])
+    image = keras.Input((3,))
+    function = keras.Model(image, keras.ops.softmax(layers.Dense(2)(image)))
+    assert ends_in_softmax(nested)
+    assert ends_in_softmax(function)
+    assert not ends_in_softmax(keras.Model(image, layers.Dense(2)(keras.ops.softmax(image))))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 import kerasrestart as kr
 from kerasrestart.experiments.run.remedy_callback import RemedyCallback, remedy_of
+from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import RunSettings
 
 
@@ -28,7 +29,8 @@ def build():
 
 def begin_epoch(model, epoch, event_epochs, **settings):
     events = [types.SimpleNamespace(epoch=of) for of in event_epochs]
-    callback = RemedyCallback(types.SimpleNamespace(events=events), RunSettings(**settings))
+    remedy = remedy_of(RunSettings(**settings), model)
+    callback = RemedyCallback(types.SimpleNamespace(events=events), remedy, settings.get("seed", 0))
     callback.set_model(model)
     before = model.get_weights()
     callback.on_epoch_begin(epoch)
@@ -37,6 +39,43 @@ def begin_epoch(model, epoch, event_epochs, **settings):
 
 def test_a_head_is_the_last_layer_with_weights():
     assert begin_epoch(build(), 6, [2, 5], remedy="head_reset") == [False, False, True, True]
+
+
+class HeadFirst(keras.Model):
+    """Its head is the first of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = keras.layers.Dense(2, name="head")
+        self.hidden = keras.layers.Dense(4, name="hidden")
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+def nested_head():
+    """Its head is inside the last of its layers, before layers without features of their own."""
+    inner = [keras.layers.Dense(3), keras.layers.Dense(2, name="head"), keras.layers.PReLU()]
+    outer = [keras.layers.Dense(4, name="hidden"), keras.Sequential([keras.Input((4,)), *inner])]
+    return keras.Sequential([keras.Input((3,)), *outer])
+
+
+@pytest.mark.parametrize("build_model", [HeadFirst, nested_head])
+def test_a_head_is_the_layer_that_makes_the_output_wherever_it_is_held(build_model):
+    model = build_model()
+    model(np.ones((1, 3), np.float32))
+    changed = begin_epoch(model, 6, [5], remedy="head_reset")
+    names = [variable.path for variable in model.weights]
+    new_kernels = [n for n, new in zip(names, changed, strict=True) if new and "kernel" in n]
+    assert [name.split("/")[-2] for name in new_kernels] == ["head"]
+
+
+def test_a_model_without_a_head_that_trains_is_refused_in_one_line():
+    model = build()
+    model.get_layer("logits").trainable = False
+    with pytest.raises(SettingError, match=r"--remedy=head_reset cannot be .* Received: none") as e:
+        remedy_of(RunSettings(remedy="head_reset"), model)
+    assert "\n" not in str(e.value)
 
 
 def test_nothing_happens_except_at_the_begin_of_a_round():
@@ -99,7 +138,8 @@ def test_filters_and_the_head_are_restarted_together():
         def on_epoch_end(self, epoch, logs=None):
             kernels.append([model.get_layer(n).kernel.numpy() for n in ("hidden", "logits")])
 
-    callbacks = [restart, RemedyCallback(restart, RunSettings(remedy="head_reset")), Record()]
+    remedy = remedy_of(RunSettings(remedy="head_reset"), model)
+    callbacks = [restart, RemedyCallback(restart, remedy, 0), Record()]
     model.fit(np.ones((2, 3)), np.ones((2, 2)), epochs=2, verbose=0, callbacks=callbacks)
     (hidden, logits), (new_hidden, new_logits) = kernels[1:3]  # around the restart
     assert (hidden != new_hidden).any(axis=0).tolist() == [False, True, False, False]

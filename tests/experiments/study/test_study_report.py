@@ -176,7 +176,7 @@ def test_with_random_labels_no_selection_and_no_test_accuracy_is_reported(tmp_pa
 
 def test_values_found_by_tuning_are_shown_with_all_trials(tmp_path, no_figures):
     trials = [
-        Trial("mininet", arm, f"learning_rate={rate}", {8: score, 9: score}, rate == best)
+        Trial("mininet", arm, f"learning_rate={rate}", {}, {8: score, 9: score}, rate == best)
         for arm, best in (("none", 0.01), ("he", 0.1))
         for rate, score in ((0.1, 0.5), (0.01, 0.25))
     ]

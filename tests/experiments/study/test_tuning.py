@@ -113,9 +113,40 @@ def test_an_arm_that_fails_with_every_value_is_named(scores, folder):
         find_values(study().tuning_jobs, folder, failed)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("criterion", ("taylor", f"{__file__}:score")),
+        ("learning_rate", (0.1, 1e16)),  # written 1e+16
+        ("layers", ("a+b", "a=b:c/d")),
+    ],
+)
+def test_values_are_found_whatever_their_characters(scores, folder, name, values):
+    jobs = study(tune=[f"{name}={','.join(map(str, values))}"]).tuning_jobs
+    best = {
+        job.cell.variation for job in jobs if job.cell and getattr(job.settings, name) == values[1]
+    }
+    for job in jobs:
+        if job.cell:
+            place = job.cell.arm, job.cell.variation, job.cell.seed
+            scores[place] = 0.5 if job.cell.variation in best else 0.4
+    chosen = find_values(jobs, folder, {}).chosen
+    assert set(map(str, chosen.values())) == {str({name: values[1]})}
+
+
+def score(feature_map, gradient, channel_axis):
+    """A criterion of the user's own, which is only named here."""
+    raise NotImplementedError
+
+
+def trial(network, rate, is_chosen):
+    values = {"learning_rate": rate}
+    return Trial(network, "he", f"learning_rate={rate}", values, {8: 0.5}, is_chosen)
+
+
 def test_a_best_value_at_an_edge_is_said():
     def sentence(best, values=(0.1, 0.01, 0.001)):
-        trials = [Trial("m", "he", f"learning_rate={v}", {8: 0.5}, v == best) for v in values]
+        trials = [trial("m", v, v == best) for v in values]
         return Tuning(tuple(trials), (8,), "accuracy").sentence()
 
     assert "may be better: he (--learning_rate=0.1)" in sentence(0.1)
@@ -125,7 +156,7 @@ def test_a_best_value_at_an_edge_is_said():
 
 def test_an_arm_at_an_edge_is_named_with_its_network_where_there_are_several():
     trials = [
-        Trial(network, "he", f"learning_rate={value}", {8: 0.5}, value == best)
+        trial(network, value, value == best)
         for network, best in (("one", 0.01), ("two", 0.1))
         for value in (0.1, 0.01, 0.001)
     ]
