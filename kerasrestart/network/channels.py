@@ -35,6 +35,7 @@ from kerasrestart.network.operations import (
 )
 from kerasrestart.network.paths import Path, Reading, united
 from kerasrestart.network.raw_operations import RawOperation
+from kerasrestart.network.text import listed
 
 
 class _Entries:
@@ -111,7 +112,19 @@ class ChannelMap:
         if id(layer) in self._graph.coupled:
             escapes.add(self._graph.coupled[id(layer)])
         return dataclasses.replace(
-            whole, shared_with=tuple(sorted(owners)), escapes=tuple(sorted(escapes))
+            whole,
+            shared_with=tuple(sorted(owners)),
+            escapes=tuple(sorted(escapes)),
+            shared_weights=self._shared_weights([layer, *(r.layer for r in whole.readers)]),
+        )
+
+    def _shared_weights(self, involved: Sequence[layers.Layer]) -> tuple[str, ...]:
+        shared = self._graph.shared_weights
+        return tuple(
+            f"the weights of {self._graph.name_of(layer)} are also read by "
+            + listed(shared[id(layer)])
+            for layer in involved
+            if id(layer) in shared
         )
 
     def _path_of(self, roots: np.ndarray) -> Path:
@@ -126,6 +139,7 @@ class ChannelMap:
                 norms=self._readings(self._normed, self._normed_at, roots),
                 shared_with=tuple(owners),
                 escapes=tuple({self._escapes[i][0] for i in self._escapes_at.of(roots)}),
+                shared_weights=(),
             )
         return self._paths[key]
 

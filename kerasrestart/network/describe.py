@@ -9,9 +9,10 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
+from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.paths import Path
 from kerasrestart.network.text import listed
-from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
+from kerasrestart.network.traced_graph import called_layers, layers_out_of_sight
 
 WIDTH = 120  # of a table with remarks in a column of their own
 HEADER = ("layer", "kind", "filters", "score read after", "norm", "read by", "remark")
@@ -52,21 +53,13 @@ def describe(
     """
     found = find_filter_layers(model, layers, x, data)
     lines: list[tuple[str, ...]] = [HEADER]
-    shown: set[str] = set()
-    for call in found.graph.calls:
-        layer, key = call.operation, found.graph.name_of(call.operation)
-        if key in shown or not isinstance(layer, keras.Layer):
-            continue
-        if key in found.layers and found.layers[key].layer is layer:
+    for layer in [*called_layers(found.graph), *layers_out_of_sight(found.graph, model)]:
+        key = found.graph.name_of(layer)
+        if key in found.layers:
             path = found.channels.path(layer)
             lines.append(_line(found.layers[key], path, _remark(found, key)))
-        elif key in found.left_out and is_listed(layer):
-            lines.append(_line_of_left_out(found, layer, key))
         else:
-            continue
-        shown.add(key)
-    for layer in layers_out_of_sight(found.graph, model):
-        lines.append(_line_of_left_out(found, layer, found.graph.name_of(layer)))
+            lines.append(_line_of_left_out(found, layer, key))
     table = _aligned(lines)
     if max(map(len, table)) > WIDTH:
         remarks = ["", *(line[-1] for line in lines[1:])]
@@ -81,12 +74,15 @@ def _remark(found: FilterLayers, key: str) -> str:
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
     unread = filter_layer.unread
     if unread is not None and not unread.homogeneous:
-        remarks.append(f"read before its activation, {unread.type}")
+        remarks.append(f"read before its activation, {words_of(unread.type)}")
     return "; ".join(remark for remark in remarks if remark)
 
 
 def _line_of_left_out(found: FilterLayers, layer: keras.Layer, key: str) -> tuple[str, ...]:
     filters, readers = "", ""
+    own = found.graph.own_kernels.get(id(layer))
+    if own is not None and own.filters:
+        filters = str(own.filters)
     if isinstance(layer, WITH_FILTERS) and layer.built:
         filters = str(filters_of(layer))
         if found.graph.calls_of(layer):

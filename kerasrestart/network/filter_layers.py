@@ -15,7 +15,7 @@ from kerasrestart.network import kernels
 from kerasrestart.network.arguments import checked_layers
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.operations import ATTENTION, FEATURELESS_WEIGHTS, RECURRENT
+from kerasrestart.network.operations import ATTENTION, RECURRENT, makes_features
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.text import listed
@@ -163,8 +163,8 @@ def find_filter_layers(
     outputs = _calls_behind_which_no_weights_are(graph)
     for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
         key = graph.name_of(layer)
-        count, not_chosen = _filters_in(layer), _not_chosen(layer, key, layers)
-        far = _out_of_reach(graph, layer)
+        count, not_chosen = _filters_in(graph, layer), _not_chosen(graph, layer, key, layers)
+        far = _out_of_reach(graph, layer, outputs)
         reason = far or _cannot(graph, layer, outputs) or not_chosen
         if reason and count and not_chosen is None:
             (out_of_reach if far else excluded)[key] = count
@@ -193,32 +193,43 @@ def output_layers(model: keras.Model) -> list[keras.Layer]:
     """
     graph = traced_graph(model)
     outputs = _calls_behind_which_no_weights_are(graph)
-    found = {id(call.operation): call.operation for call in graph.calls if id(call) in outputs}
-    return [
-        layer
-        for layer in found.values()
-        if getattr(layer, "trainable_variables", ()) and not isinstance(layer, FEATURELESS_WEIGHTS)
+    made = [
+        call.operation
+        for call in graph.calls
+        if id(call) in outputs and makes_features(call.operation)
     ]
+    heads = [
+        operation.maker if isinstance(operation, RawOperation) else operation for operation in made
+    ]
+    found = {id(layer): layer for layer in heads}
+    return [layer for layer in found.values() if getattr(layer, "trainable_variables", ())]
 
 
 def _is_convolutional(layer: keras.Layer) -> bool:
     return isinstance(layer, kernels.CONVOLUTIONAL) or type(layer).__name__.startswith("ConvLSTM")
 
 
-def _filters_in(layer: keras.Layer) -> int:
+def _filters_in(graph: Graph, layer: keras.Layer) -> int:
     if isinstance(layer, kernels.UNITS):
         return kernels.filters_of(layer) if layer.built else 0
     if isinstance(layer, kernels.DEPTHWISE):
         return kernels.filters_of(layer) if layer.built else 0
+    if id(layer) in graph.own_kernels:
+        return graph.own_kernels[id(layer)].filters
     return getattr(layer, "filters", 0) if _is_convolutional(layer) else 0
 
 
-def _out_of_reach(graph: Graph, layer: keras.Layer) -> str | None:
+def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
     """Why what a layer computes cannot be followed."""
     if isinstance(layer, RECURRENT):
         return "has recurrent units, which feed each other"
     if isinstance(layer, ATTENTION):
         return "has attention heads, not filters"
+    if id(layer) in graph.own_kernels:
+        if _makes_output(graph, layer, outputs):
+            return None
+        kind = "convolution" if graph.own_kernels[id(layer)].convolves else "Dense layer"
+        return f"has a kernel of its own: derive its class from a Keras {kind} to watch it"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):
@@ -234,10 +245,15 @@ def _out_of_reach(graph: Graph, layer: keras.Layer) -> str | None:
     return None
 
 
+def _makes_output(graph: Graph, layer: keras.Layer, outputs: set[int]) -> bool:
+    own = graph.own_kernels.get(id(layer))
+    return any(id(call) in outputs for call in (own.calls if own else graph.calls_of(layer)))
+
+
 def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
     """Why a layer must not be restarted."""
     # The network must not forget the classes that an output layer distinguishes.
-    if any(id(use) in outputs for use in graph.calls_of(layer)):
+    if _makes_output(graph, layer, outputs):
         return "makes an output of the model"
     if getattr(layer, "lora_enabled", False):
         return "has its kernel in LoRA's parts"
@@ -251,9 +267,12 @@ def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
     return None
 
 
-def _not_chosen(layer: keras.Layer, key: str, chosen: str | Sequence[str] | None) -> str | None:
+def _not_chosen(
+    graph: Graph, layer: keras.Layer, key: str, chosen: str | Sequence[str] | None
+) -> str | None:
     if chosen is None:
-        dense = not _is_convolutional(layer)
+        own = graph.own_kernels.get(id(layer))
+        dense = not (own.convolves if own else _is_convolutional(layer))
         return "is a dense layer (layers='.*' takes these too)" if dense else None
     takes = re.fullmatch(chosen, key) if isinstance(chosen, str) else key in chosen
     return None if takes else "is not among the chosen layers"
@@ -285,7 +304,6 @@ def _calls_behind_which_no_weights_are(graph: Graph) -> set[int]:
         call = ahead.pop()
         if id(call) not in found:
             found.add(id(call))
-            weights = getattr(call.operation, "weights", ())
-            if not weights or isinstance(call.operation, FEATURELESS_WEIGHTS):
+            if not makes_features(call.operation):
                 ahead += [makers[tensor] for tensor in call.inputs if tensor in makers]
     return found

@@ -30,6 +30,22 @@ class Call:
     outputs: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnKernels:
+    """The kernels that a custom layer applies by raw operations.
+
+    Attributes:
+        layer: The layer.
+        filters: How many filters or units they have, where that is known.
+        convolves: Whether one of them is that of a convolution.
+        calls: The raw operations that apply them.
+    """
+
+    filters: int
+    convolves: bool
+    calls: tuple[Call, ...]
+
+
 class Graph:
     """All calls that a forward pass of a model makes, and who reads what.
 
@@ -48,9 +64,13 @@ class Graph:
         elsewhere: By id of a layer, why its calls are not among `calls`.
         trained: Ids of the variables that train; None if that is not known.
         uses: By id of a layer, how often it is called.
+        readers: By id of a variable, see `variable_ids`, the names of the raw operations that
+            compute with it.
         altered: Ids of layers with filters that have a `call` of their own.
         misplaced: Ids of those of which a channel may be something else than its filter's.
         coupled: By id of a layer with filters, by what a channel depends on other filters too.
+        own_kernels: By id of a layer, the kernels of its own that it applies by raw operations.
+        shared_weights: By id of a layer with filters, what else of the model reads its weights.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class Graph:
         elsewhere: Mapping[int, str] | None = None,
         trained: set[int] | None = None,
         uses: Mapping[int, int] | None = None,
+        readers: Mapping[int, set[str]] | None = None,
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)
@@ -74,9 +95,12 @@ class Graph:
         self.elsewhere = dict(elsewhere or {})
         self.trained = trained
         self.uses = dict(uses or {})
+        self.readers = dict(readers or {})
         self.altered: set[int] = set()
         self.misplaced: set[int] = set()
         self.coupled: dict[int, str] = {}
+        self.own_kernels: dict[int, OwnKernels] = {}
+        self.shared_weights: dict[int, tuple[str, ...]] = {}
         self.consumers: dict[int, list[Call]] = defaultdict(list)
         self._of: dict[int, list[Call]] = defaultdict(list)
         for call in self.calls:

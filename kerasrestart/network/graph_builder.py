@@ -14,7 +14,9 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.keras_internals import direct_sublayers
+from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.trace import Trace, TracedCall
+from kerasrestart.network.variable_reads import VariableReads
 
 
 @dataclasses.dataclass(eq=False)
@@ -50,6 +52,8 @@ class GraphBuilder:
         # Begin, end and output of the calls that are taken as a whole.
         self._opaque: list[tuple[int, int, int]] = []
         self._ordinals = {op.name: n for n, op in enumerate(trace.graph.get_operations(), 1)}
+        self._reads = VariableReads(trace.graph)
+        self._readers: dict[int, set[str]] = defaultdict(set)  # by variable, their names
 
     def build(self) -> Graph:
         """Returns the graph."""
@@ -79,6 +83,7 @@ class GraphBuilder:
             trace.elsewhere,
             trace.trained,
             Counter(id(call.layer) for call in trace.calls),
+            self._readers,
         )
 
     def _number(self, tensor: tf.Tensor) -> int:
@@ -113,11 +118,6 @@ class GraphBuilder:
             if id(ahead[-1]) in self._numbers:
                 ahead.pop()
                 continue
-            inside = self._opaque_output(op)
-            if inside is not None:
-                # Such as the logits of a sigmoid, which a loss takes in its place.
-                self._numbers[id(ahead.pop())] = inside
-                continue
             cut = op.type in raw.SHAPES_ONLY
             waiting = [] if cut else [t for t in op.inputs if id(t) not in self._numbers]
             if waiting:
@@ -126,7 +126,13 @@ class GraphBuilder:
             ahead.pop()
             if cut or all(self._numbers[id(t)] is None for t in op.inputs):
                 for result in op.outputs:
-                    self._numbers[id(result)] = None
+                    self._numbers.setdefault(id(result), None)
+                if not cut:
+                    self._reads.note(op)
+            elif (inside := self._opaque_output(op)) is not None:
+                # Such as the logits of a sigmoid, which a loss takes in its place.
+                for result in op.outputs:
+                    self._numbers.setdefault(id(result), inside)
             else:
                 self._add_operation(op)
         return self._numbers[id(tensor)]
@@ -166,6 +172,10 @@ class GraphBuilder:
         return number
 
     def _add_step(self, op: tf.Operation, inputs: tuple[int, ...], results) -> None:
+        for read in self._reads_of(op):
+            if self._opaque_output(read) is None:  # a gradient reads what a layer has read
+                for variable in self._reads.variables(read):
+                    self._readers[variable].add(self._owner(op))
         outputs = tuple(self._number(tensor) for tensor in results)
         step = _Step(op, inputs, outputs)
         if op.type in raw.ELEMENTWISE and len(outputs) == 1:
@@ -176,6 +186,12 @@ class GraphBuilder:
             else:
                 step.of = None
         self._steps.append(step)
+
+    def _reads_of(self, op: tf.Operation) -> frozenset[tf.Operation]:
+        """The reads of variables whose numbers an operation combines with data, one by one."""
+        # A single number, such as a penalty on a kernel, takes no place in what is computed.
+        dataless = [t for t in op.inputs if self._numbers[id(t)] is None and t.shape.rank != 0]
+        return self._reads.by(op, dataless)
 
     def _common(self, numbers: tuple[int, ...]) -> int | None:
         """The nearest tensor that all of the given ones are functions of, number by number."""
@@ -221,12 +237,20 @@ class GraphBuilder:
 
     def _operation(self, op: tf.Operation) -> raw.RawOperation:
         operation = raw.raw_operation(op, self._owner(op))
-        if operation.kind not in ("merge", "concatenate"):
-            with_data = [i for i, t in enumerate(op.inputs) if self._numbers[id(t)] is not None]
-            if with_data != [1 if op.type == "Split" else 0]:
-                # The data decide what is taken, such as indices of a gather.
-                return raw.RawOperation(operation.name, op.type)
-        return operation
+        with_data = [i for i, t in enumerate(op.inputs) if self._numbers[id(t)] is not None]
+        first = with_data == [1 if op.type == "Split" else 0]
+        if operation.kind not in ("merge", "concatenate") and not first:
+            # The data decide what is taken, such as indices of a gather.
+            operation = raw.RawOperation(operation.name, op.type)
+        reads = self._reads_of(op)
+        if not reads or not raw.makes_features(op, [op.inputs[i] for i in with_data]):
+            return operation
+        return dataclasses.replace(
+            operation,
+            kernels=frozenset().union(*map(self._reads.variables, reads)),
+            maker=self._innermost.get(self._ordinals[op.name]),
+            filters=raw.features_made(op) if with_data == [0] else 0,
+        )
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""
@@ -258,12 +282,12 @@ class GraphBuilder:
         )
 
     def _owner(self, op: tf.Operation) -> str:
-        """The layer that an operation belongs to, or its type within a block of layers."""
+        """The layer that an operation belongs to, or what it is within a block of layers."""
         inside = self._innermost.get(self._ordinals[op.name])
         if inside is None:
-            return op.type
+            return words_of(op.type)
         name = self._names.get(id(inside), inside.name)
-        return f"{op.type} in {name}" if direct_sublayers(inside) else name
+        return f"{words_of(op.type)} in {name}" if direct_sublayers(inside) else name
 
     @functools.cached_property
     def _innermost(self) -> dict[int, keras.Layer]:

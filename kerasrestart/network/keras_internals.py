@@ -20,6 +20,11 @@ def direct_sublayers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables that a layer holds on its own attributes."""
+    return layer._trainable_variables + layer._non_trainable_variables
+
+
 def takes_training(layer: keras.Layer) -> bool:
     """Whether the `call` of a layer has an argument `training`."""
     return bool(layer._call_has_training_arg)

@@ -109,6 +109,13 @@ def _keeps_call(kind: Any) -> bool:
     return False
 
 
+def makes_features(operation: layers.Layer | RawOperation) -> bool:
+    """Whether an operation makes new features by weights; those of a norm make none."""
+    if isinstance(operation, RawOperation):
+        return bool(operation.kernels)
+    return bool(operation.weights) and not isinstance(operation, FEATURELESS_WEIGHTS)
+
+
 def activates(operation: layers.Layer | RawOperation) -> bool:
     """Whether an operation is an activation function, applied to each number."""
     if isinstance(operation, RawOperation):

@@ -15,10 +15,7 @@ from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.operations import computes_as_keras, has_known_activation
 from kerasrestart.network.trace import Trace, TracedCall
 
-CONVOLUTIONS = frozenset(
-    {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2"}
-    | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
-)
+_PRODUCTS = raw.CONVOLUTIONS | {"MatMul", "BatchMatMulV2"}
 # Of a kernel: numbers stay in their places, or are averaged to scale others.
 _KERNEL_OPERATIONS = raw.ELEMENTWISE | raw.REDUCTIONS | {"ReadVariableOp", "Const", "Placeholder"}
 
@@ -63,7 +60,7 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
         if id(op) in seen:
             continue
         seen.add(id(op))
-        if op.type in CONVOLUTIONS or (as_keras and op.type == "Transpose"):
+        if op.type in _PRODUCTS or (as_keras and op.type == "Transpose"):
             ends.add(op)
         elif op.type in raw.ELEMENTWISE:
             ahead += [t for t in op.inputs if _depends(t, given)]

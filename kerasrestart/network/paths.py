@@ -36,12 +36,14 @@ class Path:
         shared_with: What is added to them, or multiplied with them: keys of layers, "an input".
         escapes: Where they go that is not followed: layers that mix channels in other ways, and
             "an output" of the model.
+        shared_weights: What else reads the filters' own weights, or those of the readers.
     """
 
     readers: tuple[Reading, ...]
     norms: tuple[Reading, ...]
     shared_with: tuple[str, ...]
     escapes: tuple[str, ...]
+    shared_weights: tuple[str, ...]
 
     def joined(self, other: Path) -> Path:
         """The union of this path and another one."""
@@ -50,6 +52,7 @@ class Path:
             norms=united(self.norms + other.norms),
             shared_with=tuple(sorted({*self.shared_with, *other.shared_with})),
             escapes=tuple(sorted({*self.escapes, *other.escapes})),
+            shared_weights=tuple(sorted({*self.shared_weights, *other.shared_weights})),
         )
 
     def obstacle(self) -> str | None:
@@ -58,6 +61,8 @@ class Path:
             return f"its channels go into {listed(self.escapes)}"
         if self.shared_with:
             return f"its channels are shared with {listed(self.shared_with)}"
+        if self.shared_weights:
+            return listed(self.shared_weights)
         if fixed := [r.name for r in self.readers if not _learns(r.layer)]:
             return f"its channels are read by {listed(fixed)}, of fixed weights"
         return None if self.readers else "nothing reads its channels"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -42,6 +44,10 @@ REDUCTIONS = frozenset({"Mean", "Max", "Sum", "Min"})
 RESIZING = frozenset(
     {"ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
 )
+CONVOLUTIONS = frozenset(
+    {"Conv2D", "Conv3D", "DepthwiseConv2dNative"} | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
+)
+MATRIX_PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
 RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 LINEAR, SCALE_FREE, CONSTANT, SHIFTED, CURVED = "linear", "scale free", "constant", "shifted", ""
 
@@ -51,7 +57,7 @@ class RawOperation:
     """An operation of TensorFlow, or a group of them that maps each number by itself.
 
     Attributes:
-        name: Where it is, for people: the layer that makes it, or its type and that of a block.
+        name: Where it is, for people: the layer that makes it, or in words, with that of a block.
         type: TensorFlow's name of the operation, of a group those of its operations.
         kind: `"elementwise"`; `"positions"` (moves, drops or averages positions along some axes);
             `"merge"`; `"concatenate"`; `"slice"` (some channels); `"reshape"`; `"transpose"`; or
@@ -63,6 +69,9 @@ class RawOperation:
         permutation: Of a transpose: the axes of the input in their new order.
         channels: Of a slice: for each output, which channels of the input it is made of.
         shrinks: Whether it leaves fewer positions.
+        kernels: Ids of the variables by which it makes new features, see `variable_ids`.
+        maker: Of an operation with kernels: the innermost layer in whose call it is, or None.
+        filters: Of an operation with kernels: how many features it makes, 0 where not known.
     """
 
     name: str
@@ -75,6 +84,9 @@ class RawOperation:
     permutation: tuple[int, ...] = ()
     channels: tuple[np.ndarray, ...] = ()
     shrinks: bool = False
+    kernels: frozenset[int] = frozenset()
+    maker: keras.Layer | None = None
+    filters: int = 0
 
     def keeps_channels(self, channel: int) -> bool:
         """Whether each channel stays by itself and in its place.
@@ -97,6 +109,35 @@ def has_own_gradient(op: tf.Operation) -> bool:
         return bool(op.get_attr("_gradient_op_type"))
     except ValueError:
         return False
+
+
+def makes_features(op: tf.Operation, data: Sequence[tf.Tensor]) -> bool:
+    """Whether an operation of data and weights makes new features of the data.
+
+    A product with a kernel does, and whatever compares each feature with several weights. A scale
+    or shift of each number does not.
+
+    Args:
+        op: The operation.
+        data: Those of its inputs that hold data.
+    """
+    if op.type in MERGES:
+        made = op.outputs[0].shape
+        return made.rank is not None and all(
+            t.shape.rank is not None and tuple(t.shape) != tuple(made) for t in data
+        )
+    return op.type in CONVOLUTIONS | MATRIX_PRODUCTS
+
+
+def features_made(op: tf.Operation) -> int:
+    """How many features an operation makes of data by a kernel; 0 where that is not known."""
+    kind, kernel, made = op.type, op.inputs[1].shape, op.outputs[0].shape
+    if kind in CONVOLUTIONS:
+        if not kernel.rank:
+            return 0
+        along = {"Conv2D": [-1], "Conv3D": [-1], "DepthwiseConv2dNative": [-2, -1]}.get(kind, [-2])
+        return math.prod(kernel[axis] or 0 for axis in along)
+    return made[-1] or 0 if made.rank else 0
 
 
 def raw_operation(op: tf.Operation, name: str) -> RawOperation:

@@ -13,11 +13,13 @@ import tensorflow as tf
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.graph_builder import GraphBuilder
 from kerasrestart.network.input_specs import known_inputs, specs_of
-from kerasrestart.network.keras_internals import layers_inside
+from kerasrestart.network.keras_internals import layers_inside, own_variables
+from kerasrestart.network.kernel_uses import mark_kernel_uses
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.names import layer_keys
 from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
 from kerasrestart.network.own_calls import mark_own_calls
+from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.trace import Trace, trace_call, trace_step
 
 
@@ -44,20 +46,26 @@ def traced_graph(
     """
     check_model(model)
     trace = _trace(model, x, data, training)
-    graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
+    graph = GraphBuilder(trace, layer_keys(model, _may_be_listed)).build()
     mark_own_calls(graph, trace, model)
+    mark_kernel_uses(graph, model)
     return graph
 
 
 def called_layers(graph: Graph) -> list[keras.Layer]:
     """The layers with filters, heads or recurrent units, in the order of their first calls."""
-    found = {id(call.operation): call.operation for call in graph.calls}
-    return [layer for layer in found.values() if isinstance(layer, _LISTED)]
+    found: dict[int, keras.Layer] = {}
+    for call in graph.calls:
+        operation = call.operation
+        layer = operation.maker if isinstance(operation, RawOperation) else operation
+        if isinstance(layer, _LISTED) or id(layer) in graph.own_kernels:
+            found[id(layer)] = layer
+    return list(found.values())
 
 
 def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
     """The same of a model that no call was seen of, without those that make up another one."""
-    inside = layers_inside(model)
+    inside, called = layers_inside(model), {id(layer) for layer in called_layers(graph)}
     parts = {
         id(part)
         for layer in inside
@@ -65,15 +73,14 @@ def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
         for part in layers_inside(layer)
     }
     return [
-        layer
-        for layer in inside
-        if is_listed(layer) and not graph.calls_of(layer) and id(layer) not in parts
+        layer for layer in inside if isinstance(layer, _LISTED) and id(layer) not in called | parts
     ]
 
 
-def is_listed(layer: keras.Layer) -> bool:
-    """Whether a layer has filters, units, attention heads or recurrent units."""
-    return isinstance(layer, _LISTED)
+def _may_be_listed(layer: keras.Layer) -> bool:
+    """Whether a layer has filters, units, attention heads or recurrent units, or may have."""
+    own_matrices = not is_opaque(layer) and any(len(v.shape) > 1 for v in own_variables(layer))
+    return isinstance(layer, _LISTED) or own_matrices
 
 
 def check_model(model: Any) -> None:

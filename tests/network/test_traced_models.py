@@ -351,7 +351,7 @@ def test_the_score_behind_raw_operations_is_that_of_the_activation(functions):
 
 def test_behind_a_raw_activation_without_a_place_the_score_is_read_before_it():
     table = describe(Raw(tf.nn.gelu), X)
-    assert "read before its activation, Gelu" in table
+    assert "read before its activation, GELU" in table
     assert "read before" not in describe(Raw(tf.nn.relu), X)
     (first, _) = find_filter_layers(Raw(tf.nn.relu), x=X).layers.values()
     assert first.unread.type == "Relu"

@@ -82,6 +82,54 @@ class Adversaries(keras.Model):
         return {"loss": loss}
 
 
+class Head(layers.Layer):
+    """A dense layer that is not a Keras layer."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 1))
+
+    def call(self, x):
+        return tf.matmul(x, self.w)
+
+
+class Critic(keras.Model):
+    """A Wasserstein critic with a gradient penalty, and a penalty on its kernels."""
+
+    def __init__(self, head, body):
+        super().__init__()
+        self.critic = keras.Sequential([keras.Input((8, 8, 1)), *body(), layers.Flatten(), head])
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(data)
+                verdict = tf.cast(self.critic(data, training=True), "float32")
+            slopes = tf.norm(tf.reshape(inner.gradient(verdict, data), (-1, 64)), axis=1)
+            loss = tf.reduce_mean(verdict) + 10 * tf.reduce_mean((slopes - 1) ** 2)
+            loss += 1e-4 * tf.add_n([tf.nn.l2_loss(w) for w in self.critic.trainable_weights])
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {"loss": loss}
+
+
+def plain_body():
+    return [
+        layers.Conv2D(4, 3, strides=2, name="c1"),
+        layers.LeakyReLU(),
+        layers.Conv2D(5, 2, activation="relu", name="c2"),
+    ]
+
+
+def normed_body():
+    return [
+        layers.Conv2D(4, 3, strides=2, name="c1"),
+        layers.LayerNormalization(),
+        layers.Activation("silu"),
+        layers.Conv2D(5, 2, activation="tanh", name="c2"),
+        layers.Dropout(0.5),
+    ]
+
+
 def compiled(model):
     model.compile("adam")
     return model
@@ -114,6 +162,23 @@ def test_each_call_of_two_networks_in_one_step_is_a_use():
     assert set(reads_of(found)["f1"]) == {"f1_relu"}
     assert found.layers["f1"].norm.name == "f1_norm"
     assert "verdict" in found.left_out
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "dtype"),
+    [
+        (lambda name: layers.Dense(1, name=name), plain_body, "float32"),
+        (Head, plain_body, "float32"),
+        (Head, normed_body, "mixed_float16"),
+    ],
+)
+def test_all_of_a_critic_but_its_head_is_watched(head, body, dtype):
+    keras.config.set_dtype_policy(dtype)
+    found = find_filter_layers(compiled(Critic(head(name="verdict"), body)), data=X)
+    assert list(found.layers) == ["c1", "c2"]
+    assert found.left_out == {"verdict": "makes an output of the model"}
+    # The gradient reads a kernel as a part of the layer, the penalty as a single number.
+    assert found.graph.shared_weights == {}
 
 
 def test_tracing_a_step_makes_no_slots_and_changes_nothing():

@@ -1,0 +1,62 @@
+"""Kernels that are not one Keras layer's alone: a custom layer's own, and shared ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import keras
+
+from kerasrestart.network.graph import Call, Graph, OwnKernels
+from kerasrestart.network.kernels import WITH_FILTERS
+from kerasrestart.network.raw_operations import CONVOLUTIONS, RawOperation
+from kerasrestart.network.variable_reads import variable_ids
+
+
+def mark_kernel_uses(graph: Graph, model: keras.Model) -> None:
+    """Notes in a graph the kernels that are not read by one Keras layer alone.
+
+    Args:
+        graph: The graph; its `own_kernels` and `shared_weights` are filled.
+        model: The model.
+    """
+    called = {id(call.operation): call.operation for call in graph.calls}
+    keras_layers = [layer for layer in called.values() if isinstance(layer, keras.Layer)]
+    _mark_own_kernels(graph, model, keras_layers)
+    _mark_shared_weights(graph, keras_layers)
+
+
+def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer]) -> None:
+    trained = {number for v in model.trainable_variables for number in variable_ids(v)}
+    of_keras = {number for layer in called for v in layer.weights for number in variable_ids(v)}
+    seen: set[int] = set()
+    found: dict[int, list[Call]] = defaultdict(list)
+    for call in graph.calls:
+        operation = call.operation
+        if isinstance(operation, RawOperation) and operation.maker is not None:
+            new = (operation.kernels & trained) - of_keras - seen
+            if new:
+                seen |= new
+                found[id(operation.maker)].append(call)
+    for layer, calls in found.items():
+        operations = [call.operation for call in calls]
+        graph.own_kernels[layer] = OwnKernels(
+            sum(operation.filters for operation in operations),
+            any(operation.type in CONVOLUTIONS for operation in operations),
+            tuple(calls),
+        )
+
+
+def _mark_shared_weights(graph: Graph, called: list[keras.Layer]) -> None:
+    users: dict[int, set[str]] = defaultdict(set)
+    for number, names in graph.readers.items():
+        users[number] |= names
+    for layer in called:
+        for variable in layer.weights:
+            for number in variable_ids(variable):
+                users[number].add(graph.name_of(layer))
+    for layer in called:
+        if isinstance(layer, WITH_FILTERS):
+            numbers = (number for v in layer.weights for number in variable_ids(v))
+            others = set().union(*(users[n] for n in numbers)) - {graph.name_of(layer)}
+            if others:
+                graph.shared_weights[id(layer)] = tuple(sorted(others))

@@ -1,0 +1,54 @@
+"""Which variables the operations of a trace read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+
+
+class VariableReads:
+    """For the tensors of a trace that hold no data, the reads of variables that lead to them.
+
+    A read is the operation that takes the handle of a variable of floating point numbers. The state
+    of a random generator is none.
+
+    Args:
+        graph: TensorFlow's graph of the trace.
+    """
+
+    def __init__(self, graph: tf.Graph):
+        self._variables = {id(inside): id(outside) for outside, inside in graph.captures}
+        self._of: dict[int, frozenset[tf.Operation]] = {}
+
+    def note(self, op: tf.Operation) -> None:
+        """Notes an operation whose inputs are all noted."""
+        reads = self.before(op.inputs)
+        if _takes_variable(op) and any(result.dtype.is_floating for result in op.outputs):
+            reads |= {op}
+        for result in op.outputs if reads else ():
+            self._of[id(result)] = reads
+
+    def before(self, tensors: Iterable[tf.Tensor]) -> frozenset[tf.Operation]:
+        """The reads that lead to some tensors."""
+        return frozenset().union(*(self._of.get(id(tensor), ()) for tensor in tensors))
+
+    def variables(self, read: tf.Operation) -> frozenset[int]:
+        """The variables that a read takes, as `variable_ids` gives them."""
+        ids = (self._variables.get(id(tensor)) for tensor in read.inputs)
+        return frozenset(number for number in ids if number is not None)
+
+    def by(self, op: tf.Operation, dataless: Iterable[tf.Tensor]) -> frozenset[tf.Operation]:
+        """The reads of an operation on data, which may itself be one, such as a gather."""
+        return self.before(dataless) | ({op} if _takes_variable(op) else set())
+
+
+def variable_ids(variable: keras.Variable) -> frozenset[int]:
+    """What a variable is known by: the ids of its handles, one for each replica."""
+    value = variable.value
+    return frozenset(id(part.handle) for part in getattr(value, "values", (value,)))
+
+
+def _takes_variable(op: tf.Operation) -> bool:
+    return any(tensor.dtype == tf.resource for tensor in op.inputs)

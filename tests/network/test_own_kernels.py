@@ -1,0 +1,271 @@
+"""Layers that keep weights of their own and apply them by raw operations."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.network.filter_layers import find_filter_layers
+from kerasrestart.network.operation_words import words_of
+
+
+class Linear(layers.Layer):
+    """The layer of Keras's guide, with a product of the reader's choice."""
+
+    def __init__(self, units, product=tf.matmul, **options):
+        super().__init__(**options)
+        self.units, self.product = units, product
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units), initializer="random_normal")
+        self.b = self.add_weight(shape=(self.units,), initializer="random_normal")
+
+    def call(self, x):
+        return self.product(x, self.w) + self.b
+
+
+class Convolution(layers.Layer):
+    """A convolution that is not a Keras layer."""
+
+    def __init__(self, filters, apply, trainable=True, **options):
+        super().__init__(**options)
+        self.filters, self.apply, self.learns = filters, apply, trainable
+
+    def build(self, shape):
+        self.k = self.add_weight(shape=(3, 3, shape[-1], self.filters), trainable=self.learns)
+
+    def call(self, x):
+        return self.apply(x, self.k)
+
+
+def cosine(x, w):
+    return tf.matmul(tf.math.l2_normalize(x, -1), tf.math.l2_normalize(w, 0))
+
+
+def angular_margin(x, w):
+    return 16 * tf.cos(tf.acos(tf.clip_by_value(cosine(x, w), -0.99, 0.99)) + 0.5)
+
+
+def distances(x, w):
+    return tf.reduce_sum((x[:, :, None] - w) ** 2, axis=1)
+
+
+def standardized(x, kernel):
+    kernel -= tf.reduce_mean(kernel, [0, 1, 2])
+    return tf.nn.conv2d(x, kernel / tf.math.reduce_std(kernel, [0, 1, 2]), 1, "SAME")
+
+
+def network(*tail):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, activation="relu", name="first"),
+            layers.Conv2D(5, 3, activation="relu", name="second"),
+            layers.GlobalAveragePooling2D(name="pooled"),
+            *tail,
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        tf.matmul,
+        lambda x, w: tf.tensordot(x, w, 1),
+        lambda x, w: tf.einsum("bi,ij->bj", x, w),
+        lambda x, w: tf.matmul(w, x[:, :, None], transpose_a=True)[..., 0],
+        cosine,
+        angular_margin,
+        distances,
+    ],
+)
+def test_a_convolution_before_a_head_of_weights_of_its_own_is_watched(product):
+    found = find_filter_layers(network(Linear(3, product, name="head"), layers.Softmax()))
+    assert list(found.layers) == ["first", "second"]
+    assert found.left_out == {"head": "makes an output of the model"}
+    assert found.coverage() == "Watching 9 of 9 filters in 2 layers"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda x: x * tf.Variable([1.0, 2, 3, 4, 5]) + tf.Variable(1.0),
+        lambda x: tf.matmul(x[:, :, None], x[:, None, :]),
+        lambda x: tf.matmul(x, tf.ones((5, 3))),
+        lambda x: tf.matmul(x, tf.random.normal((5, 3))),
+    ],
+)
+def test_a_scale_or_a_product_without_weights_leaves_the_output_to_the_convolution(tail):
+    class Tail(layers.Layer):
+        made = None
+
+        def call(self, x):
+            return tail(x)
+
+    found = find_filter_layers(network(Tail()))
+    assert found.left_out == {"second": "makes an output of the model"}
+
+
+def test_scores_before_a_head_of_weights_of_its_own_are_those_before_a_dense_layer(images):
+    x, y = images
+    scores = []
+    for head in (Linear(3, name="head"), layers.Dense(3, name="head")):
+        keras.utils.set_random_seed(0)
+        model = network(head)
+        model.layers[-1].set_weights([np.eye(5, 3), np.arange(3.0)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        scores.append(kr.score_filters(model, x, y))
+    assert scores[0].keys() == scores[1].keys() == {"first", "second"}
+    for key, expected in scores[1].items():
+        np.testing.assert_allclose(scores[0][key], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("apply", "filters"),
+    [
+        (lambda x, k: keras.ops.conv(x, k, padding="same"), 6),
+        (standardized, 6),
+        (lambda x, k: tf.nn.depthwise_conv2d(x, k, [1] * 4, "SAME"), 4 * 6),
+    ],
+)
+def test_a_convolution_that_is_not_a_keras_layer_is_named_and_counted_as_out_of_reach(
+    apply, filters
+):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, name="first"),
+            Convolution(6, apply, name="own"),
+            layers.Flatten(),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    reason = "has a kernel of its own: derive its class from a Keras convolution to watch it"
+    found = find_filter_layers(model)
+    assert found.coverage() == (
+        f"Watching 4 of {4 + filters} filters in 1 layer; {filters} out of reach: own ({reason})"
+    )
+    lines = [line.strip() for line in kr.describe(model).splitlines()]
+    place = next(i for i, line in enumerate(lines) if line.startswith("own "))
+    assert lines[place].split() == ["own", "Convolution", str(filters)]
+    assert lines[place + 1] == f"left out: {reason}"
+
+
+def test_a_kernel_that_never_trains_is_not_listed():
+    blur = Convolution(2, standardized, trainable=False, name="blur")
+    found = find_filter_layers(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(4, 3, name="first"),
+                blur,
+                layers.Flatten(),
+                layers.Dense(2, name="out"),
+            ]
+        )
+    )
+    assert list(found.layers) == ["first"]
+    assert list(found.left_out) == ["out"]
+
+
+def test_units_that_are_not_a_keras_layer_are_out_of_reach_where_dense_layers_are_chosen():
+    model = network(Linear(7, name="hidden"), layers.ReLU(), layers.Dense(2, name="out"))
+    reason = "has a kernel of its own: derive its class from a Keras Dense layer to watch it"
+    found = find_filter_layers(model, ".*")
+    assert (found.out_of_reach, found.left_out["hidden"]) == ({"hidden": 7}, reason)
+    assert find_filter_layers(model).out_of_reach == {}
+
+
+def test_two_layers_of_one_name_with_kernels_of_their_own_have_keys_of_their_own():
+    left, right = (
+        keras.Sequential(
+            [keras.Input((8, 8, 2)), Convolution(2, standardized, name="own")], name=name
+        )
+        for name in ("left", "right")
+    )
+    model = keras.Sequential([keras.Input((8, 8, 2)), left, right, *network().layers[:2]])
+    model.add(layers.Dense(2))
+    assert find_filter_layers(model).out_of_reach == {"left/own": 2, "right/own": 2}
+
+
+class Tied(layers.Layer):
+    """Applies the kernel of another layer."""
+
+    def __init__(self, of, apply, **options):
+        super().__init__(**options)
+        self.of, self.apply = of, apply
+
+    def call(self, x):
+        return self.apply(x, self.of.kernel)
+
+
+def convolved_back(x, kernel):
+    return tf.nn.conv2d_transpose(x, kernel, (tf.shape(x)[0], 8, 8, 2), 1, "SAME")
+
+
+def tied_convolutions():
+    image = keras.Input((8, 8, 2))
+    encoder = layers.Conv2D(4, 3, padding="same", activation="relu", name="encoder")
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="middle")(encoder(image))
+    x = layers.Conv2D(4, 3, padding="same", name="last")(x)
+    x = Tied(encoder, convolved_back, name="decoder")(x)
+    return keras.Model(image, layers.Conv2D(1, 1, name="out")(x))
+
+
+def tied_units():
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, name="second")(layers.Conv2D(4, 3, name="first")(image))
+    x = layers.GlobalAveragePooling2D()(x)
+    encoder = layers.Dense(6, activation="relu", name="encoder")
+    x = layers.Dense(6, name="middle")(encoder(x))
+    x = Tied(encoder, lambda x, w: tf.matmul(x, w, transpose_b=True), name="decoder")(x)
+    return keras.Model(image, layers.Dense(2, name="out")(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "reader"),
+    [
+        (tied_convolutions, "encoder", "a transposed convolution in decoder"),
+        (tied_units, "encoder", "a matrix product in decoder"),
+        (tied_units, "second", "a matrix product in decoder"),  # it is read by the encoder
+    ],
+)
+def test_weights_that_something_else_reads_are_not_set_to_zero(build, layer, reader):
+    with pytest.raises(
+        ValueError, match=f"'{layer}' cannot .*: the weights of encoder are also read by {reader}"
+    ):
+        kr.restart_filters(build(), {layer: [1]}, outgoing="zero")
+
+
+def test_weights_between_tied_ones_are_set_to_zero():
+    model = tied_convolutions()
+    kr.restart_filters(model, {"middle": [1]}, outgoing="zero")
+    assert not model.get_layer("last").kernel.numpy()[:, :, 1].any()
+
+
+def test_two_layers_that_share_a_kernel_read_it_both():
+    class Shared(layers.Conv2D):
+        def build(self, shape):
+            super().build(shape)
+            self._kernel = first.kernel
+
+    first = layers.Conv2D(4, 3, padding="same", name="first")
+    model = keras.Sequential(
+        [
+            *(keras.Input((8, 8, 4)), first, Shared(4, 3, padding="same", name="second")),
+            *(layers.Flatten(), layers.Dense(2, name="out")),
+        ]
+    )
+    found = find_filter_layers(model)
+    assert found.channels.outgoing(first).shared_weights == (
+        "the weights of first are also read by second",
+        "the weights of second are also read by first",
+    )
+
+
+def test_words_for_operations():
+    assert words_of("Relu+Pow+Square") == "ReLU and a power"
+    assert words_of("LeakyReluGrad") == "a gradient"
+    assert words_of("SpaceToDepth") == "TensorFlow's SpaceToDepth"
