@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -75,14 +76,23 @@ class Tensors:
             if axis == LAST and len(before) > 2:
                 return None, LAST
             axis = LAST
-        if len(after) > 2 and after[1] == ids.size and (axis == 1 or len(before) == 2):
-            return ids, 1 if after[-1] != ids.size else LAST
+        outermost = axis == 1 or (len(before) == 2 and len(after) > 2 and after[-1] != ids.size)
+        if outermost and not _same_examples(before, after):
+            return None, LAST
+        if outermost and len(after) > 2:
+            return (ids, 1) if after[1] == ids.size else (None, LAST)
         features = after[-1] if after else None
-        if features is None or features % ids.size or (axis == 1 and len(after) > 2):
+        if features is None or features % ids.size:
             return None, LAST
         # Innermost, the channels repeat as long as none is split; outermost, each is one block.
         repeated = np.tile if axis == LAST else np.repeat
         return repeated(ids, features // ids.size), LAST
+
+
+def _same_examples(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> bool:
+    """Whether a reshape leaves the numbers of each example together."""
+    sizes = (*before[1:], *after[1:])
+    return None not in sizes and math.prod(before[1:]) == math.prod(after[1:])
 
 
 def padded(ids: np.ndarray, channels: int) -> np.ndarray:

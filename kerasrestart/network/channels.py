@@ -253,11 +253,12 @@ class ChannelMap:
 
     def _read_and_write(self, call: Call, ids: np.ndarray, axis: int) -> np.ndarray:
         layer = call.operation
-        own_axis = (
-            1 if channels_first(layer) and len(self._tensors.shape(call.inputs[0])) > 2 else LAST
-        )
         plain = not isinstance(layer, layers.EinsumDense) or is_dense(layer)
-        if not plain or id(layer) in self._graph.altered or (ids.size and own_axis != axis):
+        if (
+            not plain
+            or id(layer) in self._graph.altered
+            or (ids.size and self._own_axis(call) != axis)
+        ):
             self._escape(call, [ids])
         else:
             self._note(self._read, layer, ids)

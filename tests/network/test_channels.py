@@ -127,9 +127,20 @@ def flattened_as_it_stands():
     return channels_first(flatten="channels_last")
 
 
+def channels_first_square():
+    """As many positions as channels: the sizes alone do not say which axis is which."""
+    first = {"data_format": "channels_first"}
+    x = layers.Conv2D(4, 3, strides=8, padding="same", name="first", **first)(
+        image_in := keras.Input((3, SIZE, SIZE))
+    )
+    x = layers.Conv1D(5, 1, name="second", **first)(layers.Reshape((4, 4))(x))
+    return keras.Model(image_in, layers.Dense(3, name="out")(layers.Flatten()(x)))
+
+
 MODELS = [
     *(flat, reshaped, unet, depthwise, grouped, dense_block, nested, shared),
     *(residual, two_inputs, channels_first, flattened_as_it_stands),
+    channels_first_square,
 ]
 
 
@@ -307,6 +318,22 @@ def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():
 )
 def test_channels_that_are_mixed_in_other_ways_are_not_followed(mix, where):
     x = mix()(conv(4, "first")(image_in := image()))
+    model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
+    path = path_of(model, "first")
+    assert (path.readers, path.escapes) == ((), (where,))
+
+
+@pytest.mark.parametrize(
+    ("reshape", "where"),
+    [
+        (layers.Reshape((4, 4)), "reader"),  # it reads positions as channels
+        (lambda x: keras.ops.reshape(x, (-1, 4)), "a reshape"),  # makes examples of channels
+    ],
+)
+def test_positions_of_a_map_with_channels_first_are_not_taken_for_channels(reshape, where):
+    image_in = keras.Input((3, SIZE, SIZE))
+    x = layers.Conv2D(4, 8, strides=8, name="first", data_format="channels_first")(image_in)
+    x = layers.Dense(5, name="reader")(reshape(x))
     model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
     path = path_of(model, "first")
     assert (path.readers, path.escapes) == ((), (where,))
