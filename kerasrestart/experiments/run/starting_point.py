@@ -121,6 +121,33 @@ def starting_point(
     )
 
 
+def check_ended(
+    record: Mapping[str, Any],
+    settings: RunSettings,
+    identity: Mapping[str, Any],
+    folder: pathlib.Path,
+) -> None:
+    """Checks that a run which has ended is the one that these settings describe.
+
+    Args:
+        record: Its record, with which its folder can be without any state.
+        settings: The settings.
+        identity: What `identity_of` returned for them. Replicas are not compared: a record has no
+            number of them.
+        folder: The run's folder, for the error.
+
+    Raises:
+        ValueError: It had other settings, data or weights.
+    """
+    theirs = {
+        **record,
+        "data": record["data"].get("sha256"),
+        "weights": (record["weights"] or {}).get("sha256"),
+        "replicas": identity["replicas"],
+    }
+    _check_same(settings, identity, theirs, frozenset(), folder)
+
+
 def with_closed_records(state: SavedState, folder: pathlib.Path) -> SavedState:
     """Adds the earlier restarts and rounds, which a state leaves to `rounds.jsonl`.
 
@@ -151,9 +178,9 @@ def _check_same(
 ) -> None:
     differ = settings.differences(theirs["settings"], free)
     if mine["data"] != theirs["data"]:
-        differ.append("the images are others")
+        differ.append("the images have changed")
     if mine["weights"] != theirs["weights"]:
-        differ.append("the initial weights are others")
+        differ.append("the initial weights have changed")
     if mine["replicas"] != theirs["replicas"]:
         differ.append(f"replicas were {theirs['replicas']}, are {mine['replicas']}")
     sources = theirs.get("sources", {})

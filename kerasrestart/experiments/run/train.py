@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.experiments import data
-from kerasrestart.experiments.data.class_order import ClassOrderCallback
-from kerasrestart.experiments.models.alexnet_weights import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LoadedWeights,
-)
+from kerasrestart.experiments.models.alexnet_weights import LoadedWeights
 from kerasrestart.experiments.records.run_folder import WEIGHTS, RunFolder
 from kerasrestart.experiments.records.run_record import read_record
 from kerasrestart.experiments.records.score_log import ScoreLog
@@ -25,7 +21,7 @@ from kerasrestart.experiments.report.run_report import REPORT, write_run_report
 from kerasrestart.experiments.report.run_table import print_run_table
 from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run import strategies
-from kerasrestart.experiments.run.build import build_model, regime_of, restart_callback
+from kerasrestart.experiments.run.build import build_model, restart_callback
 from kerasrestart.experiments.run.divergence import DivergenceCheck
 from kerasrestart.experiments.run.environment import describe_environment, run_environment
 from kerasrestart.experiments.run.guarded_fit import (
@@ -37,14 +33,19 @@ from kerasrestart.experiments.run.own_code import make_callbacks
 from kerasrestart.experiments.run.recorder import Recorder
 from kerasrestart.experiments.run.remedy_callback import RemedyCallback, remedy_of
 from kerasrestart.experiments.run.round_evaluator import RoundEvaluator, TestEachEpoch
+from kerasrestart.experiments.run.run_batches import RunBatches, check_run_batches
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint, restore_run
-from kerasrestart.experiments.run.starting_point import identity_of, starting_point
+from kerasrestart.experiments.run.starting_point import (
+    StartingPoint,
+    check_ended,
+    identity_of,
+    starting_point,
+)
 from kerasrestart.experiments.settings import RunSettings, errors_name_flags
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.tensorboard import RestartTensorBoard
-from kerasrestart.scoring.replicas import split_batches
 
 
 def run(
@@ -78,144 +79,86 @@ def run(
     """
     keras.utils.set_random_seed(settings.seed)
     strategy = strategies.make_strategy(settings.strategy)
-    strategies.check_batches(strategy, len(images.train), settings.batch_size)
-    for split in (images.validation, images.test):
-        size = _eval_batch_size(settings, split, strategy)
-        strategies.check_batches(strategy, len(split), size)
+    check_run_batches(settings, images, strategy)
     with run_environment(settings.dtype_policy):
-        with explain_startup_failure():
-            with strategy.scope():
-                model, weights = build_model(settings, images)
-            restart = restart_callback(settings)
-            own = make_callbacks(settings)
-            with errors_name_flags():
-                restart.check(model)  # before there is a folder
-            remedy = remedy_of(settings, model)
-        identity = identity_of(
-            settings,
-            images,
-            describe_environment(),
-            weights.sha256 if weights else None,
-            strategy.num_replicas_in_sync,
-        )
+        parts = _make_parts(settings, images, strategy)
         prefix = "-".join((short_name(settings.model), short_name(settings.init), images.name))
         folder = RunFolder(logdir, run_name, prefix, resume=resume)
         try:
             if (record := read_record(folder.path)) is not None:
-                starting_point(folder, settings, identity)  # refuses other settings
+                check_ended(record, settings, parts.identity, folder.path)
                 print(f"This run has ended already: {folder.path}")
                 print_run_table(record)
                 if not (folder.path / REPORT).exists():  # it failed, or was removed
                     _write_pages(folder, record, hparams)
                 return record
-            record = _train(
-                model, restart, remedy, settings, images, folder, weights, identity, own, hparams
-            )
+            record = _train(parts, folder, hparams)
             _print_end(images, folder, record)
             return record
         finally:
             folder.release()
 
 
-def _train(
-    model: keras.Model,
-    restart: PartialRestart,
-    remedy: Remedy | None,
-    settings: RunSettings,
-    images: data.ImageData,
-    folder: RunFolder,
-    weights: LoadedWeights | None,
-    identity: dict[str, Any],
-    own: Sequence[Any],
-    hparams: bool,
-) -> dict[str, Any]:
-    strategy = model.distribute_strategy
-    begin = starting_point(folder, settings, identity)
-    regime, clock = regime_of(settings, images), None
-    if regime is not None:
-        clock = ClassOrderCallback(regime)
-        if begin.epoch:
-            clock.on_epoch_begin(begin.epoch - 1)  # where only the end of the run is left to do
-    preprocessing = _preprocessing(settings, images, weights)
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a run is made of, before there is a folder for it."""
 
-    def evaluation(split: data.Split) -> tuple[Any, int | None]:
-        if regime is not None and not regime.generalizes:
-            return None, None
-        batch_size = _eval_batch_size(settings, split, strategy)
-        batches = data.evaluation_batches(
-            split,
-            batch_size,
-            class_order=None if clock is None else clock.class_order,
-            **preprocessing,
-        )
-        batches = strategies.evaluation_input(batches, strategy)
-        return batches, data.steps_per_epoch(split, batch_size)
+    settings: RunSettings
+    images: data.ImageData
+    model: keras.Model
+    weights: LoadedWeights | None
+    restart: PartialRestart
+    remedy: Remedy | None
+    own: Sequence[Any]
+    identity: dict[str, Any]
 
-    validation, validation_steps = evaluation(images.validation)
-    evaluator = RoundEvaluator(*evaluation(images.test))
+
+def _make_parts(
+    settings: RunSettings, images: data.ImageData, strategy: tf.distribute.Strategy
+) -> _Parts:
+    with explain_startup_failure():
+        with strategy.scope():
+            model, weights = build_model(settings, images)
+        restart = restart_callback(settings)
+        own = make_callbacks(settings)
+        with errors_name_flags():
+            restart.check(model)
+        remedy = remedy_of(settings, model)
+    sha256, replicas = weights.sha256 if weights else None, strategy.num_replicas_in_sync
+    identity = identity_of(settings, images, describe_environment(), sha256, replicas)
+    return _Parts(settings, images, model, weights, restart, remedy, own, identity)
+
+
+def _train(parts: _Parts, folder: RunFolder, hparams: bool) -> dict[str, Any]:
+    settings, images, restart, model = parts.settings, parts.images, parts.restart, parts.model
+    begin = starting_point(folder, settings, parts.identity)
+    batches = RunBatches(
+        settings,
+        images,
+        model.distribute_strategy,
+        has_pretrained_weights=parts.weights is not None,
+    )
+    if batches.class_order is not None and begin.epoch:
+        batches.class_order.on_epoch_begin(begin.epoch - 1)  # if only the run's end is left to do
+    evaluator = RoundEvaluator(*batches.evaluation(images.test))
     if begin.state is not None:
         restore_run(begin.state, model, restart, evaluator)
+    keeps_baseline = settings.baseline is None
     checkpoint = RunCheckpoint(
-        folder,
-        restart,
-        evaluator,
-        identity,
-        keeps_baseline=settings.baseline is None,
-        begin=begin,
+        folder, restart, evaluator, parts.identity, keeps_baseline=keeps_baseline, begin=begin
     )
-    replicas = f" Replicas: {strategy.num_replicas_in_sync}." if settings.strategy != "none" else ""
-    where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
-    print_text(f"Data: {describe(images)}. Device: {where}{begin.message}")
-    if weights:
-        print(weights.summary(), flush=True)
+    _print_start(parts, folder, begin)
     folder.write_flags(settings.to_dict())
     checkpoint.files.restore(begin.marks, begin.source)
-    about_weights = weights.to_dict() if weights else None
-    recorder = Recorder(
-        settings, images, folder, evaluator, checkpoint, about_weights, identity["sources"]
-    )
-    restart.observers += [
-        evaluator,
-        ScoreLog(folder.scores),
-        RestartTensorBoard(folder.restarts, settings=settings.to_dict()),
-        *(observer for observer in own if isinstance(observer, RestartObserver)),
-        recorder,
-    ]
-    callbacks = [callback for callback in own if isinstance(callback, keras.callbacks.Callback)]
-
-    epochs = _epochs(settings)
+    about_weights = parts.weights.to_dict() if parts.weights else None
+    sources = parts.identity["sources"]
+    recorder = Recorder(settings, images, folder, evaluator, checkpoint, about_weights, sources)
+    restart.observers += _observers(parts, folder, evaluator, recorder)
+    validation = batches.evaluation(images.validation)
 
     def fit(first_epoch: int) -> None:
-        batches = data.train_batches(
-            images.train,
-            settings.batch_size,
-            seed=settings.seed,
-            augment=settings.augment,
-            first_epoch=first_epoch,
-            regime=regime,
-            **preprocessing,
-        )
-        model.fit(
-            split_batches(batches, strategy),
-            steps_per_epoch=data.steps_per_epoch(images.train, settings.batch_size),
-            validation_data=validation,
-            validation_steps=validation_steps,
-            initial_epoch=epochs if begin.done else first_epoch,
-            epochs=epochs,
-            verbose="auto" if sys.stdout.isatty() else 2,
-            shuffle=False,  # the batches are shuffled already
-            callbacks=[
-                *([clock] if clock else []),
-                DivergenceCheck(),
-                restart,
-                *([RemedyCallback(restart, remedy, settings.seed)] if remedy else []),
-                *callbacks,
-                *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
-                keras.callbacks.CSVLogger(str(folder.history), append=True),
-                keras.callbacks.TensorBoard(folder.path, write_graph=False),
-                checkpoint,  # last: an epoch is over when its state is saved
-            ],
-        )
+        callbacks = _callbacks(parts, folder, batches, evaluator, checkpoint)
+        _fit(parts, batches, validation, callbacks, first_epoch, is_done=begin.done)
 
     with explain_interruption(folder, checkpoint):
         fit_to_end(
@@ -232,6 +175,74 @@ def _train(
         record = recorder.write(restart, ended=True)
         _write_pages(folder, record, hparams)
     return record
+
+
+def _observers(
+    parts: _Parts, folder: RunFolder, evaluator: RoundEvaluator, recorder: Recorder
+) -> list[RestartObserver]:
+    return [
+        evaluator,
+        ScoreLog(folder.scores),
+        RestartTensorBoard(folder.restarts, settings=parts.settings.to_dict()),
+        *(observer for observer in parts.own if isinstance(observer, RestartObserver)),
+        recorder,
+    ]
+
+
+def _callbacks(
+    parts: _Parts,
+    folder: RunFolder,
+    batches: RunBatches,
+    evaluator: RoundEvaluator,
+    checkpoint: RunCheckpoint,
+) -> list[keras.callbacks.Callback]:
+    """The callbacks of a `fit`, in the order in which they act."""
+    settings, remedy = parts.settings, parts.remedy
+    own = [callback for callback in parts.own if isinstance(callback, keras.callbacks.Callback)]
+    return [
+        *([batches.class_order] if batches.class_order else []),
+        DivergenceCheck(),
+        parts.restart,
+        *([RemedyCallback(parts.restart, remedy, settings.seed)] if remedy else []),
+        *own,
+        *([TestEachEpoch(evaluator)] if settings.test_each_epoch else []),
+        keras.callbacks.CSVLogger(str(folder.history), append=True),
+        keras.callbacks.TensorBoard(folder.path, write_graph=False),
+        checkpoint,  # last: an epoch is over when its state is saved
+    ]
+
+
+def _fit(
+    parts: _Parts,
+    batches: RunBatches,
+    validation: tuple[Any, int | None],
+    callbacks: list[keras.callbacks.Callback],
+    first_epoch: int,
+    *,
+    is_done: bool,
+) -> None:
+    """Trains from an epoch on; with `is_done` no epoch is left, and only the end of `fit` runs."""
+    epochs = _epochs(parts.settings)
+    parts.model.fit(
+        batches.training(first_epoch),
+        steps_per_epoch=batches.training_steps,
+        validation_data=validation[0],
+        validation_steps=validation[1],
+        initial_epoch=epochs if is_done else first_epoch,
+        epochs=epochs,
+        verbose="auto" if sys.stdout.isatty() else 2,
+        shuffle=False,  # the batches are shuffled already
+        callbacks=callbacks,
+    )
+
+
+def _print_start(parts: _Parts, folder: RunFolder, begin: StartingPoint) -> None:
+    count = parts.model.distribute_strategy.num_replicas_in_sync
+    replicas = f" Replicas: {count}." if parts.settings.strategy != "none" else ""
+    where = f"{' '.join(strategies.set_up_devices())}.{replicas} Records: {folder.path}"
+    print_text(f"Data: {describe(parts.images)}. Device: {where}{begin.message}")
+    if parts.weights:
+        print(parts.weights.summary(), flush=True)
 
 
 def _write_pages(folder: RunFolder, record: dict[str, Any], hparams: bool) -> None:
@@ -254,23 +265,6 @@ def _epochs(settings: RunSettings) -> int:
     if settings.trigger == "epochs":
         return min(settings.epochs, settings.round_epochs * (settings.max_restarts + 1))
     return settings.epochs
-
-
-def _preprocessing(
-    settings: RunSettings, images: data.ImageData, weights: LoadedWeights | None
-) -> dict[str, Any]:
-    """How images are normalised and resized: pretrained weights expect ImageNet's statistics."""
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if weights else (images.mean, images.std)
-    return {"mean": mean, "std": std, "image_size": settings.image_size}
-
-
-def _eval_batch_size(
-    settings: RunSettings, split: data.Split, strategy: tf.distribute.Strategy
-) -> int:
-    # Several batches are held at once: only images of their stored size are small enough for 500.
-    size = settings.batch_size if settings.image_size else max(settings.batch_size, 500)
-    replicas = strategy.num_replicas_in_sync
-    return max(min(size, len(split)) // replicas, 1) * replicas
 
 
 def describe(images: data.ImageData) -> str:

@@ -75,7 +75,7 @@ def test_a_run_from_weights_records_them_and_resumes_with_the_same_only(
     again = run(chosen, images, logdir=tmp_path / "logs", run_name="one")
     assert record_without_timing(again) == record_without_timing(record)
     safetensors.numpy.save_file(tensors | {"features.0.bias": np.ones(64, "f4")}, path)
-    with pytest.raises(ValueError, match="the initial weights are others"):
+    with pytest.raises(ValueError, match="the initial weights have changed"):
         run(chosen, images, logdir=tmp_path / "logs", run_name="one")
 
 

@@ -7,6 +7,7 @@ import pathlib
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_other_settings_are_refused_by_name(images, undisturbed):
     with pytest.raises(ValueError, match="pass --resume to resume it"):
         run(images, undisturbed.parent, "undisturbed", resume=False)
     others = data.load("shapes", train_examples=200, shapes_examples=1010)
-    with pytest.raises(ValueError, match="the images are others"):
+    with pytest.raises(ValueError, match="the images have changed"):
         run(others, undisturbed.parent, "undisturbed")
     assert files_of(undisturbed) == before
 
@@ -75,6 +76,19 @@ def test_a_run_that_has_ended_prints_its_table_and_trains_no_more(images, undist
     assert record == json.loads((undisturbed / "run.json").read_text())
     assert "has ended already" in capsys.readouterr().out
     assert files_of(undisturbed) == before
+
+
+def test_a_run_that_has_ended_is_refused_with_other_settings_without_its_state_too(
+    images, undisturbed, tmp_path
+):
+    folder = tmp_path / "ended"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("state"))
+    run(images, tmp_path, "ended")
+    with pytest.raises(ValueError, match=r"--fraction was 0\.\d+, is 0.5\. Pass"):
+        run(images, tmp_path, "ended", "--fraction=0.5")
+    others = data.load("shapes", train_examples=200, shapes_examples=1010)
+    with pytest.raises(ValueError, match="the images have changed"):
+        run(others, tmp_path, "ended")
 
 
 def interrupt(monkeypatch, epoch):
