@@ -128,14 +128,17 @@ def _trace(model: keras.Model, x: Any, data: Any, training: bool) -> Trace:
 
 
 def _what_to_pass(model: keras.Model, own_step: bool) -> str:
-    how = (
-        "describe(model, data=batch), a batch as train_step takes it"
-        if own_step and _module(model.call) == "keras"
-        else "describe(model, x), a batch of its inputs, or build the model first"
-    )
+    kind = type(model).__name__
+    if own_step and _module(model.call) == "keras":
+        return (
+            f"Model '{model.name}' ({kind}) has no call, so that what it takes is not known. "
+            "Expected one of its parts that has a call; describe(model, data=batch) shows all "
+            "parts, by a batch as train_step takes it."
+        )
     return (
-        f"Model '{model.name}' ({type(model).__name__}) is not built, so that what it takes is not "
-        f"known: pass an example, {how}."
+        f"Model '{model.name}' ({kind}) is not built, so that what it takes is not known. "
+        "Expected a model that was called once on a batch of its inputs, as model(x) or "
+        "describe(model, x) do."
     )
 
 

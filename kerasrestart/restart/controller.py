@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import reprlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -80,6 +81,8 @@ class RestartController:
         events: The restarts, one `RestartEvent` each; their `epoch` is 0.
         scorer: The `Scorer`.
         finished: Why there are no more restarts; None while there may be.
+
+    A warning names layers that are left out of a restart, such as those that were frozen meanwhile.
 
     Raises:
         ValueError, TypeError: As `PartialRestart`, and as at the start of `fit`.
@@ -235,8 +238,12 @@ class RestartController:
         if event is None:
             return None
         found, means = self.scorer.filter_layers, self.scorer.reader_input_means()
-        apply_restart(self._model, self._plan, found, event, means, optimizer=self._optimizers)
-        self._steps.restarted()
+        left_out = apply_restart(
+            self._model, self._plan, found, event, means, optimizer=self._optimizers
+        )
+        for name, why in left_out.items():
+            warnings.warn(f"'{name}' is not restarted: {why}.", stacklevel=3)
+        self._steps.restarted(event)
         self.events.append(event)
         return event
 

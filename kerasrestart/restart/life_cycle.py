@@ -345,7 +345,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             event = steps.next_restart(self.events, self._epoch)
             if event is not None:
                 left_out = self._apply(event, steps.scorer.reader_input_means())
-                steps.restarted()
+                steps.restarted(event)
                 for name, why in left_out.items():
                     # Said once, not at each restart that follows.
                     line = f"Step {event.step}: '{name}' is not restarted: {why}."

@@ -17,10 +17,11 @@ import tensorflow as tf
 from kerasrestart.network.arguments import check, check_share, check_whole, is_number
 from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.keras_internals import any_rate, layers_inside, trained_by
+from kerasrestart.network.names import layer_keys
 from kerasrestart.network.operations import NORMS
 from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.text import one_line
-from kerasrestart.network.traced_graph import check_model
+from kerasrestart.network.traced_graph import check_model, is_listed
 from kerasrestart.restart import slots
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
@@ -46,7 +47,7 @@ def reset_layer(
     Args:
         model: A built model.
         layers: Name of a layer, or several; a path such as `"block/conv"` where names are not
-            unique.
+            unique, as `kerasrestart.describe` shows it.
         seed: 0 or more. The weights are a function of it and of the layer's place. Defaults to 0.
         optimizer: The Keras optimizer whose state is reset, or several. Defaults to None: those of
             the model.
@@ -190,13 +191,24 @@ def _new_optimizers(model: keras.Model, optimizer: Any) -> Callable[[], None]:
 
 def _layer_named(model: keras.Model, name: str) -> keras.Layer:
     inside = {id(layer): layer for layer in layers_inside(model)}.values()
-    found = [layer for layer in inside if name in (layer.name, layer.path)]
+    keys, described = layer_keys(model, lambda layer: True), layer_keys(model, is_listed)
+    # As `describe` does, which looks for equal names among the layers that it lists alone.
+    keys |= {id(layer): described[id(layer)] for layer in inside if is_listed(layer)}
+    found = [layer for layer in inside if keys[id(layer)] == name]
+    found = [layer for layer in found if is_listed(layer)] or found
+    found = found or [layer for layer in inside if layer.path == name]
     if len(found) != 1:
-        what = "has no layer" if not found else f"has {len(found)} layers"
-        expected = [layer.path for layer in inside if layer.trainable_variables]
+        count = sum(name in (layer.name, layer.path) for layer in inside)
+        what = f"has {count} layers" if count else "has no layer"
+        expected = [keys[id(layer)] for layer in inside if layer.trainable_variables]
         raise ValueError(
             f"Model {model.name!r} {what} of that name. Received: layers={name!r}; expected one of "
             f"{expected}."
+        )
+    if not found[0].built:
+        raise ValueError(
+            f"Layer {name!r} is not built. Received: layers={name!r}; expected a layer of a model "
+            "that was called once on a batch of its inputs, model(x)."
         )
     if not found[0].trainable_variables:
         raise ValueError(

@@ -102,13 +102,20 @@ class StepRestarts:
             chosen = lowest(scores, state.whole(when), spared)
         return (chosen, scores) if chosen else None
 
-    def restarted(self) -> None:
-        """Notes that the selected filters were restarted: ages and running scores begin again."""
-        for name, filters in self._selected.items():
+    def restarted(self, event: RestartEvent) -> None:
+        """Notes that filters were restarted: their ages and running scores begin again.
+
+        Args:
+            event: What `next_restart` returned, without the layers that were left out since.
+        """
+        restarted = {name: np.array(layer.filters) for name, layer in event.layers.items()}
+        for name, filters in restarted.items():
             self.state.since[name][filters] = self.state.step
-            if self.when.replacement_rate is not None:
+        if self.when.replacement_rate is not None:
+            # Also of layers that were left out: else they would be selected after each batch.
+            for name, filters in self._selected.items():
                 self.state.due[name] -= len(filters)
-        self.scorer.forget(self._selected)
+        self.scorer.forget(restarted)
 
     def save(self) -> StepState:
         """Reads the running scores from the device into the state; returns it."""

@@ -101,7 +101,7 @@ def test_layers_within_layers_within_a_subclass_are_found():
 
 def test_a_subclass_says_what_to_pass_until_it_is_built():
     model = Network()
-    with pytest.raises(TypeError, match=r"pass an example, describe\(model, x\)"):
+    with pytest.raises(TypeError, match=r"called once on a batch.*describe\(model, x\)"):
         describe(model)
     table = describe(model, X)
     assert describe(model) == table  # built by it

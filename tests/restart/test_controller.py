@@ -145,6 +145,25 @@ def test_two_restarts_of_the_same_seed_draw_other_weights(images):
     assert len(loop.controller.events) == 3
 
 
+@pytest.mark.parametrize("rate", [None, 0.2])
+def test_a_layer_frozen_meanwhile_is_named_and_keeps_its_ages(rate, images):
+    when = kr.EverySteps(2, maturity=1, replacement_rate=rate)
+    select = None if rate else kr.Fraction(0.25)
+    loop = Loop(when=when, select=select, reset=kr.Reset("he_uniform"))
+    before = loop.model.get_weights()[:2]
+    loop.model.get_layer("conv").trainable = False
+    with pytest.warns(match="'conv' is not restarted: its kernel is not trainable"):
+        loop.run(images, 0, 5)
+    for weight, old in zip(loop.model.get_layer("conv").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    ages = loop.controller.get_state()["steps"]["since"]
+    assert set(ages["conv"]) == {0}
+    layers = [event.layers for event in loop.controller.events]
+    assert {name for of_event in layers for name in of_event} == {"dense"}
+    restarted = {filter for of in layers for filter in (of["dense"].filters if of else ())}
+    assert restarted == {filter for filter, since in enumerate(ages["dense"]) if since}
+
+
 def test_remedy_and_limit_of_restarts(images):
     loop = Loop(reset=kr.ResetLayer("logits"), max_restarts=1, select=None)
     loop.run(images, 0, 9)

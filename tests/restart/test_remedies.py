@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kerasrestart.network.describe import describe
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.remedies import ResetLayer, ResetModel, ResetOptimizer, ShrinkAndPerturb
@@ -243,6 +244,32 @@ def test_wrong_arguments_are_refused(call, message):
 def test_what_is_no_model_is_refused(remedy):
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         remedy("model")
+
+
+class Towers(keras.Model):
+    def __init__(self):
+        super().__init__()
+        convs = [layers.Conv2D(2, 3, name="same") for _ in range(2)]
+        self.left, self.right = (
+            keras.Sequential([conv], name=name)
+            for conv, name in zip(convs, ("left", "right"), strict=True)
+        )
+        self.head = layers.Dense(3, name="logits")
+
+    def call(self, x):
+        return self.head(keras.ops.mean(self.left(x) + self.right(x), (1, 2)))
+
+
+def test_layers_are_named_as_describe_names_them():
+    model = Towers()
+    model(X)
+    assert all(key in str(describe(model)) for key in ("left/same", "right/same"))
+    before = {id(v): np.asarray(v) for v in model.variables}
+    reset_layer(model, "right/same", seed=1)
+    changed = [v.path for v in model.variables if (np.asarray(v) != before[id(v)]).any()]
+    assert changed == [model.right.layers[0].kernel.path]
+    with pytest.raises(ValueError, match=r"has 2 layers of that name.*'left/same'.*'right/same'"):
+        reset_layer(model, "same")
 
 
 class WithoutAConfig(layers.Layer):
