@@ -46,7 +46,7 @@ def traced_graph(
     """
     check_model(model)
     trace = _trace(model, x, data, training)
-    graph = GraphBuilder(trace, layer_keys(model, _may_be_listed)).build()
+    graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
     mark_own_calls(graph, trace, model)
     mark_kernel_uses(graph, model)
     return graph
@@ -77,7 +77,7 @@ def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
     ]
 
 
-def _may_be_listed(layer: keras.Layer) -> bool:
+def is_listed(layer: keras.Layer) -> bool:
     """Whether a layer has filters, units, attention heads or recurrent units, or may have."""
     own_matrices = not is_opaque(layer) and any(len(v.shape) > 1 for v in own_variables(layer))
     return isinstance(layer, _LISTED) or own_matrices
