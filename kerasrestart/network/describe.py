@@ -10,6 +10,7 @@ import keras
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.paths import Path
+from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import is_listed, layers_out_of_sight
 
@@ -80,7 +81,9 @@ def _remark(found: FilterLayers, key: str) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
     unread = filter_layer.unread
-    if unread is not None and not unread.homogeneous:
+    if unread is NORM:
+        remarks.append("its norm is not a layer, so that it has no score by feature maps")
+    elif unread is not None and not unread.homogeneous:
         remarks.append(f"read before its activation, {unread.type}")
     return "; ".join(remark for remark in remarks if remark)
 

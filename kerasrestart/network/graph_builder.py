@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.keras_internals import direct_sublayers
+from kerasrestart.network.normalizations import find_normalizations
 from kerasrestart.network.trace import Trace, TracedCall
 
 
@@ -79,6 +80,7 @@ class GraphBuilder:
             trace.elsewhere,
             trace.trained,
             Counter(id(call.layer) for call in trace.calls),
+            find_normalizations(self._steps, self._numbers, self._tensors, ends),
         )
 
     def _number(self, tensor: tf.Tensor) -> int:
