@@ -11,6 +11,7 @@ from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_f
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.paths import Path
+from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import called_layers, layers_out_of_sight
 
@@ -73,7 +74,9 @@ def _remark(found: FilterLayers, key: str) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
     unread = filter_layer.unread
-    if unread is not None and not unread.homogeneous:
+    if unread is NORM:
+        remarks.append("its norm is not a layer, so that it has no score by feature maps")
+    elif unread is not None and not unread.homogeneous:
         remarks.append(f"read before its activation, {words_of(unread.type)}")
     return "; ".join(remark for remark in remarks if remark)
 

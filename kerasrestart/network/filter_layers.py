@@ -283,7 +283,7 @@ def _filter_layer(graph: Graph, layer: keras.Layer, key: str) -> FilterLayer:
     places = [reading_place(graph, use, len(uses)) for use in uses]
     norm = places[0].norm
     # A norm belongs to a layer if it follows all of its uses, and follows nothing else.
-    if any(place.norm is not norm for place in places) or len(graph.calls_of(norm)) != len(uses):
+    if any(place.norm is not norm for place in places) or graph.uses_of(norm) != len(uses):
         norm = None
     return FilterLayer(
         layer,
@@ -297,7 +297,7 @@ def _filter_layer(graph: Graph, layer: keras.Layer, key: str) -> FilterLayer:
 
 def _calls_behind_which_no_weights_are(graph: Graph) -> set[int]:
     """Ids of the calls whose result reaches an output of the model with no weights in between."""
-    makers = {tensor: call for call in graph.calls for tensor in call.outputs}
+    makers = graph.makers
     found: set[int] = set()
     ahead = [makers[tensor] for tensor in graph.outputs if tensor in makers]
     while ahead:

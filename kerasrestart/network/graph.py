@@ -66,6 +66,9 @@ class Graph:
         uses: By id of a layer, how often it is called.
         readers: By id of a variable, see `variable_ids`, the names of the raw operations that
             compute with it.
+        normalized: For each tensor that raw operations normalize, the result before its scale and
+            shift.
+        makers: For each tensor, the call that gives it.
         altered: Ids of layers with filters that have a `call` of their own.
         misplaced: Ids of those of which a channel may be something else than its filter's.
         coupled: By id of a layer with filters, by what a channel depends on other filters too.
@@ -85,6 +88,7 @@ class Graph:
         trained: set[int] | None = None,
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
+        normalized: Mapping[int, int] | None = None,
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)
@@ -96,6 +100,8 @@ class Graph:
         self.trained = trained
         self.uses = dict(uses or {})
         self.readers = dict(readers or {})
+        self.normalized = dict(normalized or {})
+        self.makers = {tensor: call for call in self.calls for tensor in call.outputs}
         self.altered: set[int] = set()
         self.misplaced: set[int] = set()
         self.coupled: dict[int, str] = {}
@@ -124,10 +130,11 @@ class Graph:
         return self.names.get(id(operation), operation.name)
 
     def only_consumer(self, call: Call) -> Call | None:
-        """The call that reads the result of `call`, if it is the only reader of the only result."""
-        if len(call.outputs) != 1 or call.outputs[0] in self._ends:
+        """The call that reads what `call` gives, if no other does and one result alone is read."""
+        read = [tensor for tensor in call.outputs if tensor in self.consumers]
+        if len(read) != 1 or not self._ends.isdisjoint(call.outputs):
             return None
-        readers = self.consumers.get(call.outputs[0], ())
+        readers = self.consumers[read[0]]
         return readers[0] if len(readers) == 1 else None
 
     def reaches_output(self, call: Call) -> bool:
@@ -139,10 +146,9 @@ class Graph:
         return any(tensor in self._training for tensor in call.outputs)
 
     def _tensors_before(self, ends: frozenset[int]) -> set[int]:
-        makers = {tensor: call for call in self.calls for tensor in call.outputs}
         seen, ahead = set(ends), list(ends)
         while ahead:
-            call = makers.get(ahead.pop())
+            call = self.makers.get(ahead.pop())
             if call is not None:
                 new = set(call.inputs) - seen
                 seen |= new

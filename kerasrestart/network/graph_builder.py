@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.keras_internals import direct_sublayers
+from kerasrestart.network.normalizations import find_normalizations
 from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.trace import Trace, TracedCall
 from kerasrestart.network.variable_reads import VariableReads
@@ -84,6 +85,7 @@ class GraphBuilder:
             trace.trained,
             Counter(id(call.layer) for call in trace.calls),
             self._readers,
+            find_normalizations(self._steps, self._numbers, self._tensors, ends),
         )
 
     def _number(self, tensor: tf.Tensor) -> int:

@@ -2,7 +2,8 @@
 
 The feature map z of a filter is taken after the filter's norm and activation: before a batch
 norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
-the sum of z * dC/dz vanishes.
+the sum of z * dC/dz vanishes. The same holds for any other norm: one of Keras's, over whatever axes,
+or one that is made of operations, with the scale and shift that follow it.
 
 From there the reading place moves on for as long as sum(z * dC/dz) over each channel stays the
 same. It does through every map that acts on each channel alone and is positively homogeneous of
@@ -34,7 +35,10 @@ from kerasrestart.network.operations import (
     shrinks,
     takes_as_channels,
 )
-from kerasrestart.network.raw_operations import RawOperation
+from kerasrestart.network.raw_operations import PRODUCTS, SUMS, RawOperation
+
+# Stands for a norm that is made of operations, of which no layer gives the result.
+NORM = RawOperation("a norm", "Norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,24 +72,27 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
     # All places from the last map that changes the sum; `best` is the one to begin with.
     same, best, norm, current = [start], start, None, start
     activation, unread, behind = start if activated else None, None, None
-    while (following := graph.only_consumer(current)) is not None:
+    normed = False
+    while (following := _following(graph, current)) is not None:
         operation, place = following.operation, _place(graph, following)
-        if norm is None and normalizes(graph, following, start.operation):
-            norm, same, best = operation, [following], following
-            if behind is not None:
-                behind = unread = None
+        if not normed and _is_norm(graph, current, following):
+            normed, norm = True, _own_norm(graph, place, start.operation)
+            same = [] if place is None else [place]
+            best, behind, unread = place or following, None, None
+            if place is None:
+                behind, unread = current, NORM
         elif activates(operation) and not activated:
             activated = True
-            if is_homogeneous_activation(operation):
-                if place is not None:
-                    same.append(place)
-                    best = activation = place
-                else:
-                    unread = operation
+            if place is not None and is_homogeneous_activation(operation):
+                same.append(place)
+                best = activation = place
+                behind = unread = None
             elif place is not None:
                 same, best, activation = [place], place, place
-            else:
-                behind, unread = current, operation
+                behind = unread = None
+            elif unread is None:
+                unread = operation
+                behind = None if is_homogeneous_activation(operation) else current
         elif not passes_scores(graph, following, axis):
             break
         elif place is not None:
@@ -100,12 +107,47 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
     return ReadingPlace(_unshared(graph, read, same, uses), norm, activation or best, unread)
 
 
+def _following(graph: Graph, call: Call) -> Call | None:
+    """The next call of the walk: the only reader, or the end of a norm that is made of several."""
+    if len(call.outputs) != 1 or call.outputs[0] not in graph.normalized:
+        return graph.only_consumer(call)
+    end = graph.makers[graph.normalized[call.outputs[0]]]
+    modulated = False
+    while (behind := graph.only_consumer(end)) is not None:
+        scale = behind.operation
+        if not isinstance(scale, RawOperation):
+            break
+        if scale.kind != "elementwise" or scale.activates:
+            # A scale and shift may come of other data, as in AdaIN.
+            follows = scale.type in PRODUCTS or (modulated and scale.type in SUMS)
+            if _place(graph, end) is not None or not follows:
+                break
+            modulated = True
+        end = behind
+    return end
+
+
+def _is_norm(graph: Graph, current: Call, following: Call) -> bool:
+    norm = following.operation
+    is_layer = isinstance(norm, NORMS) and computes_as_keras(norm)
+    return is_layer or not graph.normalized.keys().isdisjoint(current.outputs)
+
+
+def _own_norm(graph: Graph, place: Call | None, layer: layers.Layer) -> layers.Layer | None:
+    """The layer of a norm, where that has a scale and shift for each channel of `layer`."""
+    return place.operation if place is not None and _is_along(graph, place, layer) else None
+
+
 def normalizes(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     """Whether a call is that of a norm with a scale and shift for each channel of `layer`."""
+    return computes_as_keras(call.operation) and _is_along(graph, call, layer)
+
+
+def _is_along(graph: Graph, call: Call, layer: layers.Layer) -> bool:
     norm = call.operation
-    if not isinstance(norm, NORMS) or not computes_as_keras(norm):
+    if not isinstance(norm, NORMS):
         return False
-    rank = len(graph.shapes[call.inputs[0]])
+    rank = len(graph.shapes[call.outputs[0]])
     axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
     return [axis % rank for axis in axes] == [kernels.channel_axis_of(layer) % rank]
 

@@ -10,6 +10,7 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.graph import Call, Graph
+from kerasrestart.network.reading_places import NORM
 from kerasrestart.scoring.affine_weights import affine_weights
 from kerasrestart.scoring.criteria import Criterion, Needs
 
@@ -24,8 +25,8 @@ class Reading:
         number: The number of the filter layer.
         own: The call of the layer itself, whose positions are counted.
         channel_axis: The axis of the filters.
-        unread: Type of an activation function behind the place that is read, where a criterion
-            looks at the activation; else None.
+        unread: Type of what is behind the place that is read but before that of the score: a norm,
+            or an activation function where a criterion looks at the activation; else None.
     """
 
     number: int
@@ -61,9 +62,7 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                unread = None
-                if criterion.needs is not Needs.CONTRIBUTION and layer.unread is not None:
-                    unread = layer.unread.type
+                unread = _unread(layer, criterion)
                 self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):
@@ -78,6 +77,13 @@ def _uses(layer: FilterLayer, criterion: Criterion) -> Sequence[tuple[Call, Call
     if criterion.needs is Needs.CONTRIBUTION:
         return layer.reads
     return [(call, call) for call in layer.activations]
+
+
+def _unread(layer: FilterLayer, criterion: Criterion) -> str | None:
+    if layer.unread is None:
+        return None
+    matters = layer.unread is NORM or criterion.needs is not Needs.CONTRIBUTION
+    return layer.unread.type if matters else None
 
 
 def _key(call: Call) -> CallKey:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.reading_places import NORM
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.feature_maps import positions_of, unshared
@@ -28,6 +29,7 @@ ACTIVATIONS = {
     "Tanh": tf.tanh,
 }
 NO_LAYER = "its activation function is not a layer, so that its activation cannot be read"
+NO_NORM = "its norm is not a layer, and scores of what a norm reads are about zero: make it one"
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 
@@ -124,10 +126,10 @@ class StepRecord:
                 activation = ACTIVATIONS.get(reading.unread, lambda tensor: tensor)
                 self._forward.append((reading, activation(output), positions))
             else:
-                self.out_of_reach[reading.number] = NO_LAYER
+                self.out_of_reach[reading.number] = _why_unread(reading)
             return output
         if reading.unread is not None:
-            self.out_of_reach[reading.number] = NO_LAYER
+            self.out_of_reach[reading.number] = _why_unread(reading)
             return output
         self.maps.append(output)
 
@@ -158,6 +160,10 @@ class StepRecord:
         else:
             saliency = tf.reduce_sum(of_examples, axis=0)
         self.saliencies[reading.number].append((saliency, positions))
+
+
+def _why_unread(reading: Reading) -> str:
+    return NO_NORM if reading.unread == NORM.type else NO_LAYER
 
 
 class _LayerHook(Hook):

@@ -60,7 +60,7 @@ def read_of(model, name="conv"):
         ),
         (lambda: [conv(), layers.LayerNormalization(), layers.ReLU(name="relu")], "relu"),
         (lambda: [conv(), layers.GroupNormalization(2), layers.ReLU(name="relu")], "relu"),
-        (lambda: [conv(), layers.LayerNormalization(axis=[1, 2, 3]), layers.ReLU()], "conv"),
+        (lambda: [conv(), layers.LayerNormalization([1, 2, 3]), layers.ReLU(name="relu")], "relu"),
     ],
 )
 def test_filter_is_read_after_its_activation_on_the_fewest_elements(body, place):

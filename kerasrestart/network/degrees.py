@@ -1,0 +1,73 @@
+"""How the result of a TensorFlow operation grows when what it is computed from is scaled.
+
+A tensor has degree d in another one where scaling that by a > 0 scales it by a^d: a mean has degree
+one, a variance two, its inverse square root minus one, and a normalized tensor zero. Small
+constants, such as the epsilon beside a variance, are taken for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrestart.network import raw_operations as raw
+
+MEANS = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
+_AS_THEY_ARE = (
+    raw.IDENTITIES
+    | raw.HOMOGENEOUS
+    | raw.RESHAPING
+    | MEANS
+    | {"StopGradient", "BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
+    | {"Split", "SplitV", "Unpack", "Pad"}
+)
+_POWERS = {"Square": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Inv": -1.0}
+_NEGLIGIBLE = 0.01
+
+
+def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
+    """The degree of an operation's result in a tensor.
+
+    Args:
+        op: The operation.
+        degrees: Those of its inputs; 0 for what does not depend on the tensor.
+
+    Returns:
+        Its degree; None where it has none or that is not known.
+    """
+    if not any(degrees):
+        return 0.0
+    if op.type in _AS_THEY_ARE and not raw.has_own_gradient(op):
+        return sum(degrees)  # the other inputs are axes and shapes
+    if op.type in raw.PRODUCTS:
+        return sum(degrees)
+    if op.type in raw.QUOTIENTS:
+        return degrees[0] - degrees[1]
+    if op.type in _POWERS:
+        return degrees[0] * _POWERS[op.type]
+    if op.type == "Pow":
+        exponent = tf.get_static_value(op.inputs[1])
+        return None if exponent is None or np.size(exponent) > 1 else degrees[0] * float(exponent)
+    if op.type in raw.SUMS | raw.EXTREMES | {"SquaredDifference", "ConcatV2", "Pack"}:
+        pairs = zip(degrees, op.inputs, strict=True)
+        terms = {degree for degree, term in pairs if not _is_negligible(term, op.type)}
+        (degree,) = terms if len(terms) == 1 else (None,)
+        return degree if degree is None or op.type != "SquaredDifference" else 2 * degree
+    is_norm = op.type.startswith("FusedBatchNorm") and op.get_attr("is_training")
+    return 0.0 if is_norm and not any(degrees[1:]) else None
+
+
+def mixes_numbers(op: tf.Operation) -> bool:
+    """Whether an operation makes one number of several, as a mean does."""
+    return op.type in MEANS or op.type.startswith("FusedBatchNorm")
+
+
+def _is_negligible(term: tf.Tensor, kind: str) -> bool:
+    value = tf.get_static_value(term)
+    if value is None:
+        return False
+    if kind == "Minimum":
+        return bool(np.all(value >= 1 / _NEGLIGIBLE))
+    return bool(np.all(np.abs(value) <= _NEGLIGIBLE))

@@ -1,0 +1,189 @@
+"""Scores are read behind a custom norm as behind those of Keras, and not behind a gate."""
+
+import keras
+import pytest
+import tensorflow as tf
+from float64_reference import assert_scores_match, brute_force_scores, weight
+from keras import layers, ops
+
+import kerasrestart as kr
+from kerasrestart.network.filter_layers import find_filter_layers
+
+
+class Affine(layers.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=shape[-1:], name="gamma")
+        self.beta = self.add_weight(shape=shape[-1:], name="beta")
+
+
+class InstanceNorm(Affine):
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        return tf.nn.batch_normalization(x, mean, variance, self.beta.value, self.gamma.value, 1e-3)
+
+
+class InstanceNormOfKerasOperations(Affine):
+    def call(self, x):
+        centred = x - ops.mean(x, (1, 2), keepdims=True)
+        deviation = ops.sqrt(ops.var(x, (1, 2), keepdims=True) + 1e-3)
+        return centred / deviation * self.gamma + self.beta
+
+
+class OwnGroupNorm(Affine):
+    def call(self, x):
+        shape = tf.shape(x)
+        groups = tf.reshape(x, [shape[0], shape[1], shape[2], 2, x.shape[-1] // 2])
+        mean, variance = tf.nn.moments(groups, [1, 2, 4], keepdims=True)
+        groups = (groups - mean) * tf.math.rsqrt(variance + 1e-3)
+        return tf.reshape(groups, shape) * self.gamma + self.beta
+
+
+class OwnBatchNorm(layers.BatchNormalization):
+    def call(self, x, training=None, mask=None):
+        return super().call(x, training=training, mask=mask)
+
+
+def per_instance(axes, groups=None):
+    def norm(layer, x):
+        shape = x.shape
+        if groups:
+            x = tf.reshape(x, [*shape[:-1], groups, shape[-1] // groups])
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean((x - mean) ** 2, axes, keepdims=True)
+        normal = tf.reshape((x - mean) / tf.sqrt(variance + 1e-3), shape)
+        return normal * weight(layer.gamma) + weight(layer.beta)
+
+    return norm
+
+
+def by_moving_statistics(layer, x):
+    deviation = tf.sqrt(weight(layer.moving_variance) + layer.epsilon)
+    normal = (x - weight(layer.moving_mean)) / deviation
+    return normal * weight(layer.gamma) + weight(layer.beta)
+
+
+def root_mean_square(layer, x):
+    mean = tf.reduce_mean(x**2, -1, keepdims=True)
+    return x / tf.sqrt(mean + layer.epsilon) * weight(layer.scale)
+
+
+def over_space(layer, x):
+    mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+    normal = (x - mean) / tf.sqrt(variance + layer.epsilon)
+    gamma, beta = (weight(v)[..., tf.newaxis] for v in (layer.gamma, layer.beta))
+    return normal * gamma + beta
+
+
+NORMS = {
+    "of moments": (InstanceNorm, per_instance((1, 2))),
+    "of Keras operations": (InstanceNormOfKerasOperations, per_instance((1, 2))),
+    "of groups": (OwnGroupNorm, per_instance((1, 2, 4), 2)),
+    "batch norm with its own call": (OwnBatchNorm, by_moving_statistics),
+    "over space": (lambda: layers.LayerNormalization(axis=[1, 2]), over_space),
+    "root mean square": (layers.RMSNormalization, root_mean_square),
+}
+
+
+def network(make_norm, randomized):
+    stack = [
+        keras.Input((8, 8, 2)),
+        layers.Conv2D(4, 3, name="conv"),
+        make_norm(),
+        layers.Activation("tanh", name="tanh"),
+        layers.Flatten(),
+        layers.Dense(3),
+    ]
+    model = randomized(keras.Sequential(stack))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_score_is_read_behind_a_norm_of_any_kind(case, images, randomized):
+    make_norm, formula = NORMS[case]
+    model = network(make_norm, randomized)
+    conv, norm, tanh, flatten, dense = model.layers
+
+    def forward(run, x):
+        x = formula(norm, run(conv, x))
+        return run(dense, run(flatten, run(tanh, x)))
+
+    reference = brute_force_scores(forward, {"conv": "tanh"}, *images)
+    assert_scores_match(kr.score_filters(model, *images), reference)
+
+
+class Gate(layers.Layer):
+    """Squeeze-and-excitation."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(shape[-1], activation="sigmoid")
+        self.dense.build(shape)
+
+    def call(self, x):
+        return x * self.dense(ops.mean(x, (1, 2)))[:, None, None]
+
+
+class Responses(layers.Layer):
+    """The global response normalization of ConvNeXt V2: grows with its input."""
+
+    def call(self, x):
+        norm = ops.sqrt(ops.sum(x**2, (1, 2), keepdims=True) + 1e-6)
+        return x * norm / (ops.mean(norm, -1, keepdims=True) + 1e-6)
+
+
+class Residual(layers.Layer):
+    """What is normalized is also passed on."""
+
+    def call(self, x):
+        return x + (x - ops.mean(x, (1, 2), keepdims=True)) / ops.std(x, (1, 2), keepdims=True)
+
+
+class Centred(layers.Layer):
+    def call(self, x):
+        return x - ops.mean(x, (1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("layer", [Gate, Responses, Residual, Centred])
+def test_a_layer_that_grows_with_its_input_is_not_a_norm(layer, randomized):
+    found = find_filter_layers(network(layer, randomized))
+    ((_, read),) = found.layers["conv"].reads
+    assert read.operation.name == "conv"
+
+
+def test_the_scale_and_shift_of_a_batch_norm_with_its_own_call_belong_to_the_filters(randomized):
+    model = network(OwnBatchNorm, randomized)
+    assert find_filter_layers(model).layers["conv"].norm is model.layers[1]
+
+
+class Adaptive(layers.Layer):
+    """Scale and shift come of a style, as in AdaIN."""
+
+    def build(self, shapes):
+        self.style = layers.Dense(2 * shapes[0][-1])
+        self.style.build(shapes[1])
+
+    def call(self, inputs):
+        x, style = inputs
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        scale, shift = tf.split(self.style(style)[:, None, None], 2, axis=-1)
+        return (x - mean) * tf.math.rsqrt(variance + 1e-5) * (1 + scale) + shift
+
+
+def test_score_is_read_behind_a_scale_and_shift_that_come_of_other_data():
+    image, style = keras.Input((8, 8, 2)), keras.Input((3,))
+    x = Adaptive(name="adaptive")([layers.Conv2D(4, 3, name="conv")(image), style])
+    model = keras.Model([image, style], layers.Dense(3)(layers.Flatten()(x)))
+    ((_, read),) = find_filter_layers(model).layers["conv"].reads
+    assert read.operation.name == "adaptive"
+
+
+def test_a_norm_that_no_layer_gives_leaves_its_filters_without_a_score(images, randomized):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    x = (x - ops.mean(x, (1, 2), keepdims=True)) / ops.std(x, (1, 2), keepdims=True)
+    x = layers.Conv2D(4, 3, activation="relu", name="second")(ops.tanh(x))
+    model = randomized(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(UserWarning, match="conv.*its norm is not a layer"):
+        assert list(kr.score_filters(model, *images)) == ["second"]
+    assert "its norm is not a layer" in kr.describe(model)
