@@ -63,9 +63,9 @@ def diagnose(
         A `Diagnosis`.
 
     Raises:
-        ValueError: The model has no filters, there is no example, `batch_size` or `max_width` is
-            below 1, or `y` is given beside a data set.
-        TypeError: The model has no graph; or `x` is neither arrays nor a data set.
+        ValueError: The model has no filters or cannot be traced, there is no example, `batch_size`
+            or `max_width` is below 1, or `y` is given beside a data set.
+        TypeError: `model` is not a Keras model; or `x` is neither arrays nor a data set.
     """
     return DiagnosisPass(
         model, x, y, layers=layers, batch_size=batch_size, max_width=max_width, seed=seed

@@ -15,6 +15,7 @@ from kerasrestart.diagnosis.diagnosis import Diagnosis
 from kerasrestart.diagnosis.diagnosis_pass import DiagnosisPass
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.summary_writer import summary_writer
 
 
 class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
@@ -52,7 +53,8 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         last: The last `Diagnosis`, or None.
 
     Raises:
-        ValueError: `every` is below 1; or, at the first epoch, as `diagnose`.
+        ValueError: `every` is below 1; at the start of `fit`: `log_dir` cannot be written to; or,
+            at the first epoch, as `diagnose`.
     """
 
     def __init__(
@@ -78,10 +80,12 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         self._writer: tf.summary.SummaryWriter | None = None
 
     def on_train_begin(self, restart=None):
-        """Forgets the last trace: the model may have been compiled again."""
+        """Opens the file, and forgets the last trace: the model may have been compiled again."""
         if restart and not isinstance(restart, dict):
             self.set_model(restart.model)  # as an observer
         self._pass = None
+        if self.log_dir is not None:
+            self._writer = summary_writer(pathlib.Path(self.log_dir) / "plasticity")
 
     def on_epoch_end(self, epoch, restart=None):
         """Diagnoses the model, where the epoch is one of those to diagnose."""
@@ -93,8 +97,8 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
             self._pass = DiagnosisPass(self.model, *self._data, **self._options)
         self.last = self._pass.run()
         layers = {name: layer.scalars() for name, layer in self.last.layers.items()}
-        if self.log_dir is not None:
-            self._write(layers, epoch)
+        if self._writer is not None:
+            self._write(self._writer, layers, epoch)
         seconds = time.perf_counter() - began
         self.seconds += seconds
         self.history.append({"epoch": epoch, "seconds": seconds, "layers": layers})
@@ -107,13 +111,13 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
             self._writer = None
         self._pass = None
 
-    def _write(self, layers: dict[str, dict[str, float]], epoch: int) -> None:
-        if self._writer is None:
-            folder = str(pathlib.Path(self.log_dir) / "plasticity")
-            self._writer = tf.summary.create_file_writer(folder)
+    @staticmethod
+    def _write(
+        writer: tf.summary.SummaryWriter, layers: dict[str, dict[str, float]], epoch: int
+    ) -> None:
         # The stock callback with an integer update_freq leaves recording off between batches.
-        with self._writer.as_default(), tf.summary.record_if(True):
+        with writer.as_default(), tf.summary.record_if(True):
             for name, numbers in layers.items():
                 for number, value in numbers.items():
                     tf.summary.scalar(f"plasticity/{number}/{name}", value, epoch)
-        self._writer.flush()
+        writer.flush()

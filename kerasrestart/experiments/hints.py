@@ -14,7 +14,7 @@ def did_you_mean(value: str, known: Collection[str]) -> str:
         known: The words that are known.
 
     Returns:
-        " Did you mean uniform?", or "" where no known word is similar.
+        ". Did you mean uniform?", or "" where no known word is similar.
     """
     close = difflib.get_close_matches(value, known, n=1)
     return f". Did you mean {close[0]}?" if close else ""

@@ -12,12 +12,9 @@ from kerasrestart.restart.reset import Reset
 # Arguments of parts that are easily taken for arguments of `PartialRestart`: by name, the part and
 # how it is given.
 PARTS = {
-    "threshold": ("BelowMean", "select=BelowMean(0.1)"),
-    "scope": ("GlobalFraction", "select=GlobalFraction(0.1)"),
     "cap": ("GlobalFraction and BelowMean", "select=GlobalFraction(0.1, cap=0.5)"),
     "normalize": ("GlobalFraction", "select=GlobalFraction(0.1, normalize='l2')"),
     "min_survivors": ("Fraction", "select=Fraction(0.1, min_survivors=2)"),
-    "round_epochs": ("EveryEpochs", "when=EveryEpochs(15)"),
     "mode": ("OnPlateau", "when=OnPlateau('metric', mode='max')"),
     "min_delta": ("OnPlateau", "when=OnPlateau(min_delta=0.001)"),
     "target": ("OnPlateau and EveryEpochs", "when=OnPlateau(target=0.1)"),
@@ -31,12 +28,8 @@ PARTS = {
     "outgoing": ("Reset", "reset=Reset('uniform', outgoing='zero')"),
     "grace_restarts": ("Reset", "reset=Reset('uniform', outgoing='zero', grace_restarts=2)"),
     "second_moment": ("Reset", "reset=Reset('uniform', second_moment='survivors')"),
-    "reset_norm": ("Reset", "reset=Reset('uniform', norms=False)"),
     "norms": ("Reset", "reset=Reset('uniform', norms=False)"),
     "compensate_bias": ("Reset", "reset=Reset('uniform', outgoing='zero', compensate_bias=True)"),
-    "score_every": ("Scoring", "criterion=Scoring('taylor', every=8)"),
-    "score_window": ("Scoring", "criterion=Scoring('taylor', window=1)"),
-    "backup": ("RestartBackup", "observers=[RestartBackup(path)]"),
     "verbose": ("fit", "model.fit(..., verbose=0)"),
 }
 # Short forms, by the part that replaces them.
@@ -59,7 +52,7 @@ def explain_parts(init: Callable[..., None]) -> Callable[..., None]:
     def checked(*args: Any, **kwargs: Any) -> None:
         for name in (name for name in kwargs if name in PARTS):
             part, example = PARTS[name]
-            raise TypeError(f"{name} is an argument of {part} now: {example}")
+            raise TypeError(f"{name} is an argument of {part}: {example}")
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:

@@ -76,8 +76,8 @@ class PartialRestart(RestartLifeCycle):
             `ResetLayer`, `ResetModel`, `ShrinkAndPerturb`, `ResetOptimizer`, or a function that
             changes the model it gets; then no filters are selected, and the same remedy is applied
             after each round; the model need not have any. Defaults to None: the short form.
-        control: `"none"`: only the learning rate restarts; `"slots"`: the optimizer state of the
-            selected filters restarts too, and their weights stay. The same filters twice then end
+        control: `"none"`: only the learning rate is reset; `"slots"`: the optimizer state of the
+            selected filters is reset too, and their weights stay. The same filters twice then end
             nothing. Defaults to None: no control, filters are re-initialised.
         criterion: What filters are scored by: a name or function, see
             `kerasrestart.scoring.criteria.get`, or `Scoring`, to score fewer batches or epochs.
@@ -100,10 +100,10 @@ class PartialRestart(RestartLifeCycle):
 
     Raises:
         ValueError: An argument is out of range, or a short form is given beside the part that
-            replaces it; at the start of `fit`: the model has no filters, `select` cannot select
-            from it, or the optimizer's slots are not known; at the end of the first epoch:
-            `monitor` is not in the logs.
-        TypeError: An argument belongs to a part; at the start of `fit`: the model has no graph.
+            replaces it; at the start of `fit`: the model has no filters or cannot be traced,
+            `select` cannot select from it, or the optimizer's slots are not known; at the end of
+            the first epoch: `monitor` is not in the logs.
+        TypeError: An argument belongs to a part.
     """
 
     @explain_parts

@@ -14,7 +14,7 @@ from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.batch_counter import BatchCounter
-from kerasrestart.restart.dropping import HeldWeights, drop_filters
+from kerasrestart.restart.dropping import Chosen, HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
 from kerasrestart.restart.optimizers import check_optimizers
 from kerasrestart.restart.plan import RestartPlan
@@ -51,6 +51,7 @@ class FitSession:
         self._checked: keras.optimizers.Optimizer | None = None  # whose slots are known
         self._trains: list[int] | None = _trainable(model)  # None once the step may be traced
         self._held: HeldWeights | None = None
+        self._dropped: Chosen = {}  # the filters whose weights the next batch is to hold
         self._batches = BatchCounter(model)
         self.left_out: list[str] = []
         self.coverage = ""
@@ -258,7 +259,17 @@ class FitSession:
             reset = self._plan.reset
             means = pending.reader_input_means if reset.compensate_bias else None
             drop_filters(self._model, chosen, self.scorer.filter_layers, reset, means)
-        self._held.hold(chosen)
+        self._held.hold({})
+        self._dropped = chosen
+
+    def begin_batch(self) -> None:
+        """Holds the outgoing weights of dropped filters, from the first batch of an epoch on.
+
+        Not sooner: where another callback breaks off the fit before it, nothing would release them.
+        """
+        if self._held is not None and self._dropped:
+            self._held.hold(self._dropped)
+            self._dropped = {}
 
     def forget(self) -> None:
         """Lets another session of the same fit restart filters of the same layers."""

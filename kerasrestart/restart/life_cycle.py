@@ -170,6 +170,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Restarts filters where the batches before this one led to it, with `EverySteps`."""
+        self._fit.begin_batch()
         # Here and not at the end of a batch: for that, Keras would read the logs of every batch.
         if self.plan.between_batches:
             with self._detaching():
@@ -239,7 +240,11 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def _continue_last(self, epoch: int) -> None:
         """Continues the last `fit` where this one begins at the epoch after it."""
         last, self._last = self._last, None
-        if last is None or self.rounds or last.model is not self.model:
+        if self.rounds:
+            return
+        if last is None or last.model is not self.model:
+            if epoch and self.messages.gives_hints:  # as with a model that was saved and loaded
+                self.messages.add(messages.no_state_line(epoch))
             return
         if last.next_epoch != epoch and not self.plan.between_batches:
             if self.plan.when.recovery_epochs == 0 and self.messages.gives_hints:

@@ -136,6 +136,14 @@ def begins_again_line(epoch: int, next_epoch: int) -> str:
     )
 
 
+def no_state_line(epoch: int) -> str:
+    """That a `fit` continues training without the state of earlier restarts."""
+    return (
+        f"This fit begins at epoch {epoch} without the state of earlier restarts: they begin "
+        "again. RestartBackup, or resume(state) before fit, continues them."
+    )
+
+
 def _epochs_needed(plan: RestartPlan) -> int:
     when = plan.when
     least = when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart

@@ -52,8 +52,9 @@ class RestartBackup(RestartObserver):
         self._epochs: dict[str, Any] = {}
 
     def on_train_begin(self, restart: Restarts) -> None:
-        """Discards the epochs of an earlier training."""
+        """Makes the folder, and discards the epochs of an earlier training."""
         del restart
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._epochs = {}
 
     def on_epoch_begin(self, epoch: int, restart: Restarts) -> None:
@@ -73,7 +74,6 @@ class RestartBackup(RestartObserver):
         }
         for old in sorted(self._epochs, key=int)[:-_KEPT]:
             del self._epochs[old]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(self._epochs))
 
     def on_train_end(self, restart: Restarts) -> None:

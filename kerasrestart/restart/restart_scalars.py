@@ -80,11 +80,20 @@ def recovery_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, fl
     return scalars
 
 
-def step_restart_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str, float]:
-    """How many filters were restarted between the batches of an epoch, by tag."""
+def step_restart_scalars(
+    events: Sequence[RestartEvent], epoch: int, last: RestartEvent | None = None
+) -> dict[str, float]:
+    """How many filters were restarted between the batches of an epoch, by tag.
+
+    Args:
+        events: All restarts.
+        epoch: The epoch.
+        last: The last restart before it, which may be of an epoch of the same number: in a loop of
+            `fit` each begins at epoch 0. Defaults to None: it is not.
+    """
     scalars: Counter[str] = Counter()
     for event in reversed(events):
-        if event.step is None or event.epoch != epoch:
+        if event.step is None or event.epoch != epoch or event is last:
             break
         for name, layer in restarted_layers(event).items():
             scalars[f"restart/filters/{name}"] += len(layer.filters)
@@ -94,11 +103,15 @@ def step_restart_scalars(events: Sequence[RestartEvent], epoch: int) -> dict[str
 def restarted_scalars(
     events: Sequence[RestartEvent], scores: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Median score of the filters restarted last over that of the others, by tag."""
+    """Median score of the filters restarted last over that of the others, by tag.
+
+    Without layers in which the median of the others is zero.
+    """
     scalars = {}
     for name, layer in restarted_layers(events[-1]).items() if events else ():
         if name in scores and len(layer.filters) < len(scores[name]):
             others = np.median(np.delete(scores[name], layer.filters))
-            restarted = np.median(scores[name][layer.filters])
-            scalars[f"restarted_scores/{name}"] = float(restarted / others) if others else 0.0
+            if others:
+                restarted = np.median(scores[name][layer.filters])
+                scalars[f"restarted_scores/{name}"] = float(restarted / others)
     return scalars

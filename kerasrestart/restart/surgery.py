@@ -88,7 +88,8 @@ def restart_filters(
             are not known; with `outgoing="zero"`: the outgoing weights belong to other filters too,
             or a layer's new incoming weights are all zero, so that it would never learn again; with
             `reader_input_means`: a reader has neither bias nor batch norm, or no means.
-        TypeError: `optimizer` is not a Keras optimizer, or the model has no map.
+        TypeError: `model` is not a Keras model or was not called yet, or `optimizer` is not a Keras
+            optimizer.
 
     Source: Han and Zhang, "Partial Restart of Neural Network".
     """

@@ -27,6 +27,7 @@ from kerasrestart.restart.restart_scalars import (
     step_restart_scalars,
 )
 from kerasrestart.restart.story_layout import story_layout
+from kerasrestart.restart.summary_writer import summary_writer
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
@@ -73,7 +74,8 @@ class RestartTensorBoard(RestartObserver):
     | `restart/filters/<layer>` | scalar: number of filters restarted | epoch of a restart |
     | `restart/share/<layer>` | scalar: their share of the layer | epoch of a restart |
     | `restarted_scores/<layer>` | scalar: median score of the filters restarted last, divided by
-      that of the others; 1: as useful as the others | each epoch after a restart |
+      that of the others; 1: as useful as the others; not written where that of the others is 0 |
+      each epoch after a restart |
     | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
     | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
 
@@ -90,7 +92,8 @@ class RestartTensorBoard(RestartObserver):
             scored layer, if that is a 2D convolution.
 
     Raises:
-        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution.
+        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution, or nothing
+            can be written to `log_dir`.
     """
 
     def __init__(
@@ -105,12 +108,13 @@ class RestartTensorBoard(RestartObserver):
         self._writer: tf.summary.SummaryWriter | None = None
         self._broken = False
         self._has_layout = False
+        self._last_event: RestartEvent | None = None  # before the epoch that runs
 
     def on_train_begin(self, restart: Restarts) -> None:
         """Opens the file, and writes the settings and the layout of the charts."""
         layout = self._layout(restart)
         self._broken = False
-        self._writer = tf.summary.create_file_writer(self.log_dir)
+        self._writer = summary_writer(self.log_dir)
         with self._recording():
             self._write_layout(layout)
             if self.settings:
@@ -124,12 +128,14 @@ class RestartTensorBoard(RestartObserver):
             if restart.state.scored_epoch == epoch:
                 _write_scalars(score_scalars(restart.scores), epoch)
                 _write_scalars(restarted_scalars(restart.events, restart.scores), epoch)
-            _write_scalars(step_restart_scalars(restart.events, epoch), epoch)
+            counts = step_restart_scalars(restart.events, epoch, self._last_event)
+            _write_scalars(counts, epoch)
             _write_scalars(level_scalars(restart.events, restart.monitor), epoch)
             recovery = recovery_scalars(restart.events, epoch)
             _write_scalars(recovery, epoch)
             if "restart/epochs_to_recover" in recovery:
                 self._write_image("3_recovered", restart.events[-1], restart, epoch)
+        self._last_event = restart.events[-1] if restart.events else None
 
     def on_round_end(self, ended: Round, restart: Restarts) -> None:
         """Writes the distribution of each layer's scores."""

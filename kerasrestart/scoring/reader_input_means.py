@@ -38,8 +38,8 @@ def reader_input_means(
         mean of its input over examples, positions and uses of the layer.
 
     Raises:
-        ValueError: There is no example, or the model has no filters.
-        TypeError: The model cannot be traced; or `x` is neither arrays nor a data set.
+        ValueError: There is no example, or the model has no filters or cannot be traced.
+        TypeError: `model` is not a Keras model; or `x` is neither arrays nor a data set.
     """
     batches = as_batches(x, size=batch_size)
     example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]

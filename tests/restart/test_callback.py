@@ -405,13 +405,15 @@ def test_argument_out_of_range_is_refused_at_once_in_one_line(arguments):
 
 @pytest.mark.parametrize("name", PARTS)
 def test_an_argument_of_a_part_is_refused_with_the_part_that_has_it(name):
-    part, example = PARTS[name]
-    with pytest.raises(TypeError, match=f"^{name} is an argument of {part} now: ") as error:
+    parts, example = PARTS[name]
+    with pytest.raises(TypeError, match=f"^{name} is an argument of {parts}: ") as error:
         kr.PartialRestart(**{name: 1})
-    if name not in ("verbose", "backup"):
-        names = vars(kr) | {n: getattr(kr, n) for n in kr.__all__}
-        kr.PartialRestart(**eval(f"dict({example})", names))
-        assert example in str(error.value)
+    assert example in str(error.value)
+    public = {n: getattr(kr, n) for n in kr.__all__} | {"fit": keras.Model.fit}
+    for part in parts.split(" and "):
+        assert name in inspect.signature(public[part]).parameters
+    if name != "verbose":
+        kr.PartialRestart(**eval(f"dict({example})", public))
 
 
 @pytest.mark.parametrize(

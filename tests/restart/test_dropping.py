@@ -110,6 +110,22 @@ def test_fit_that_is_broken_off_holds_nothing_any_more(criterion, images):
     assert np.asarray(model.get_layer("logits").kernel)[1].all()
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_fit_that_ends_before_a_batch_holds_nothing_any_more(epoch, images):
+    def break_off(at, logs):
+        if at == epoch:
+            raise BrokenError
+
+    model = net()
+    callbacks = [restarts(), keras.callbacks.LambdaCallback(on_epoch_begin=break_off)]
+    with contextlib.suppress(BrokenError):
+        model.fit(*images, epochs=3, verbose=0, callbacks=callbacks)
+    gc.collect()
+    assert not np.asarray(model.get_layer("logits").kernel)[1].any()
+    model.train_on_batch(*images)
+    assert np.asarray(model.get_layer("logits").kernel)[1].all()
+
+
 def test_two_callbacks_hold_weights_of_one_reader_and_give_its_constraint_back(images):
     keras.utils.set_random_seed(3)
     inputs = keras.Input((8, 8, 2))

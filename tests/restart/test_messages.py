@@ -122,6 +122,17 @@ def test_a_loop_that_does_not_continue_the_last_fit_says_so_once(network, capsys
     assert "initial_epoch=1." in out
 
 
+def test_a_new_callback_says_that_it_does_not_know_of_earlier_restarts(network, capsys):
+    build, fit = network
+    restart = kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss"))
+    fit(build(), restart, epochs=2, initial_epoch=1)
+    assert "begins at epoch 1 without the state of earlier restarts" in capsys.readouterr().out
+    resumed = kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss"))
+    resumed.resume(restart.state)
+    fit(build(), resumed, epochs=3, initial_epoch=2)
+    assert "earlier restarts" not in capsys.readouterr().out
+
+
 def test_what_stopped_the_last_training_does_not_stop_restarts_of_a_loop(network, images, capsys):
     build, _ = network
     model, restart = build(), kr.PartialRestart(when=kr.EveryEpochs(1, monitor="loss"))

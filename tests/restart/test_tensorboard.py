@@ -12,10 +12,21 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
-from kerasrestart import EveryEpochs, PartialRestart, RestartTensorBoard
+from kerasrestart import (
+    EveryEpochs,
+    PartialRestart,
+    PlasticityMonitor,
+    RestartBackup,
+    RestartTensorBoard,
+)
 from kerasrestart.restart.filter_images import FRAME
-from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.restart_scalars import recovery_scalars, score_scalars
+from kerasrestart.restart.records import LayerRestart, RestartEvent
+from kerasrestart.restart.restart_scalars import (
+    recovery_scalars,
+    restarted_scalars,
+    score_scalars,
+    step_restart_scalars,
+)
 from kerasrestart.restart.tensorboard import markdown_table
 
 EPOCHS, ROUND = 6, 2
@@ -228,6 +239,36 @@ def test_the_control_says_nothing_of_restarted_filters(tmp_path):
 def test_a_picture_is_drawn_when_the_metric_has_recovered(run):
     recovered = [e.epoch + e.epochs_to_recover for e in run.restart.events if e.epochs_to_recover]
     assert [step for step, _ in run.records["filters/conv1/3_recovered"]] == recovered
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_epoch(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    model, epochs = small_model(), []
+    seen = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
+    monitor = PlasticityMonitor(IMAGES, LABELS, log_dir=path / "run")
+    for callback in (restarts(RestartTensorBoard(path / "run")), monitor):
+        with pytest.raises(ValueError, match=r"^log_dir must be a folder .*/run.* not a") as error:
+            fit(model, seen, callback)
+        assert "\n" not in str(error.value)
+        assert "Op:" not in str(error.value)
+    with pytest.raises(OSError, match="Not a directory"):
+        fit(model, seen, restarts(RestartBackup(path / "run" / "backup.json")))
+    assert not epochs
+
+
+def test_counts_and_ratios_are_of_their_epoch_and_of_scores_that_are_not_zero():
+    def event(step):
+        layers = {"conv": LayerRestart([0, 1], [0.0, 0.0], of=6)}
+        return RestartEvent(1, 0, "", "he", None, layers, {}, step=step)
+
+    events = [event(5), event(9), event(13)]  # one fit of two epochs, and one that continues it
+    assert step_restart_scalars(events, 0, last=events[1]) == {"restart/filters/conv": 2}
+    assert step_restart_scalars(events, 0) == {"restart/filters/conv": 6}
+    scores = {"conv": np.array([0.5, 0.3, 0.0, 0.0, 0.0, 0.7])}
+    assert not restarted_scalars(events, scores)
+    scores["conv"][2:] = 0.2
+    assert restarted_scalars(events, scores) == {"restarted_scores/conv": 2.0}
 
 
 class OnFullDisk(RestartTensorBoard):
