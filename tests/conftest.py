@@ -16,6 +16,14 @@ from kerasrestart.experiments import data
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
+
+def rewrite_graphs(on):
+    """Turns Grappler on or off, which rewrites each graph before its first run."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
+
+
+rewrite_graphs(False)  # a quarter of the time of a small fit
+
 # They come first, the longest at the very start, so that no worker waits at the end for another.
 LONG_FILES = (
     "test_zoo.py",
@@ -61,6 +69,18 @@ def _fresh_keras():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def grappler():
+    """Graphs are rewritten, as they are for a user.
+
+    For tests that compare bit for bit: operations are fused only where nothing else, such as a
+    score, reads what lies between them.
+    """
+    rewrite_graphs(True)
+    yield
+    rewrite_graphs(False)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +12,7 @@ from keras import layers
 
 import kerasrestart
 from kerasrestart.experiments.run import command
+from kerasrestart.experiments.study import command as study_command
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -80,7 +79,7 @@ def commands():
 
 
 @pytest.mark.parametrize(("program", "arguments"), commands())
-def test_command_lines_parse(program, arguments, monkeypatch, tmp_path):
+def test_command_lines_parse(program, arguments, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)  # flagfiles are named from here
     for name, function in (("nets", "tiny(input_shape, classes)"), ("rules", "lowest(scores)")):
         (tmp_path / f"{name}.py").write_text(f"def {function}: pass")
@@ -88,12 +87,9 @@ def test_command_lines_parse(program, arguments, monkeypatch, tmp_path):
     if program == "main":
         assert command.read_settings(command.PROGRAM.parse(shlex.split(arguments)))
         return
-    done = subprocess.run(
-        [sys.executable, "-m", "kerasrestart.study", *shlex.split(arguments), "--dry_run"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert all(line.startswith("python -m kerasrestart.main ") for line in done.stdout.splitlines())
+    study_command.main(study_command.PROGRAM.parse([*shlex.split(arguments), "--dry_run"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("python -m kerasrestart.main ") for line in lines)
 
 
 def test_the_menu_has_all_pages():

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -43,6 +44,7 @@ def test_every_second_epoch_is_diagnosed_and_written(tmp_path):
     assert {tag.split("/")[1] for tag in records.Tags()["tensors"]} == set(now)
 
 
+@pytest.mark.usefixtures("grappler")
 def test_it_changes_no_weight_of_a_training_with_restarts():
     weights, monitor = [], PlasticityMonitor(X, Y)
     for observers in ([], [monitor]):

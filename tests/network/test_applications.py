@@ -573,8 +573,8 @@ class Compares(RestartObserver):
 
 
 # Three small networks have the joints of these, and MobileNetV2 the sums of norms of ResNet50.
-# Their graphs take ten times as long.
-LONGEST = (RESNET50, RESNET50V2, EFFICIENTNETB0, DENSENET121)
+# Their graphs take ten times as long, and VGG16 has millions of weights.
+LONGEST = (RESNET50, RESNET50V2, EFFICIENTNETB0, DENSENET121, VGG16)
 
 
 @pytest.mark.parametrize(
@@ -605,10 +605,7 @@ def test_all_convolutions_are_scored_by_the_formula_and_restarted_alone(build):
 # The large networks' graphs take most of the time; the formula is tested on them above.
 @pytest.mark.parametrize(
     "build",
-    [
-        *(pytest.param(of, marks=[] if of is MOBILENETV2 else pytest.mark.slow) for of in BIG),
-        *SMALL,
-    ],
+    [*(pytest.param(of, marks=pytest.mark.slow) for of in BIG), *SMALL],
 )
 def test_fit_restarts_filters_twice_and_leaves_all_else(build):
     network = build()

@@ -219,9 +219,11 @@ def filters_scored_after_training():
     one, several = network(), on(devices(2))
     for criterion, forms in (("taylor", kinds), ("activation", kinds[2:3]), ("magnitude", [()])):
         for x in forms:
-            for layer, scores in kr.score_filters(one, *x, criterion=criterion).items():
-                others = kr.score_filters(several, *x, criterion=criterion)[layer]
-                np.testing.assert_allclose(scores, others, **CLOSE)
+            scores, others = (
+                kr.score_filters(of, *x, criterion=criterion) for of in (one, several)
+            )
+            for layer, of_layer in scores.items():
+                np.testing.assert_allclose(of_layer, others[layer], **CLOSE)
 
 
 def a_lower_learning_rate_for_some_weights_as_one():
@@ -255,6 +257,8 @@ CHECKS = [
 ]
 
 if __name__ == "__main__":
+    # Rewriting graphs takes time, as in tests/conftest.py.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
     outcomes = {}

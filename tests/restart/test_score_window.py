@@ -84,6 +84,7 @@ def test_scores_are_taken_where_a_restart_can_come(
 
 
 @pytest.mark.parametrize("when", [kr.EveryEpochs(3), kr.OnPlateau(patience=2)], ids=str)
+@pytest.mark.usefixtures("grappler")
 def test_a_window_changes_no_restart_and_no_weight(when, images):
     runs = [fit(images, FLAT, when, window) for window in (None, 1)]
     (all_epochs, _, weights), (windowed, epochs, same_weights) = runs

@@ -1,4 +1,4 @@
-"""The Taylor score by brute force: the formula in float64, one example at a time.
+"""The Taylor score by brute force: the formula in float64.
 
 Nothing here knows of kerasrestart. Layers are computed by formulas of its own from their weights;
 the place of z is named by the test, directly after a filter's activation and batch norm.
@@ -158,7 +158,7 @@ def brute_force_scores(
     y,
     *,
     weights=None,
-    batch_size=1,
+    batch_size=None,
     training=False,
     masks=None,
     cost_of=cross_entropy,
@@ -171,8 +171,9 @@ def brute_force_scores(
         x: Inputs.
         y: Classes.
         weights: What the cost of each example is multiplied by.
-        batch_size: 1 but where batch norm in training mode ties the examples of a batch together:
-            then dC/dz is B * dL/dz, L the mean over the batch, which is the gradient of the sum.
+        batch_size: All at once, but where batch norm in training mode ties the examples of a batch
+            together. The gradient is that of the sum of the costs: of each example's own cost, or
+            where they are tied B * dL/dz, L the mean over the batch.
         training: Whether batch norm uses the batch's own statistics, and dropout drops.
         masks: By name of a dropout layer, by what it multiplies all of `x`'s rows.
         cost_of: `(y, what forward returns) -> [batch]`.
@@ -182,6 +183,7 @@ def brute_force_scores(
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
     sums = dict.fromkeys(z_of, 0.0)
+    batch_size = batch_size or len(x)
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         run = Float64(training, {name: mask[rows] for name, mask in (masks or {}).items()})

@@ -289,6 +289,7 @@ class Looped(InnerFunction):
         return tf.while_loop(lambda step, _: step < 2, again, (0, tf.zeros(shape)))[1]
 
 
+@pytest.mark.usefixtures("grappler")
 def test_a_layer_in_a_loop_trains_as_it_did_and_is_left_out(images, randomized):
     model = built(Looped, randomized, optimizer=keras.optimizers.SGD(0.1))
     twin = built(Looped, randomized, optimizer=keras.optimizers.SGD(0.1))
@@ -345,6 +346,7 @@ def residual(jit_compile):
 @pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
 )
+@pytest.mark.usefixtures("grappler")
 def test_a_network_of_sums_trains_bit_for_bit_as_without_scores(images):
     weights = []
     for criterion in (None, "taylor", "activation", "taylor_weight"):

@@ -150,6 +150,7 @@ def test_score_is_the_formula(name, net, images):
 
 
 @pytest.mark.parametrize("name", OF_BATCHES)
+@pytest.mark.usefixtures("grappler")
 def test_score_taken_in_fit_is_the_formula(name, net, images):
     model = net(kernel_regularizer="l2" if name == "gradient" else None)
     scorer = fitted(model, name, *images)
@@ -210,6 +211,7 @@ def test_taylor_weight_of_a_frozen_norm_takes_kernel_and_bias(randomized, images
     assert_scores_match({"conv": scores}, expected, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("grappler")
 def test_scoring_weights_leaves_training_bit_for_bit_what_it_is(images):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("bit for bit holds on the CPU")

@@ -94,6 +94,7 @@ def test_every_nth_batch_under_a_loss_scale_and_a_strategy(images, randomized):
 )
 @pytest.mark.parametrize("model_class", [keras.Model, kr.RestartModel])
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
+@pytest.mark.usefixtures("grappler")
 def test_weights_are_bit_for_bit_those_of_training_without_scores(model_class, options, images):
     runs = []
     for restart in (None, scoring(criterion=every(3))):

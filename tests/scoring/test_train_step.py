@@ -73,6 +73,7 @@ SGD = {"class_name": "SGD", "config": {"learning_rate": 0.05, "momentum": 0.9}}
 @pytest.mark.parametrize(
     ("optimizer", "weighted"), [(SGD, False), ("adam", True)], ids=["sgd", "adam weighted"]
 )
+@pytest.mark.usefixtures("grappler")
 def test_training_is_bit_for_bit_what_it_is_without_scores(optimizer, weighted, images):
     options = {"sample_weight": np.linspace(0, 2, 20)} if weighted else {}
     plain = trained(images, [], optimizer, **options)
@@ -85,6 +86,7 @@ def test_training_is_bit_for_bit_what_it_is_without_scores(optimizer, weighted, 
 
 
 @on_cpu
+@pytest.mark.usefixtures("grappler")
 def test_restart_model_trains_bit_for_bit_as_the_plain_model(images):
     plain = trained(images, [], "adam")
     without = trained(images, [], "adam", model_class=kr.RestartModel)

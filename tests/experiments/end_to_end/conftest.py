@@ -6,10 +6,20 @@ import types
 
 import keras
 import pytest
+import tensorflow as tf
 
 from kerasrestart.experiments.data import shapes
 from kerasrestart.experiments.data.dataset import Split
 from kerasrestart.experiments.report import run_report
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _graphs_are_rewritten():
+    """As in the processes that are started here: runs are compared bit for bit."""
+    off = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options(off)
 
 
 @pytest.fixture(autouse=True, scope="package")

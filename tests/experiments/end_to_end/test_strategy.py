@@ -1,6 +1,7 @@
 """Runs on several devices give the numbers of a run on one."""
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasrestart.experiments import data
 from kerasrestart.experiments.run.command import entry_point
 from kerasrestart.experiments.run.strategies import check_batches, synchronize_norms
 from tests.soak.kill_resume import compare
@@ -27,7 +29,7 @@ FLAGS = (
 # The command line on a CPU that is split into logical devices. The process may kill itself when a
 # number of epochs is over.
 MAIN = """
-import os, signal, sys
+import functools, os, signal, sys
 devices, epochs = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
@@ -39,6 +41,8 @@ def die(checkpoint, epoch, logs=None):
     if epoch + 1 == epochs:
         os.kill(os.getpid(), signal.SIGKILL)
 RunCheckpoint.on_epoch_end = die
+from kerasrestart.experiments import data
+data.load = functools.partial(data.load, shapes_examples=2000)
 from kerasrestart.main import entry_point
 entry_point()
 """
@@ -73,6 +77,8 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "alone"
     place = (f"--logdir={folder.parent}", f"--run_name={folder.name}")
     with pytest.MonkeyPatch.context() as patch:
+        few = functools.partial(data.load, shapes_examples=2000)
+        patch.setattr(data, "load", few)
         patch.setattr(sys, "argv", ["kerasrestart", *FLAGS, *place])
         with pytest.raises(SystemExit) as ended:
             entry_point()
