@@ -3,7 +3,8 @@
 The feature map z of a filter is taken after the filter's norm and activation: before a batch
 norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
 the sum of z * dC/dz vanishes. The same holds for any other norm: one of Keras's, over whatever
-axes, or one that is made of operations, with the scale and shift that follow it.
+axes, or one that is made of operations, with the scale and shift that follow it; and for a scale
+and shift without a norm, which are part of the filter as its bias is.
 
 From there the reading place moves on for as long as sum(z * dC/dz) over each channel stays the
 same. It does through every map that acts on each channel alone and is positively homogeneous of
@@ -93,6 +94,11 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
             elif unread is None:
                 unread = operation
                 behind = None if is_homogeneous_activation(operation) else current
+        elif not activated and _is_shift(operation):
+            if place is not None:
+                same, best, behind, unread = [place], place, None, None
+            elif unread is None:
+                unread, behind = operation, current
         elif not passes_scores(graph, following, axis):
             break
         elif place is not None:
@@ -131,6 +137,12 @@ def _is_norm(graph: Graph, current: Call, following: Call) -> bool:
     norm = following.operation
     is_layer = isinstance(norm, NORMS) and computes_as_keras(norm)
     return is_layer or not graph.normalized.keys().isdisjoint(current.outputs)
+
+
+def _is_shift(operation: layers.Layer | RawOperation) -> bool:
+    """Whether an operation scales and shifts each number, as a batch norm does in inference."""
+    is_affine = isinstance(operation, RawOperation) and operation.kind == "elementwise"
+    return is_affine and not operation.activates and not operation.homogeneous
 
 
 def _own_norm(graph: Graph, place: Call | None, layer: layers.Layer) -> layers.Layer | None:

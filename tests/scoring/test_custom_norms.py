@@ -16,6 +16,11 @@ class Affine(layers.Layer):
         self.beta = self.add_weight(shape=shape[-1:], name="beta")
 
 
+class ScaleAndShift(Affine):
+    def call(self, x):
+        return x * self.gamma + self.beta
+
+
 class InstanceNorm(Affine):
     def call(self, x):
         mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
@@ -56,6 +61,10 @@ def per_instance(axes, groups=None):
     return norm
 
 
+def without_norm(layer, x):
+    return x * weight(layer.gamma) + weight(layer.beta)
+
+
 def by_moving_statistics(layer, x):
     deviation = tf.sqrt(weight(layer.moving_variance) + layer.epsilon)
     normal = (x - weight(layer.moving_mean)) / deviation
@@ -79,6 +88,7 @@ NORMS = {
     "of Keras operations": (InstanceNormOfKerasOperations, per_instance((1, 2))),
     "of groups": (OwnGroupNorm, per_instance((1, 2, 4), 2)),
     "batch norm with its own call": (OwnBatchNorm, by_moving_statistics),
+    "a scale and shift without a norm": (ScaleAndShift, without_norm),
     "over space": (lambda: layers.LayerNormalization(axis=[1, 2]), over_space),
     "root mean square": (layers.RMSNormalization, root_mean_square),
 }
