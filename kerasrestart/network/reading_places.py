@@ -2,8 +2,8 @@
 
 The feature map z of a filter is taken after the filter's norm and activation: before a batch
 norm the Taylor score is degenerate, since the norm makes the loss blind to the filter's scale and
-the sum of z * dC/dz vanishes. The same holds for any other norm: one of Keras's, over whatever axes,
-or one that is made of operations, with the scale and shift that follow it.
+the sum of z * dC/dz vanishes. The same holds for any other norm: one of Keras's, over whatever
+axes, or one that is made of operations, with the scale and shift that follow it.
 
 From there the reading place moves on for as long as sum(z * dC/dz) over each channel stays the
 same. It does through every map that acts on each channel alone and is positively homogeneous of
