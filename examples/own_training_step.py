@@ -24,11 +24,11 @@ class MixupModel(kerasrestart.RestartModel):
         share = tf.random.uniform(())  # Beta(1, 1)
         x = share * x + (1 - share) * tf.reverse(x, axis=[0])
         y = share * y + (1 - share) * tf.reverse(y, axis=[0])
-        with tf.GradientTape() as tape, self.record_feature_maps() as maps:
+        with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
             loss = self.compute_loss(x, y, y_pred)
             scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = self.scored_gradients(tape, scaled_loss, maps, batch_size=tf.shape(x)[0])
+        gradients = self.scored_gradients(tape, scaled_loss, batch_size=tf.shape(x)[0])
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         for metric in self.metrics:
             if metric.name == "loss":

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
+from kerasrestart.network.gradient_calls import ids_of, target_and_sources
+from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
 
 
@@ -110,7 +111,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
 
     def run(trace: Trace) -> None:
         given = placeholders(data)
-        trace.inputs, trace.outputs, trace.trained = tensors_in(given), [], set()
+        trace.inputs = tensors_in(given)
         with _noting_gradients(trace), _without_updates():
             model.train_step(given)
 
@@ -130,6 +131,7 @@ def _traced(
             with (
                 model.distribute_strategy.scope(),
                 trace.graph.as_default(),
+                hooked([(tf, _call_once)], "recompute_grad"),
                 _heard(layers, trace, opaque, shape_only),
             ):
                 run(trace)
@@ -142,37 +144,31 @@ def _traced(
     return once(heard=True)
 
 
-@contextlib.contextmanager
 def _heard(
     layers: list[keras.Layer],
     trace: Trace,
     opaque: Callable[[keras.Layer], bool],
     shape_only: Callable[[keras.Layer], bool],
-) -> Iterator[None]:
-    """Notes each call of some layers, by a `call` of their own on each instance."""
-    thread = threading.get_ident()
+) -> contextlib.AbstractContextManager[None]:
+    """Notes each call of some layers."""
     occurrences: dict[int, int] = defaultdict(int)
     inside: list[keras.Layer] = []
 
-    def hearing(layer: keras.Layer) -> Callable[..., Any]:
-        own_call, takes_whole = layer.call, opaque(layer)
-        compute = own_call
-        if takes_whole and shape_only(layer):
-            compute = functools.partial(_placeholder_of, layer, own_call)
+    def hearing(layer: keras.Layer) -> Hook:
+        takes_whole = opaque(layer)
+        has_known_shape = takes_whole and shape_only(layer)
 
-        @functools.wraps(own_call)
-        def call(*args, **kwargs):
-            if threading.get_ident() != thread:
-                return own_call(*args, **kwargs)
+        def heard(call, args, kwargs):
             occurrence = occurrences[id(layer)]
             occurrences[id(layer)] += 1
             if inside:
-                return own_call(*args, **kwargs)
+                return call(*args, **kwargs)
             begin = trace.graph.version
             if takes_whole:
                 inside.append(layer)
             try:
-                outputs = compute(*args, **kwargs)
+                compute = functools.partial(_placeholder_of, layer, call)
+                outputs = (compute if has_known_shape else call)(*args, **kwargs)
             finally:
                 if takes_whole:
                     inside.pop()
@@ -192,21 +188,9 @@ def _heard(
                 trace.calls.append(traced)
             return outputs
 
-        return call
+        return heard
 
-    before = []
-    try:
-        for layer in layers:
-            before.append((layer, vars(layer).get("call")))
-            # Past Keras's own __setattr__, which would look for state to track.
-            object.__setattr__(layer, "call", hearing(layer))
-        yield
-    finally:
-        for layer, own in reversed(before):
-            if own is None:
-                object.__delattr__(layer, "call")
-            else:
-                object.__setattr__(layer, "call", own)
+    return hooked([(layer, hearing(layer)) for layer in layers])
 
 
 def _placeholder_of(
@@ -217,6 +201,11 @@ def _placeholder_of(
         return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
     shape = layer.compute_output_shape(tuple(x.shape))
     return tf.compat.v1.placeholder(layer.compute_dtype, shape)
+
+
+def _call_once(_: Any, args: Any, kwargs: Any) -> Any:
+    """Gives a function that is to be called again for its gradient as it is, to be looked into."""
+    return args[0] if args else kwargs["f"]
 
 
 def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
@@ -234,50 +223,21 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def _noting_gradients(trace: Trace) -> Iterator[None]:
+def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what a step differentiates, and by what."""
-    thread, gradient = threading.get_ident(), tf.GradientTape.gradient
+    trained: set[int] = set()
+    trace.trained = trained
 
-    def noting(tape, target, sources, *args, **kwargs):
-        if threading.get_ident() == thread and trace.trained is not None:
-            trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
-            trace.trained.update(_ids(sources))
-        return gradient(tape, target, sources, *args, **kwargs)
+    def noting(call, args, kwargs):
+        target, sources = target_and_sources(args, kwargs)
+        trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
+        trained.update(ids_of(sources))
+        return call(*args, **kwargs)
 
-    tf.GradientTape.gradient = noting
-    try:
-        yield
-    finally:
-        tf.GradientTape.gradient = gradient
+    return hooked([(tf.GradientTape, noting)], "gradient")
 
 
-def _ids(sources: Any) -> Iterator[int]:
-    for source in keras.tree.flatten(sources):
-        yield id(source)
-        if isinstance(source, keras.Variable):
-            yield id(source.value)
-
-
-@contextlib.contextmanager
-def _without_updates() -> Iterator[None]:
+def _without_updates() -> contextlib.AbstractContextManager[None]:
     """Optimizers do nothing: an update would make their slots before `fit` does."""
-    thread, patched = threading.get_ident(), []
-    for kind in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
-        own, apply = vars(kind).get("apply"), kind.apply
-
-        def idle(optimizer, *args, apply=apply, **kwargs):
-            if threading.get_ident() != thread:
-                return apply(optimizer, *args, **kwargs)
-            return None
-
-        kind.apply = idle
-        patched.append((kind, own))
-    try:
-        yield
-    finally:
-        for kind, own in reversed(patched):
-            if own is None:
-                del kind.apply
-            else:
-                kind.apply = own
+    kinds = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    return hooked([(kind, lambda call, args, kwargs: None) for kind in kinds], "apply")

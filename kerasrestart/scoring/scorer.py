@@ -97,6 +97,7 @@ class Scorer:
         self._layers = list(self.layers.values())
         self._plan = ReadingPlan(self.filter_layers.graph, self._layers, self.criterion)
         self._inputs = ReaderInputs(self.filter_layers) if with_reader_input_means else None
+        self._model = model
         self._filters = sum(layer.filters for layer in self._layers)
         uses_outgoing = self.criterion.times_outgoing
         self._outgoing = OutgoingWeights(self.filter_layers) if uses_outgoing else None
@@ -112,7 +113,8 @@ class Scorer:
 
     def new_record(self) -> StepRecord:
         """Makes the record of one training step; call it where the step is traced."""
-        return StepRecord(self._plan, self.criterion, self._inputs)
+        trained = self._model.trainable_variables
+        return StepRecord(self._plan, self.criterion, self._inputs, trained)
 
     @contextlib.contextmanager
     def record(self) -> Iterator[StepRecord]:
@@ -170,8 +172,12 @@ class Scorer:
         known = {id(weight) for weight in weights}
         others = [w for of_layer in self._plan.weights for w in of_layer if id(w) not in known]
         # The maps are sources of their own for those who differentiate by some weights only.
-        sources = (weights, record.maps, others)
-        gradients, _, other_gradients = tape.gradient(loss, sources)
+        kernels_again = [
+            kernels.incoming_kernel(self._layers[number].layer) for number in record.called_again
+        ]
+        sources = (weights, others, [*record.maps, *kernels_again])
+        with record.backward_pass():
+            gradients, other_gradients, _ = tape.gradient(loss, sources)
         scored = {id(weight) for of_layer in self._plan.weights for weight in of_layer}
         found = zip([*weights, *others], [*gradients, *other_gradients], strict=True)
         for weight, gradient in found:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from kerasrestart.network.arguments import check_whole
+
 REVERSED = "reversed_"
 _NAMES = (
     *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
@@ -50,12 +52,9 @@ class Scoring:
                 f"criterion must be one of {list(CRITERIA)}, or a function. "
                 f"Received: {self.criterion!r}"
             )
-        for name in ("every", "window"):
-            value = getattr(self, name)
-            if name == "window" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more. Received: {value!r}")
+        check_whole("every", self.every, 1)
+        if self.window is not None:
+            check_whole("window", self.window, 1)
 
     @property
     def is_reversed(self) -> bool:

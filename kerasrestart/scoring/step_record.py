@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import record as tape_record
 
+from kerasrestart.network.gradient_calls import ids_of, target_and_sources
+from kerasrestart.network.hooks import hooked
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.feature_maps import positions_of, unshared
-from kerasrestart.scoring.hooks import Hook, hooked
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
@@ -39,6 +42,16 @@ class StepRecord:
     Everything is added to Python lists while the step is traced, or runs eagerly; nothing is
     written to a variable. So a step may make any number of passes, with any number of tapes.
 
+    A backward pass counts where it trains: where one of its sources is among the weights that
+    train. A gradient by an input alone, as of a gradient penalty or of adversarial examples, does
+    not; where the loss depends on it, the pass by the weights runs through it, and counts.
+
+    Args:
+        plan: What is read.
+        criterion: The criterion.
+        inputs: What takes the means of what readers of filters get. Defaults to None.
+        trained: The weights that train. Defaults to none.
+
     Attributes:
         saliencies: By number of a filter layer, for each time its feature map was read: the sum
             of its saliencies over positions and examples, float32 `[filters]`, and the number of
@@ -46,20 +59,31 @@ class StepRecord:
         gradients: By `id` of a variable, its value and gradient each time these were applied.
         inputs: By name of a reader, the means of what it read, one for each call.
         maps: The feature maps that are probed, before the probe.
+        called_again: Numbers of the layers that no tape hears in the forward pass, as inside
+            `tf.recompute_grad`: they are called again for the gradient by their weights.
         out_of_reach: Numbers of the layers of which a part cannot be read, and why.
         complete: Whether the forward pass has ended.
     """
 
-    def __init__(self, plan: ReadingPlan, criterion: Criterion, inputs: ReaderInputs | None = None):
+    def __init__(
+        self,
+        plan: ReadingPlan,
+        criterion: Criterion,
+        inputs: ReaderInputs | None = None,
+        trained: Iterable[Any] = (),
+    ):
         self.saliencies: dict[int, list[tuple[tf.Tensor, int | tf.Tensor]]] = defaultdict(list)
         self.gradients: dict[int, list[ValueAndGradient]] = defaultdict(list)
         self.inputs: dict[str, list[tf.Tensor]] = defaultdict(list)
         self.maps: list[tf.Tensor] = []
+        self.called_again: set[int] = set()
         self.out_of_reach: dict[int, str] = {}
         self.complete = False
         self._plan = plan
         self._criterion = criterion
         self._reader_inputs = inputs
+        self._trained = set(ids_of(list(trained)))
+        self._pass_counts: bool | None = None  # None outside of a backward pass
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
@@ -70,20 +94,43 @@ class StepRecord:
     def listening(self, optimizers: Iterable[Any] = ()) -> Iterator[None]:
         """Hears the layers of the plan, and what `optimizers` apply, while the context is open."""
         plan = self._plan
-        layers = [
-            (operation, _LayerHook(self, operation)) for operation in plan.operations.values()
-        ]
         readers = {} if self._reader_inputs is None else self._reader_inputs.readers
-        inputs = [(layer, _ReaderHook(self, name, layer)) for name, layer in readers.items()]
+        inputs = [
+            (layer, partial(self._call_reader, name, layer)) for name, layer in readers.items()
+        ]
         weights = {id(v): id(v) for of_layer in plan.weights for v in of_layer}
         weights |= {id(v.value): id(v) for of_layer in plan.weights for v in of_layer}
-        applied = [(optimizer, _OptimizerHook(self, weights)) for optimizer in optimizers]
-        with hooked(layers), hooked(inputs), hooked(applied if weights else (), "apply"):
+        applied = [(optimizer, partial(self._call_apply, weights)) for optimizer in optimizers]
+        with self._reading(), hooked(inputs), hooked(applied if weights else (), "apply"):
             yield
         for reading, feature_map, positions in self._forward:
             self._add(reading, feature_map, feature_map, None, positions)
         self._forward.clear()
         self.complete = True
+
+    @contextlib.contextmanager
+    def backward_pass(self) -> Iterator[None]:
+        """Counts the gradient taken in the context, whatever its sources.
+
+        Layers are heard there too: some are called again for their gradient, as those of
+        `tf.recompute_grad`.
+        """
+        self._pass_counts = True
+        try:
+            with self._reading():
+                yield
+        finally:
+            self._pass_counts = None
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Hears the layers of the plan, and which gradients are taken."""
+        operations = self._plan.operations.values()
+        layers = [(operation, partial(self._call_layer, operation)) for operation in operations]
+        takes_gradients = self._criterion.needs_maps and self._criterion.needs_gradient
+        tapes = [(tf.GradientTape, self._call_gradient)] if takes_gradients else []
+        with hooked(layers), hooked(tapes, "gradient"):
+            yield
 
     def called(self, operation: keras.Operation) -> bool:
         """Whether an operation of the plan was called."""
@@ -101,6 +148,42 @@ class StepRecord:
         """Keeps a value of the variable of this `id` and the gradient by it, if there is one."""
         if gradient is not None and same_graph(gradient, self._graph):
             self.gradients[variable].append((value, tf.convert_to_tensor(gradient)))
+
+    def _call_layer(
+        self, operation: keras.Operation, call: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        return self._heard(operation, call(*args, **kwargs))
+
+    def _call_reader(
+        self, name: str, layer: keras.Layer, call: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        read = keras.tree.flatten((args, kwargs))[0]
+        if same_graph(read, self._graph):
+            self.inputs[name].append(ReaderInputs.mean(layer, read))
+        return call(*args, **kwargs)
+
+    def _call_apply(
+        self, weights: dict[int, int], call: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Takes the gradients as they are given, before the optimizer scales or clips them."""
+        gradients = args[0] if args else kwargs["grads"]
+        variables = args[1] if len(args) > 1 else kwargs.get("trainable_variables")
+        for variable, gradient in zip(variables or (), gradients, strict=False):
+            if id(variable) in weights and gradient is not None:
+                # Read now: the optimizer is about to change it.
+                value = tf.convert_to_tensor(variable)
+                self.add_gradient(weights[id(variable)], value, gradient)
+        return call(*args, **kwargs)
+
+    def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self._pass_counts is not None:  # of a function with its own gradient: part of that pass
+            return call(*args, **kwargs)
+        _, sources = target_and_sources(args, kwargs)
+        self._pass_counts = not self._trained.isdisjoint(ids_of(sources))
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._pass_counts = None
 
     def _heard(self, operation: keras.Operation, output: Any) -> Any:
         key = id(operation), self._calls[id(operation)] % self._plan.calls[id(operation)]
@@ -131,10 +214,14 @@ class StepRecord:
         if reading.unread is not None:
             self.out_of_reach[reading.number] = _why_unread(reading)
             return output
+        if not tape_record.could_possibly_record():
+            self.called_again.add(reading.number)
+            return output
         self.maps.append(output)
 
         def report(gradient: tf.Tensor) -> None:
-            self._add(reading, output, probed, gradient, positions)
+            if self._pass_counts:
+                self._add(reading, output, probed, gradient, positions)
 
         probed = probe(output, report)
         return probed
@@ -164,37 +251,3 @@ class StepRecord:
 
 def _why_unread(reading: Reading) -> str:
     return NO_NORM if reading.unread == NORM.type else NO_LAYER
-
-
-class _LayerHook(Hook):
-    def __init__(self, record: StepRecord, operation: keras.Operation):
-        self._record, self._operation = record, operation
-
-    def after(self, output: Any) -> Any:
-        return self._record._heard(self._operation, output)
-
-
-class _ReaderHook(Hook):
-    def __init__(self, record: StepRecord, name: str, layer: keras.layers.Layer):
-        self._record, self._name, self._layer = record, name, layer
-
-    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        read = keras.tree.flatten((args, kwargs))[0]
-        if same_graph(read, self._record._graph):
-            self._record.inputs[self._name].append(ReaderInputs.mean(self._layer, read))
-
-
-class _OptimizerHook(Hook):
-    """Takes the gradients as they are given, before the optimizer scales or clips them."""
-
-    def __init__(self, record: StepRecord, weights: dict[int, int]):
-        self._record, self._weights = record, weights
-
-    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        gradients = args[0] if args else kwargs["grads"]
-        variables = args[1] if len(args) > 1 else kwargs.get("trainable_variables")
-        for variable, gradient in zip(variables or (), gradients, strict=False):
-            if id(variable) in self._weights and gradient is not None:
-                # Read now: the optimizer is about to change it.
-                value = tf.convert_to_tensor(variable)
-                self._record.add_gradient(self._weights[id(variable)], value, gradient)

@@ -93,11 +93,11 @@ class RestartModel(keras.Model):
     class MyModel(kerasrestart.RestartModel):
         def train_step(self, data):
             x, y = data
-            with tf.GradientTape() as tape, self.record_feature_maps() as maps:
+            with tf.GradientTape() as tape:
                 y_pred = self(x, training=True)
                 loss = self.compute_loss(x, y, y_pred)
                 scaled_loss = self.optimizer.scale_loss(loss)
-            gradients = self.scored_gradients(tape, scaled_loss, maps, batch_size=tf.shape(x)[0])
+            gradients = self.scored_gradients(tape, scaled_loss, batch_size=tf.shape(x)[0])
             self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
             for metric in self.metrics:
                 if metric.name == "loss":
@@ -109,16 +109,10 @@ class RestartModel(keras.Model):
     ```
     """
 
-    @contextlib.contextmanager
-    def record_feature_maps(self) -> Iterator[None]:
-        """Marks the forward pass that the gradients are of; may be left out."""
-        yield
-
     def scored_gradients(
         self,
         tape: tf.GradientTape,
         loss: tf.Tensor,
-        maps: None = None,
         *,
         batch_size: int | tf.Tensor,
         sample_weight: tf.Tensor | None = None,
@@ -129,14 +123,12 @@ class RestartModel(keras.Model):
             tape: The tape that watched the forward pass.
             loss: Scalar loss after `self.optimizer.scale_loss`: with the reduction of the compiled
                 loss, or a mean over the batch where none is compiled.
-            maps: What `record_feature_maps` yielded. Defaults to None.
             batch_size: Number of examples in the batch.
             sample_weight: Their weights, if the loss has them. Defaults to None.
 
         Returns:
             The gradients, in the order of `self.trainable_weights`.
         """
-        del maps
         for units in _active_units():
             units.set(batch_size, sample_weight)
         return tape.gradient(loss, self.trainable_weights)

@@ -1,4 +1,4 @@
-"""Scores are read behind a custom norm as behind those of Keras, and not behind a gate."""
+"""Scores are read after a custom norm as after those of Keras; a gate is not a norm."""
 
 import keras
 import pytest

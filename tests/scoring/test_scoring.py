@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from kerasrestart.scoring import criteria
@@ -18,6 +19,10 @@ from kerasrestart.scoring.scoring import CRITERIA, Scoring
 def test_arguments_out_of_range_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         Scoring(**arguments)
+
+
+def test_whole_numbers_of_any_kind_are_accepted():
+    assert Scoring(every=np.int64(4), window=np.int32(2)) == Scoring(every=4, window=2)
 
 
 def test_the_names_are_those_of_the_criteria():

@@ -1,0 +1,195 @@
+"""Which backward passes count: those by weights that train, and not those by inputs alone."""
+
+import contextlib
+
+import keras
+import pytest
+import tensorflow as tf
+from float64_reference import assert_scores_match, brute_force_scores, chain, cross_entropy, weight
+from keras import layers
+
+import kerasrestart as kr
+
+PENALTY, STEP = 10.0, 0.1
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            cost = self.cost(*self.examples(x, y))
+        weights = self.trainable_weights
+        self.optimizer.apply(self.gradients(tape, cost, x, weights), weights)
+        return {"loss": cost}
+
+    def examples(self, x, y):
+        return x, y
+
+    def cost(self, x, y):
+        return self.compute_loss(None, y, self(x, training=True))
+
+    def gradients(self, tape, cost, x, weights):
+        return tape.gradient(cost, weights)
+
+    def by_input(self, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            cost = OwnStep.cost(self, x, y)
+        return tape.gradient(cost, x)
+
+
+class Adversarial(OwnStep):
+    """Trains on the examples of the fast gradient sign method."""
+
+    def examples(self, x, y):
+        return x + STEP * tf.sign(self.by_input(x, y)), y
+
+
+class GradientPenalty(OwnStep):
+    """Keeps the gradient by the input small, as the critic of WGAN-GP does."""
+
+    def cost(self, x, y):
+        squares = tf.reduce_sum(self.by_input(x, y) ** 2, axis=(1, 2, 3))
+        batch = tf.cast(tf.shape(x)[0], x.dtype)
+        return super().cost(x, y) + PENALTY * tf.reduce_mean(squares) * batch**2
+
+
+class ByInputAndWeights(OwnStep):
+    """Takes both gradients in one pass, as "free" adversarial training does."""
+
+    def gradients(self, tape, cost, x, weights):
+        tape.watch(x)
+        return tape.gradient(cost, [x, *weights])[1:]
+
+
+class Jacobian(OwnStep):
+    """Penalizes the gradients of all logits by the input, with a weight of zero."""
+
+    def cost(self, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = self(x, training=True)
+        return super().cost(x, y) + 0 * tf.reduce_sum(tape.batch_jacobian(logits, x) ** 2)
+
+
+def built(model_class, randomized, **options):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, activation="tanh", name="conv")(image)
+    x = layers.Conv2D(3, 2, activation="tanh", name="second")(x)
+    model = randomized(model_class(image, layers.Dense(3, name="logits")(layers.Flatten()(x))))
+    model.compile(keras.optimizers.SGD(0.0), loss(), **options)
+    return model
+
+
+def scored(model, x, y):
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss")
+    model.fit(x, y, callbacks=[restart], batch_size=10, shuffle=False, verbose=0)
+    return restart.scores
+
+
+class Float64Network:
+    """The same network from its weights, in float64, and its feature maps."""
+
+    def __init__(self, model):
+        first, second, logits = (model.get_layer(n) for n in ("conv", "second", "logits"))
+        self.weights = [[weight(v) for v in layer.weights] for layer in (first, second, logits)]
+        self.maps = []
+
+    def __call__(self, x):
+        for kernel, bias in self.weights[:2]:
+            x = tf.identity(tf.tanh(tf.nn.conv2d(x, kernel, 1, "VALID") + bias))
+            self.maps.append(x)
+        kernel, bias = self.weights[2]
+        return tf.reshape(x, (len(x), -1)) @ kernel + bias
+
+    def by_input(self, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            cost = tf.reduce_sum(cross_entropy(y, self(x)))
+        return tape.gradient(cost, x)
+
+
+def reference(model, x, y, penalty=0.0, step=0.0):
+    """The scores of the pass that trains, of all maps that the cost is made of."""
+    x = tf.constant(x.astype("float64"))
+    if step:
+        x = x + step * tf.sign(Float64Network(model).by_input(x, y))
+    network = Float64Network(model)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        cost = tf.reduce_sum(cross_entropy(y, network(x)))
+        if penalty:
+            cost += penalty * tf.reduce_sum(network.by_input(x, y) ** 2)
+    found = {"conv": 0.0, "second": 0.0}
+    gradients = tape.gradient(cost, network.maps, unconnected_gradients="zero")
+    for number, (z, gradient) in enumerate(zip(network.maps, gradients, strict=True)):
+        means = tf.reduce_mean(z * gradient, axis=(1, 2))
+        found[list(found)[number % 2]] += tf.reduce_mean(tf.abs(means), axis=0).numpy()
+    return found
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_gradients_that_make_adversarial_examples_do_not_count(eager, images, randomized):
+    model = built(Adversarial, randomized, run_eagerly=eager)
+    assert_scores_match(scored(model, *images), reference(model, *images, step=STEP))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_gradient_penalty_counts_by_the_pass_that_trains(eager, images, randomized):
+    model = built(GradientPenalty, randomized, run_eagerly=eager)
+    expected = reference(model, *images, penalty=PENALTY)
+    plain = reference(model, *images)
+    assert abs(expected["conv"] - plain["conv"]).max() > 0.1 * plain["conv"].max()
+    assert_scores_match(scored(model, *images), expected)
+
+
+@pytest.mark.parametrize("model_class", [ByInputAndWeights, Jacobian])
+@pytest.mark.parametrize("eager", [False, True])
+def test_only_passes_by_weights_count_whatever_else_is_differentiated(
+    model_class, eager, images, randomized
+):
+    model = built(model_class, randomized, run_eagerly=eager)
+    assert_scores_match(scored(model, *images), reference(model, *images))
+
+
+class Recomputed(layers.Layer):
+    """A block that is computed again for its gradient."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build(shape)
+            shape = part.compute_output_shape(shape)
+
+    def call(self, x):
+        def run(x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+        return tf.recompute_grad(run)(x)
+
+
+@pytest.mark.parametrize("within", ["a block", "a scope"])
+@pytest.mark.parametrize("eager", [False, True])
+def test_layers_that_are_computed_again_for_their_gradient_have_scores(
+    within, eager, images, randomized
+):
+    in_scope = within == "a scope"
+    with keras.RematScope(mode="full") if in_scope else contextlib.nullcontext():
+        parts = layers.Conv2D(4, 3, name="conv"), layers.Activation("tanh", name="tanh")
+    rest = [layers.Flatten(), layers.Dense(3)]
+    body = parts if in_scope else [Recomputed(*parts)]
+    model = randomized(keras.Sequential([keras.Input((8, 8, 2)), *body, *rest]))
+    model.compile(keras.optimizers.SGD(0.0), loss(), run_eagerly=eager)
+    stack = type("Stack", (), {"layers": [*parts, *rest]})
+    expected = brute_force_scores(chain(stack), {"conv": "tanh"}, *images)
+    assert_scores_match(kr.score_filters(model, *images), expected)
+    assert_scores_match(scored(model, *images), expected)
