@@ -47,6 +47,13 @@ PHRASES = {
     r"stood": "was",
     r"stands?(?P<ok> (for|out|still)\b)?": "is",
     r"of one's": "given; chosen",
+    r"(at )?the begin|begins? of": "the start of",
+    r"sees? to it": "makes sure",
+    r"looks? whether": "checks whether",
+    r"(came|comes?) of(?P<ok> age)?": "comes from; is that of",
+    r"before the eyes": "and notifies; in sight",
+    r"(?P<ok>there )?are others": "have changed; differ",
+    r"tells, see": "shows: see",
     r"seldom|whilst|amongst|upon|whence|thence|hitherto|lest|ere|aught|naught": "a modern word",
 }
 # Old names in the code -> new ones. Case matters.

@@ -44,7 +44,7 @@ ELEMENTWISE = (
     *(layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
     *(layers.Identity, layers.Rescaling, layers.ActivityRegularization),
 )
-# All layers that leave each channel by itself, and in its place; batch norms apart.
+# All layers that leave each channel by itself, and in its place, except batch norms.
 CHANNELWISE = (*HOMOGENEOUS, *ELEMENTWISE)
 LAST = -1  # the channel axis, where it is not 1, the first after the batch
 NORMS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)

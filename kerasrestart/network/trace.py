@@ -29,7 +29,7 @@ class TracedCall:
     Attributes:
         layer: The layer.
         occurrence: How many calls of this layer come before it.
-        inputs: The tensors that go in, masks apart.
+        inputs: The tensors that go in, without masks.
         outputs: The tensors that come out.
         opaque: Whether the call is taken as a whole; else its operations are looked at one by one.
         begin: Number of operations in the graph when it begins.

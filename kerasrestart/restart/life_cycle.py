@@ -330,7 +330,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self.messages.add(f"Epoch {event.epoch + 1}: '{name}' is not restarted: {why}.")
 
     def _apply(self, event: RestartEvent, means: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """Restarts filters before the eyes of the observers; returns what `FitSession` returns."""
+        """Restarts filters and notifies the observers; returns what `FitSession` returns."""
         for observer in self.observers:
             observer.on_restart_begin(event, self)
         left_out = self._fit.restart(event, means)

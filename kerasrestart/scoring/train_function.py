@@ -154,7 +154,7 @@ class ScoringFunction:
         return scoring
 
     def keep(self, scoring: AttachedScorer) -> None:
-        """Sees to it that a scoring is attached."""
+        """Attaches a scoring that is not attached yet."""
         if scoring not in self._scorings:
             self._scorings.append(scoring)
         self.check()
@@ -164,7 +164,7 @@ class ScoringFunction:
         self._model.train_function = self
 
     def check(self) -> None:
-        """Looks whether the model was compiled since it was attached."""
+        """Checks whether the model was compiled since it was attached."""
         if self._scorings and self._model.train_function is not self:
             self._forget()
             self._model.train_function = self
@@ -292,7 +292,7 @@ def _first_batch(iterator: Any) -> tuple[Any, Any]:
 
 
 def _is_of_fit(iterator: Any) -> bool:
-    """Whether an iterator comes of `fit`; `train_on_batch` brings a generator."""
+    """Whether an iterator is that of `fit`; `train_on_batch` brings a generator."""
     return isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
 
 

@@ -1,4 +1,4 @@
-"""Each preset against its paper's rule, computed apart in NumPy and float64.
+"""Each preset against its paper's rule, computed independently in NumPy and float64.
 
 What is compared: which filters, the new weights, all other numbers, and the optimizer state. The
 random numbers themselves come from the network; their distribution is checked.

@@ -294,7 +294,7 @@ def test_a_layer_that_cannot_be_made_again_is_named_in_one_line_and_nothing_chan
 
 @pytest.mark.parametrize("remedy", [ResetOptimizer(), ShrinkAndPerturb(0.5, 0.01)], ids=repr)
 def test_weights_that_an_average_is_swapped_for_stay(remedy):
-    # At the begin of an epoch the model has its averages, and the optimizer the weights.
+    # At the start of an epoch the model has its averages, and the optimizer the weights.
     means = []
     watch = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: means.append(

@@ -85,7 +85,7 @@ def from_arrays(value: Any, name: str) -> ImageData:
             dict of arrays with the names of `load_npz`; or an `ImageData`, which is returned as it
             is. Images are uint8 `[n, height, width]` or with 1 or 3 channels last; or
             floating-point in 0..1, which are rounded to 256 levels. Labels are whole numbers from
-            0, or texts, `[n]` or `[n, 1]`.
+            0, or texts, `[n]` or `[n, 1]`, as arrays, lists or columns of pandas.
         name: Name of the data set.
 
     Raises:
@@ -193,29 +193,52 @@ def _images(array: Any) -> np.ndarray:
 
 def _labels(labels: Mapping[str, Any], names: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The labels as int32 by split, and the names of the classes."""
-    arrays = {split: np.asarray(of) for split, of in labels.items()}
-    arrays = {s: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for s, a in arrays.items()}
-    for array in arrays.values():
-        if array.ndim != 1 or array.dtype.kind not in "iuU":
-            raise DataError(
-                "Labels must be whole numbers or texts, one for each image. Received: "
-                f"{array.dtype} {list(array.shape)}."
-            )
-    texts = [array.dtype.kind == "U" for array in arrays.values()]
-    if any(texts):
-        known = np.unique(np.concatenate([a.astype(str) for a in arrays.values()]))
-        found = {split: np.searchsorted(known, a.astype(str)) for split, a in arrays.items()}
-        classes = tuple(str(text) for text in known)
-    else:
-        lowest = min((int(a.min()) for a in arrays.values() if len(a)), default=0)
-        highest = max((int(a.max()) for a in arrays.values() if len(a)), default=0)
-        classes = tuple(str(n) for n in range(highest + 1)) if names is None else ()
-        if names is not None:
-            classes = tuple(str(text) for text in np.asarray(names).ravel())
-        if lowest < 0 or highest >= max(len(classes), 1):
-            raise DataError(
-                f"Labels must be from 0 to {max(len(classes) - 1, 0)}. Received: {lowest} to "
-                f"{highest}."
-            )
-        found = dict(arrays)
-    return {split: array.astype(np.int32) for split, array in found.items()}, classes
+    arrays = {split: _label_array(of) for split, of in labels.items()}
+    classes = None if names is None else tuple(str(text) for text in np.asarray(names).ravel())
+    if any(array.dtype.kind == "U" for array in arrays.values()):
+        return _numbered({split: array.astype(str) for split, array in arrays.items()}, classes)
+    lowest = min((int(a.min()) for a in arrays.values() if len(a)), default=0)
+    highest = max((int(a.max()) for a in arrays.values() if len(a)), default=0)
+    if classes is None:
+        classes = tuple(str(n) for n in range(highest + 1))
+    if lowest < 0 or highest >= max(len(classes), 1):
+        raise DataError(
+            f"Labels must be from 0 to {max(len(classes) - 1, 0)}. Received: {lowest} to {highest}."
+        )
+    return {split: array.astype(np.int32) for split, array in arrays.items()}, classes
+
+
+def _label_array(labels: Any) -> np.ndarray:
+    """The labels of a split, `[n]`, of integers or of texts."""
+    array = np.asarray(labels)
+    if array.dtype.kind in "OT":  # a column of texts of pandas is of objects
+        values = array.ravel().tolist()
+        for kind, to in ((str, np.str_), (int, np.int64)):
+            if all(isinstance(of, kind) and not isinstance(of, bool) for of in values):
+                array = array.astype(to)
+                break
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise DataError(
+            "Labels must be whole numbers or texts, one for each image. Received: "
+            f"{array.dtype} {list(array.shape)}."
+        )
+    return array
+
+
+def _numbered(
+    texts: Mapping[str, np.ndarray], classes: tuple[str, ...] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The numbers of labels that are texts, and the classes; without their order, sorted."""
+    known = np.unique(np.concatenate(list(texts.values()))).tolist()
+    classes = tuple(known) if classes is None else classes
+    if unknown := [text for text in known if text not in classes]:
+        raise DataError(
+            f"Labels must be among the classes {', '.join(classes)}. Received: {unknown[0]!r}."
+        )
+    numbers = {name: number for number, name in enumerate(classes)}
+    return {
+        split: np.array([numbers[text] for text in of.tolist()], np.int32)
+        for split, of in texts.items()
+    }, classes

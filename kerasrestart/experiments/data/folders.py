@@ -61,18 +61,23 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
             found["validation"] = root / name
     if "train" not in found:
         return {"train": root}
-    if len(found) == 1 and any(entry.is_dir() for entry in found["train"].iterdir()):
-        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if len(found) == 1 and _subfolders(found["train"]):
         raise DataError(
             f"{root} must have 'test' or 'validation' beside 'train', or be a folder of classes. "
-            f"Received: {', '.join(names)}; --dataset=folder:{found['train']} takes these images "
-            "and a tenth of them for each of the others."
+            f"Received: {', '.join(_subfolders(root))}; --dataset=folder:{found['train']} takes "
+            "these images and a tenth of them for each of the others."
         )
     return found if len(found) > 1 else {"train": root}
 
 
+def _subfolders(folder: pathlib.Path) -> tuple[str, ...]:
+    """Names of the folders in a folder, without hidden ones such as `.ipynb_checkpoints`."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+
+
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    names = _subfolders(folder)
     if len(names) < 2:
         raise DataError(
             f"{folder} must have a folder of images for each class, two or more. Received: "

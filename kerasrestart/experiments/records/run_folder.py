@@ -27,7 +27,7 @@ class RunFolder:
     Args:
         logdir: Folder of all runs; it is created where it is missing.
         name: Name of this run, or None: it is made of `prefix` and the time.
-        prefix: Begin of such a name, such as "mininet-uniform-cifar10". Defaults to "run".
+        prefix: Start of such a name, such as "mininet-uniform-cifar10". Defaults to "run".
         resume: Whether the folder may hold a run already, to resume it. Defaults to False.
 
     Attributes:

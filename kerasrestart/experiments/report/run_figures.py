@@ -94,7 +94,7 @@ def _curves(run: RunCurves) -> Figure:
 def _useless(run: RunCurves) -> Figure:
     """The lowest score of each layer over the layer's mean, by epoch."""
     names = list(run.scores)
-    lowest = np.array([np.nanmin(_relative(run.scores[name]), axis=1) for name in names])
+    lowest = np.array([_relative(run.scores[name]).min(axis=1) for name in names])
     figure = Figure(figsize=(8.2, 1.3 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
@@ -181,8 +181,9 @@ def _recovery(run: RunCurves) -> Figure:
 
 
 def _relative(scores: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num(scores / scores.mean(axis=1, keepdims=True))
+    """Scores over the mean of their layer: 0 where all are 0, not a number where there are none."""
+    mean = scores.mean(axis=1, keepdims=True)
+    return scores / np.where(mean == 0, 1, mean)
 
 
 def _by_epoch(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from kerasrestart.experiments.run.state_folder import SavedState
 from kerasrestart.restart.records import RestartEvent
 
 MAX_ROLLBACKS = 3
-"""How often a run is rolled back before it stops all the same."""
+"""Largest number of rollbacks of a run; the next divergence stops it."""
 
 
 class DivergedError(ArithmeticError):
@@ -94,17 +94,20 @@ def divergence_context(events: Sequence[RestartEvent], state: SavedState) -> str
     Returns:
         One sentence.
     """
-    largest, where = max(
+    weights = [
         (float(np.abs(array.astype("float64")).max()), path)
         for array, path in zip(state.variables, state.content["variables"], strict=True)
-        if path.endswith(("kernel", "bias", "gamma", "beta"))
-    )
+        if array.size and path.endswith(("kernel", "bias", "gamma", "beta"))
+    ]
     restart = "no restart"
     if events:
         last = events[-1]
         filters = ", ".join(f"{name} {layer.filters}" for name, layer in last.layers.items())
         restart = f"restart {last.restart} at the end of epoch {last.epoch + 1}"
         restart += f", of {filters}" if filters else ", of no filter"
+    if not weights:  # layers of your own can name them otherwise
+        return f"Before it came {restart}"
+    largest, where = max(weights)
     return f"Before it came {restart}; the largest weight was {largest:.3g}, in {where}"
 
 

@@ -19,6 +19,7 @@ from kerasrestart.experiments.study.grid import (
     parse_pair,
     parse_seeds,
 )
+from kerasrestart.experiments.study.plan import in_order_of_needs
 from kerasrestart.experiments.study.published import PUBLISHED
 from kerasrestart.experiments.study.results import OUTCOMES
 from kerasrestart.experiments.study.study_plan import StudyPlan
@@ -173,9 +174,11 @@ def main(parsed: Parsed) -> None:
     _check_executor(parsed)
     study = read_plan(parsed)
     if parsed.values["dry_run"]:
-        for job in study.tuning_jobs:
+        for job in in_order_of_needs(study.tuning_jobs):
             print(job.command(str(study.tuning_folder)))
-        for job in study.jobs({}):  # with --tune these get the values that it finds
+        for job in in_order_of_needs(
+            study.jobs({})
+        ):  # with --tune these get the values that it finds
             print(job.command(str(study.folder)))
         return
     from kerasrestart.experiments.study.executors import LocalExecutor, RayExecutor

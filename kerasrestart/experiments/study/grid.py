@@ -13,7 +13,7 @@ from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.scoring.scoring import REVERSED
 
 MAX_RUNS = 10_000
-"""Largest number of runs of a study, baselines apart."""
+"""Largest number of runs of a study, not counting baselines."""
 
 SET_BY_THE_STUDY = {name: s.in_study for name, s in SETTINGS.items() if s.in_study}
 """Settings that a study sets for each run, and what is typed instead."""

@@ -124,6 +124,21 @@ def make_plan(
     return list(plan.jobs.values())
 
 
+def in_order_of_needs(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in the same order, except that those that a job needs come before it."""
+    by_name = {job.name: job for job in jobs}
+    found: dict[str, Job] = {}
+
+    def place(job: Job) -> None:
+        for name in job.needs:
+            place(by_name[name])
+        found.setdefault(job.name, job)
+
+    for job in jobs:
+        place(job)
+    return list(found.values())
+
+
 class _Plan:
     """The jobs so far, by name; arms whose first rounds are equal share a baseline."""
 

@@ -1,5 +1,6 @@
 """Data of your own: arrays, NumPy files, folders of images and data sets of TFDS."""
 
+import shutil
 import time
 
 import keras
@@ -105,6 +106,44 @@ def test_a_numpy_file_holds_a_data_set_and_is_never_unpickled(tmp_path):
     for name in ("pickled", "cut", "none", "single"):
         with pytest.raises(DataError, match=f"{name}.npz"):
             load_npz(tmp_path / f"{name}.npz")
+
+
+class Column:
+    """A column of a table as pandas makes it: an array of objects, and no sequence."""
+
+    def __init__(self, values):
+        self._values = np.array(values, object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values
+
+
+def test_labels_in_a_column_of_texts_are_those_of_an_array():
+    x, y = arrays()
+    texts = np.array(["plane", "bird", "cat", "dog"])[y]
+    data = from_arrays((x, Column(texts.tolist())), "mine")
+    assert data.fingerprint == from_arrays((x, texts), "mine").fingerprint
+    assert data.classes == ("bird", "cat", "dog", "plane")
+    assert from_arrays((x, Column(y.tolist())), "mine").classes == ("0", "1", "2", "3")
+    with pytest.raises(DataError, match=r"whole numbers or texts, .* Received: object \[40\]"):
+        from_arrays((x, Column([None, *texts[1:].tolist()])), "mine")
+
+
+def test_classes_give_the_order_of_labels_that_are_texts():
+    x, y = arrays(classes=2)
+    value = {"x": x, "y": np.array(["b", "a"])[y], "classes": ["b", "a"]}
+    data = from_arrays(value, "mine")
+    assert data.classes == ("b", "a")
+    assert data.fingerprint == from_arrays((x, y), "mine").fingerprint
+    with pytest.raises(DataError, match=r"Labels must be among the classes a, c\. Received: 'b'"):
+        from_arrays({**value, "classes": ["a", "c"]}, "mine")
+
+
+def test_hidden_folders_are_no_classes(pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "birds")
+    (tmp_path / "birds" / ".ipynb_checkpoints").mkdir()
+    data = load(f"folder:{tmp_path / 'birds'}", image_size=8)
+    assert data.classes == ("crow", "heron")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -200,6 +201,11 @@ def test_rolled_back_it_is_the_run_of_the_lower_rate(images, tmp_path):
         one.content["variables"], one.variables, other.variables, strict=True
     ):
         np.testing.assert_array_equal(mine, theirs, path)
+
+
+def test_a_divergence_is_described_without_weights_of_known_names():
+    state = types.SimpleNamespace(variables=[np.ones(2)], content={"variables": ["own/w"]})
+    assert divergence.divergence_context([], state) == "Before it came no restart"
 
 
 def test_a_weight_that_is_not_finite_is_noticed_where_the_loss_hides_it():

@@ -265,6 +265,14 @@ def test_an_epoch_that_was_not_scored_has_an_empty_column(folder):
         assert (left, right) == (1.5, 5.5)
 
 
+def test_a_layer_that_was_not_scored_is_empty_and_a_dead_one_is_zero():
+    scores = {"conv1": np.array([[0.0, 0.0], [np.nan, np.nan]]), "conv2": np.ones((2, 2))}
+    drawn = run_figures.draw_run(run_figures.RunCurves({}, [], np.array([0, 1]), scores))
+    for name in ("useless", "filters"):
+        image = drawn[name].axes[0].images[0].get_array().filled(np.nan)
+        np.testing.assert_array_equal(image[0], [0, np.nan])
+
+
 def test_an_epoch_that_was_not_scored_has_no_line_and_a_cut_line_is_left_out(tmp_path):
     log = ScoreLog(tmp_path / "scores.jsonl")
     log.on_epoch_end(0, restart_with(0, {"conv": np.array([0.123456789])}))

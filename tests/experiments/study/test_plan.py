@@ -19,7 +19,7 @@ from kerasrestart.experiments.study.grid import (
     of_size,
     parse_seeds,
 )
-from kerasrestart.experiments.study.plan import make_plan
+from kerasrestart.experiments.study.plan import in_order_of_needs, make_plan
 from kerasrestart.experiments.study.results import Cell
 from kerasrestart.experiments.study.sweep import parse_sweep
 
@@ -143,6 +143,11 @@ def test_an_arm_can_match_another_and_comes_after_it():
     assert one.needs == ("mininet-baseline-momentum=0-s0", "mininet-he-momentum=0-s0")
     assert one.settings.matched_run == "logs/st/mininet-he-momentum=0-s0"
     assert one.settings.criterion == "random"
+    typed = list(jobs.values())
+    ordered = in_order_of_needs(typed)
+    for place, job in enumerate(ordered):
+        assert set(job.needs) <= {before.name for before in ordered[:place]}
+    assert sorted(job.name for job in ordered) == sorted(job.name for job in typed)
 
 
 @pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
