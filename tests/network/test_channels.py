@@ -165,62 +165,57 @@ def masks_of(found, chosen):
     return outgoing_masks(outgoing_paths(ChannelMap(found.graph), found.layers, chosen))
 
 
-def private_filters():
-    """Each layer of each model, of which the channels are its own."""
-    for build in MODELS:
-        keras.utils.clear_session(free_memory=False)
-        model = build()
-        found = find_filter_layers(model, ".*")
-        channels = ChannelMap(found.graph)
-        for name, filter_layer in found.layers.items():
-            if channels.outgoing(filter_layer.layer).obstacle() is None:
-                yield pytest.param(build, name, id=f"{build.__name__}-{name}")
-
-
-PRIVATE_FILTERS = list(private_filters())
-
-
-@pytest.mark.parametrize(("build", "name"), PRIVATE_FILTERS)
-def test_network_without_outgoing_weights_does_not_see_the_filter(build, name):
-    model, rng = build(), np.random.default_rng(3)
-    randomize(model, rng)
+@pytest.fixture(scope="module", params=MODELS, ids=lambda build: build.__name__)
+def network(request):
+    """A model, its layers with filters, and the names of those whose channels are their own."""
+    model = request.param()
     found = find_filter_layers(model, ".*")
-    layer = found.layers[name].layer
-    filters = sorted(rng.choice(filters_of(layer), 2, replace=False))
-    before = outputs(model)
-    for kernel, mask in masks_of(found, {name: filters}):
-        change(kernel, mask, 0)
-    zeroed = outputs(model)
-    assert not np.allclose(before, zeroed)
-    mask = filter_mask(layer, filters)
-    change(incoming_kernel(layer), mask, 9.0)
-    np.testing.assert_allclose(outputs(model), zeroed, rtol=1e-5, atol=1e-5)
-    # ... and it does see the other filters.
-    change(incoming_kernel(layer), ~mask, 9.0)
-    assert not np.allclose(outputs(model), zeroed)
+    channels = ChannelMap(found.graph)
+    names = [n for n, s in found.layers.items() if channels.outgoing(s.layer).obstacle() is None]
+    assert names
+    return model, found, names
 
 
-@pytest.mark.parametrize(("build", "name"), PRIVATE_FILTERS)
-def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(build, name):
-    model, rng = build(), np.random.default_rng(4)
-    randomize(model, rng)
-    for layer in model._flatten_layers():
-        if isinstance(layer, layers.BatchNormalization):  # zero stays zero
-            layer.beta.assign(layer.beta * 0)
-            layer.moving_mean.assign(layer.moving_mean * 0)
-        if isinstance(layer, layers.DepthwiseConv2D):
-            layer.bias.assign(layer.bias * 0)
-    found = find_filter_layers(model, ".*")
-    layer = found.layers[name].layer
-    filters = [filters_of(layer) - 1]
-    change(incoming_kernel(layer), filter_mask(layer, filters), 0)
-    layer.bias.assign(np.where(np.arange(filters_of(layer)) == filters[0], 0, layer.bias.numpy()))
-    before = outputs(model)
-    masks = masks_of(found, {name: filters})
-    assert masks
-    for kernel, mask in masks:
-        change(kernel, mask, 0)
-    np.testing.assert_allclose(outputs(model), before, rtol=1e-5, atol=1e-6)
+def test_network_without_outgoing_weights_does_not_see_the_filter(network):
+    model, found, names = network
+    for name in names:
+        rng = np.random.default_rng(3)
+        randomize(model, rng)
+        layer = found.layers[name].layer
+        filters = sorted(rng.choice(filters_of(layer), 2, replace=False))
+        before = outputs(model)
+        for kernel, mask in masks_of(found, {name: filters}):
+            change(kernel, mask, 0)
+        zeroed = outputs(model)
+        assert not np.allclose(before, zeroed), name
+        mask = filter_mask(layer, filters)
+        change(incoming_kernel(layer), mask, 9.0)
+        np.testing.assert_allclose(outputs(model), zeroed, rtol=1e-5, atol=1e-5, err_msg=name)
+        # ... and it does see the other filters.
+        change(incoming_kernel(layer), ~mask, 9.0)
+        assert not np.allclose(outputs(model), zeroed), name
+
+
+def test_outgoing_weights_of_a_filter_that_gives_zero_are_without_effect(network):
+    model, found, names = network
+    for name in names:
+        randomize(model, np.random.default_rng(4))
+        for layer in model._flatten_layers():
+            if isinstance(layer, layers.BatchNormalization):  # zero stays zero
+                layer.beta.assign(layer.beta * 0)
+                layer.moving_mean.assign(layer.moving_mean * 0)
+            if isinstance(layer, layers.DepthwiseConv2D):
+                layer.bias.assign(layer.bias * 0)
+        layer = found.layers[name].layer
+        filters = [filters_of(layer) - 1]
+        change(incoming_kernel(layer), filter_mask(layer, filters), 0)
+        layer.bias.assign(np.where(np.arange(filters_of(layer)) == filters[0], 0, layer.bias))
+        before = outputs(model)
+        masks = masks_of(found, {name: filters})
+        assert masks, name
+        for kernel, mask in masks:
+            change(kernel, mask, 0)
+        np.testing.assert_allclose(outputs(model), before, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def path_of(model, name, filters=None):

@@ -126,7 +126,7 @@ def test_weights_that_are_not_those_of_the_epoch_are_refused(tmp_path, images):
 
 def test_a_second_fit_with_the_same_callback_is_backed_up_too(tmp_path, images):
     restart = restarts(tmp_path / "restarts")
-    net().fit(*images, verbose=0, callbacks=[restart])
+    train(net(), images, restart)
     keep = callbacks.BackupAndRestore(tmp_path / "model")
     with pytest.raises(KilledError):
         train(net(), images, restart, keep, Kill(3, "begin"))

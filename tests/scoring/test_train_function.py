@@ -92,8 +92,11 @@ def test_every_nth_batch_under_a_loss_scale_and_a_strategy(images, randomized):
 @pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
 )
-@pytest.mark.parametrize("model_class", [keras.Model, kr.RestartModel])
-@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize(
+    ("model_class", "options"),
+    [(keras.Model, {}), (kr.RestartModel, {}), (keras.Model, {"run_eagerly": True})],
+    ids=str,
+)
 @pytest.mark.usefixtures("grappler")
 def test_weights_are_bit_for_bit_those_of_training_without_scores(model_class, options, images):
     runs = []
@@ -112,13 +115,13 @@ def test_weights_are_bit_for_bit_those_of_training_without_scores(model_class, o
 
 @pytest.mark.parametrize("model_class", [keras.Model, kr.RestartModel])
 def test_each_of_the_two_steps_is_traced_once_whatever_is_restarted(model_class, images):
-    def losses_traced(*arguments):
+    def losses_traced(*arguments, epochs=2):
         before = len(LOSSES_TRACED)
-        fit(net(model_class), images, *arguments, epochs=6)
+        fit(net(model_class), images, *arguments, epochs=epochs)
         return len(LOSSES_TRACED) - before
 
     restart = scoring(criterion=every(2), when=kr.EveryEpochs(2, "loss"), stop_on_repeat=False)
-    plain, both = losses_traced(), losses_traced(restart)
+    plain, both = losses_traced(), losses_traced(restart, epochs=6)
     assert len(restart.events) == 2
     assert both == 2 * plain
     assert losses_traced(scoring()) == plain
