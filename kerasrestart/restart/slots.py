@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check_choice
 from kerasrestart.network.keras_internals import index_in, layers_inside, trained_by
 from kerasrestart.network.optimizers import keras_class, leaves, unwrap
 from kerasrestart.restart.reset import SECOND_MOMENTS
@@ -121,14 +122,6 @@ def build_optimizer(model: keras.Model) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
-def check_second_moment(second_moment: str) -> None:
-    """Checks the argument `second_moment`; raises ValueError if it is not known."""
-    if second_moment not in SECOND_MOMENTS:
-        raise ValueError(
-            f"second_moment must be one of {list(SECOND_MOMENTS)}. Received: {second_moment!r}"
-        )
-
-
 def reset_slots(
     optimizer: keras.optimizers.Optimizer | None,
     variable: keras.Variable,
@@ -155,7 +148,7 @@ def reset_slots(
     Raises:
         ValueError: `second_moment` is not known.
     """
-    check_second_moment(second_moment)
+    check_choice("second_moment", second_moment, SECOND_MOMENTS)
     if optimizer is None or not optimizer.built:
         return
     for slot, rule, leaf in _slots(optimizer, variable):

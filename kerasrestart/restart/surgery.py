@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import kernels
-from kerasrestart.network.arguments import check, check_whole
+from kerasrestart.network.arguments import check, check_choice, check_whole
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.paths import Path
@@ -23,7 +23,7 @@ from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
 from kerasrestart.restart.remarks import remarks
-from kerasrestart.restart.reset import check_outgoing
+from kerasrestart.restart.reset import SECOND_MOMENTS, check_outgoing
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 
@@ -94,7 +94,7 @@ def restart_filters(
     Source: Han and Zhang, "Partial Restart of Neural Network".
     """
     check_outgoing(outgoing, compensates=reader_input_means is not None)
-    slots.check_second_moment(second_moment)
+    check_choice("second_moment", second_moment, SECOND_MOMENTS)
     check_whole("seed", seed, 0)
     rule = initializers.get(initializer)
     found = find_filter_layers(model, ".*") if found is None else found
@@ -165,7 +165,7 @@ def reset_optimizer_state(
         ValueError: As in `restart_filters`.
         TypeError: As in `restart_filters`.
     """
-    slots.check_second_moment(second_moment)
+    check_choice("second_moment", second_moment, SECOND_MOMENTS)
     found = find_filter_layers(model, ".*") if found is None else found
     taken = _checked(model, found, chosen)
     found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
