@@ -22,12 +22,14 @@ class Call:
         occurrence: How many calls of the same operation come before this one in a forward pass.
         inputs: Numbers of the tensors that go in.
         outputs: Numbers of the tensors that come out.
+        backward: Whether it is part of a backward pass inside the step, as of a gradient penalty.
     """
 
     operation: keras.Layer | RawOperation
     occurrence: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    backward: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Graph:
 
     Attributes:
         calls: All calls, in execution order.
-        consumers: For each tensor, the calls that read it.
+        consumers: For each tensor, the calls that read it in a forward pass.
         shapes: The shape of each tensor, batch first; None for what is not known.
         outputs: The tensors that the model gives, or the losses of a training step.
         losses: Tensors that layers add to the loss on their own.
@@ -107,15 +109,20 @@ class Graph:
         self.coupled: dict[int, str] = {}
         self.own_kernels: dict[int, OwnKernels] = {}
         self.shared_weights: dict[int, tuple[str, ...]] = {}
+        self._ends = self.outputs | self.losses
+        self._reaching = self._tensors_before(self.outputs)
+        self._training = self._tensors_before(self._ends)
+        forward = self._tensors_before(self._ends, through_gradients=False)
         self.consumers: dict[int, list[Call]] = defaultdict(list)
         self._of: dict[int, list[Call]] = defaultdict(list)
         for call in self.calls:
             self._of[id(call.operation)].append(call)
-            for tensor in set(call.inputs):
+            # A gradient reads what a function has between its operations: no reader of its own.
+            for_gradient = not self._training.isdisjoint(call.outputs) and (
+                call.backward or forward.isdisjoint(call.outputs)
+            )
+            for tensor in () if for_gradient else set(call.inputs):
                 self.consumers[tensor].append(call)
-        self._ends = self.outputs | self.losses
-        self._reaching = self._tensors_before(self.outputs)
-        self._training = self._tensors_before(self._ends)
 
     def calls_of(self, operation: keras.Layer | RawOperation | None) -> list[Call]:
         """All calls of one operation, in execution order."""
@@ -145,11 +152,11 @@ class Graph:
         """Whether an output, or a loss that a layer adds, depends on a call."""
         return any(tensor in self._training for tensor in call.outputs)
 
-    def _tensors_before(self, ends: frozenset[int]) -> set[int]:
+    def _tensors_before(self, ends: frozenset[int], through_gradients: bool = True) -> set[int]:
         seen, ahead = set(ends), list(ends)
         while ahead:
             call = self.makers.get(ahead.pop())
-            if call is not None:
+            if call is not None and (through_gradients or not call.backward):
                 new = set(call.inputs) - seen
                 seen |= new
                 ahead += new

@@ -85,7 +85,12 @@ class GraphBuilder:
             trace.trained,
             Counter(id(call.layer) for call in trace.calls),
             self._readers,
-            find_normalizations(self._steps, self._numbers, self._tensors, ends),
+            find_normalizations(
+                [step for step in self._steps if not self._is_backward(step)],
+                self._numbers,
+                self._tensors,
+                ends,
+            ),
         )
 
     def _number(self, tensor: tf.Tensor) -> int:
@@ -222,20 +227,29 @@ class GraphBuilder:
         calls, makers = [], {}
         for step in self._steps:
             makers[step.outputs[0]] = step
+            backward = self._is_backward(step)
             if isinstance(step.made_by, TracedCall):
                 call = Call(step.made_by.layer, step.made_by.occurrence, step.inputs, step.outputs)
             elif step.of is None:
-                call = Call(self._operation(step.made_by), 0, step.inputs, step.outputs)
+                operation = self._operation(step.made_by)
+                call = Call(operation, 0, step.inputs, step.outputs, backward)
             elif step.outputs[0] in kept:
                 source = step.of
                 while source not in kept and source in self._parent:
                     source = self._parent[source]
                 function = self._function(step, source, makers)
-                call = Call(function, 0, (source,), step.outputs)
+                call = Call(function, 0, (source,), step.outputs, backward)
             else:
                 continue
             calls.append(call)
         return calls
+
+    def _is_backward(self, step: _Step) -> bool:
+        """Whether a backward pass makes a step; layers that it calls again are not its own."""
+        if isinstance(step.made_by, TracedCall):
+            return False
+        ordinal = self._ordinals[step.made_by.name]
+        return any(begin < ordinal <= end for begin, end in self._trace.backward)
 
     def _operation(self, op: tf.Operation) -> raw.RawOperation:
         operation = raw.raw_operation(op, self._owner(op))

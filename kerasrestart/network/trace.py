@@ -58,6 +58,8 @@ class Trace:
         elsewhere: By id of a layer, why its call is out of sight.
         trained: The ids of the variables that the step differentiates by; None if that is not
             known.
+        backward: Numbers of operations in the graph when each backward pass of the step begins and
+            ends.
     """
 
     graph: tf.Graph
@@ -67,6 +69,7 @@ class Trace:
     losses: list[tf.Tensor] = dataclasses.field(default_factory=list)
     elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
     trained: set[int] | None = None
+    backward: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
 
 def trace_call(
@@ -224,7 +227,7 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
 
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
-    """Notes what a step differentiates, and by what."""
+    """Notes what a step differentiates, by what, and which operations that makes."""
     trained: set[int] = set()
     trace.trained = trained
 
@@ -232,7 +235,10 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         target, sources = target_and_sources(args, kwargs)
         trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
         trained.update(ids_of(sources))
-        return call(*args, **kwargs)
+        begin = trace.graph.version
+        gradients = call(*args, **kwargs)
+        trace.backward.append((begin, trace.graph.version))
+        return gradients
 
     return hooked([(tf.GradientTape, noting)], "gradient")
 
