@@ -7,6 +7,7 @@ from collections import defaultdict
 import keras
 
 from kerasrestart.network.graph import Call, Graph, OwnKernels
+from kerasrestart.network.keras_internals import layers_inside
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.raw_operations import CONVOLUTIONS, RawOperation
 from kerasrestart.network.variable_reads import variable_ids
@@ -27,7 +28,11 @@ def mark_kernel_uses(graph: Graph, model: keras.Model) -> None:
 
 def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer]) -> None:
     trained = {number for v in model.trainable_variables for number in variable_ids(v)}
-    of_keras = {number for layer in called for v in layer.weights for number in variable_ids(v)}
+    # Also where a Keras layer's call is out of sight, as in a vectorized_map.
+    known = [layer for layer in layers_inside(model) if isinstance(layer, WITH_FILTERS)]
+    of_keras = {
+        number for layer in called + known for v in layer.weights for number in variable_ids(v)
+    }
     seen: set[int] = set()
     found: dict[int, list[Call]] = defaultdict(list)
     for call in graph.calls:
