@@ -28,7 +28,6 @@ class Features(NamedTuple):
     """The sums over all rows (examples and positions) of a layer's features, in float64.
 
     Attributes:
-        rows: Number of rows.
         nonzero: `[filters]`: in how many rows an activation is not zero.
         magnitude: `[filters]`: mean |activation|.
         gram: `[sampled, sampled]`: mean products of the activations of two filters.
@@ -36,7 +35,6 @@ class Features(NamedTuple):
         sampled: Indices of the filters that `gram` and `mean` are about: all, or a random sample.
     """
 
-    rows: float
     nonzero: np.ndarray
     magnitude: np.ndarray
     gram: np.ndarray
@@ -94,7 +92,7 @@ class FeatureSums:
         nonzero, magnitude, gram, total = sums
         count = max(float(rows), 1.0)
         means = magnitude / count, gram / count, total / count
-        return Features(float(rows), nonzero, *means, self.sampled)
+        return Features(nonzero, *means, self.sampled)
 
 
 def effective_rank(gram: np.ndarray) -> float:

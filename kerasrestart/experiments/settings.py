@@ -11,7 +11,7 @@ import functools
 import pathlib
 import re
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kerasrestart.experiments.combinations import (
@@ -19,7 +19,7 @@ from kerasrestart.experiments.combinations import (
     in_flags,
     restart_plan_arguments,
 )
-from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError, parse_words
+from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
 from kerasrestart.scoring.scoring import CRITERIA
@@ -449,20 +449,6 @@ def errors_name_flags() -> Iterator[None]:
         aliases = {s.argument: name for name, s in SETTINGS.items() if s.argument}
         message = in_flags(str(error), {**names, **aliases, "control": "init"})
         raise SettingError(message) from error
-
-
-def parse_settings(arguments: Iterable[str]) -> RunSettings:
-    """Reads settings as they are typed.
-
-    Args:
-        arguments: Flags such as `--model=mininet` or `--noaugment`. A setting that is missing has
-            its default.
-
-    Raises:
-        SettingError: A flag is not known, its value is wrong, or two exclude each other.
-    """
-    words = [argument.removeprefix("--") for argument in arguments]
-    return RunSettings(**parse_words(words, SETTINGS))
 
 
 def as_flag(name: str, value: Any) -> str:

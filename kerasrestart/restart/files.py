@@ -10,16 +10,13 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_write(
-    path: str | os.PathLike, keep: str | os.PathLike | None = None
-) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Opens a file that replaces `path` when the block ends without an error.
 
     If the process is killed or the machine loses power, either the old or the new file is there.
 
     Args:
         path: The file; its folder exists.
-        keep: Where the old file is moved. Defaults to None: it is replaced.
 
     Raises:
         OSError: The file cannot be written; the old one is kept.
@@ -34,8 +31,6 @@ def atomic_write(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if keep is not None and path.exists():
-        path.replace(keep)
     temporary.replace(path)
     sync_folder(path.parent)
 

@@ -15,23 +15,18 @@ from kerasrestart.network.text import listed
 from kerasrestart.restart.norms import norm_channels, other_variables
 
 
-def remarks(
-    found: FilterLayers, paths: Mapping[str, Path] | None = None, *, norms: bool = True
-) -> list[str]:
+def remarks(found: FilterLayers, paths: Mapping[str, Path], *, norms: bool) -> list[str]:
     """Says what a restart leaves of the old filters.
 
     Args:
         found: The model's filter layers.
-        paths: By key of the layers that are restarted, the paths of their channels. Defaults to
-            None: all layers.
-        norms: Whether channels of norms are reset. Defaults to True.
+        paths: By key of the layers that are restarted, the paths of their channels.
+        norms: Whether channels of norms are reset.
 
     Returns:
         At most two lines: frozen norms, and variables with one number per filter that a restart
         does not know (such as a gain in a subclass).
     """
-    if paths is None:
-        paths = {key: found.channels.path(each.layer) for key, each in found.layers.items()}
     frozen: dict[str, None] = {}
     kept: dict[str, None] = {}
     for key, path in paths.items():

@@ -164,7 +164,7 @@ def reset_slots(
 
 
 def shift_copies(
-    optimizer: keras.optimizers.Optimizer | None, variable: keras.Variable, shift: np.ndarray
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable, shift: np.ndarray
 ) -> None:
     """Adds a change of a weight to the copies of the weight that an optimizer keeps.
 
@@ -173,7 +173,7 @@ def shift_copies(
         variable: A weight of the model.
         shift: What was added to the weight, of its shape.
     """
-    if optimizer is not None and optimizer.built:
+    if optimizer.built:
         for slot, rule, _ in _slots(optimizer, variable):
             if rule is WEIGHT:
                 slot.assign_add(tf.cast(shift, slot.dtype))

@@ -213,10 +213,9 @@ def obstacles(
     return reasons
 
 
-def check_adafactor(optimizer: keras.optimizers.Optimizer | None, second_moment: str) -> None:
+def check_adafactor(optimizer: keras.optimizers.Optimizer, second_moment: str) -> None:
     """Refuses `outgoing="zero"` where Adafactor would turn the kernel into NaN; ValueError."""
-    found = [] if optimizer is None else leaves(optimizer)
-    adafactor = any(isinstance(leaf, keras.optimizers.Adafactor) for leaf in found)
+    adafactor = any(isinstance(leaf, keras.optimizers.Adafactor) for leaf in leaves(optimizer))
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "

@@ -15,13 +15,13 @@ from kerasrestart.experiments.settings import (
     SETTINGS,
     RunSettings,
     is_plain_name,
-    parse_settings,
 )
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
 from kerasrestart.restart.when import EveryEpochs, OnPlateau
 from kerasrestart.scoring.scoring import Scoring
+from tests.typed_settings import parse_settings
 
 ODD = ["", "0", "-0", "-1", "2", "1e400", "nan", "inf", "-inf", "None", "true", "0x10", "1_0", "("]
 TYPED = st.one_of(

@@ -426,7 +426,7 @@ def _make_run(logdir: pathlib.Path) -> tuple[Any, Any, dict[str, Any], Any]:
     from kerasrestart.experiments.run.build import build_model
     from kerasrestart.experiments.run.environment import describe_environment, run_environment
     from kerasrestart.experiments.run.starting_point import identity_of
-    from kerasrestart.experiments.settings import parse_settings
+    from tests.typed_settings import parse_settings
 
     images = data.load("shapes", train_examples=40, shapes_examples=200)
     settings = parse_settings(RUN)

@@ -24,7 +24,7 @@ import time
 import zipfile
 
 from kerasrestart.experiments import data
-from kerasrestart.experiments.settings import parse_settings
+from tests.typed_settings import parse_settings
 
 ARGUMENTS = (
     *("--dataset=shapes", "--train_examples=200", "--batch_size=50", "--augment"),

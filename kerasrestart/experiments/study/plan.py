@@ -21,11 +21,11 @@ from kerasrestart.experiments.study.grid import (
     network_settings,
     refuse,
 )
+from kerasrestart.experiments.study.published import BASELINE
 from kerasrestart.experiments.study.results import Cell
 from kerasrestart.experiments.study.sweep import Variation, parse_sweep
 from kerasrestart.restart.initializer_names import CONTROLS
 
-BASELINE = "baseline"
 CONTROL = "none"
 # Arms are compared at equal budget: all rounds are equally long, and all restarts are made.
 _EQUAL_BUDGET = {name: s.fixed_in_study for name, s in SETTINGS.items() if s.is_fixed_in_study}

@@ -10,8 +10,8 @@ from typing import Any
 
 from kerasrestart.experiments.report.markdown import align
 from kerasrestart.experiments.study.comparison import Arm, Group
-from kerasrestart.experiments.study.plan import BASELINE, CONTROL
-from kerasrestart.experiments.study.published import Published
+from kerasrestart.experiments.study.plan import CONTROL
+from kerasrestart.experiments.study.published import BASELINE, Published
 from kerasrestart.experiments.study.statistics import Summary, p_cell, summarize
 
 

@@ -15,7 +15,7 @@ from kerasrestart.experiments.models.alexnet_weights import IMAGENET_MEAN, IMAGE
 from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.run.build import build_model
 from kerasrestart.experiments.run.train import run
-from kerasrestart.experiments.settings import parse_settings
+from tests.typed_settings import parse_settings
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")

@@ -23,8 +23,8 @@ from kerasrestart.experiments.interruption import RunStoppedError
 from kerasrestart.experiments.run import divergence
 from kerasrestart.experiments.run.run_checkpoint import RunCheckpoint
 from kerasrestart.experiments.run.state_folder import StateFolder
-from kerasrestart.experiments.settings import parse_settings
 from tests.soak.kill_resume import POINTS, compare
+from tests.typed_settings import parse_settings
 
 ROOT = str(pathlib.Path(__import__("kerasrestart").__file__).parents[1])
 SMALL = (
