@@ -117,7 +117,7 @@ class Graph:
         self._of: dict[int, list[Call]] = defaultdict(list)
         for call in self.calls:
             self._of[id(call.operation)].append(call)
-            # A gradient reads what a function has between its operations: no reader of its own.
+            # A gradient reads what a function has between its operations: not a reader of its own.
             for_gradient = not self._training.isdisjoint(call.outputs) and (
                 call.backward or forward.isdisjoint(call.outputs)
             )

@@ -124,7 +124,7 @@ def _following(graph: Graph, call: Call) -> Call | None:
         if not isinstance(scale, RawOperation):
             break
         if scale.kind != "elementwise" or scale.activates:
-            # A scale and shift may come of other data, as in AdaIN.
+            # A scale and shift may come from other data, as in AdaIN.
             follows = scale.type in PRODUCTS or (modulated and scale.type in SUMS)
             if _place(graph, end) is not None or not follows:
                 break

@@ -179,7 +179,7 @@ def test_all_of_a_critic_but_its_head_is_watched(head, body, dtype):
     assert found.left_out == {"verdict": "makes an output of the model"}
     # The gradient reads a kernel as a part of the layer, the penalty as a single number.
     assert found.graph.shared_weights == {}
-    # What the gradient reads between a convolution and its activation is no reader of its own.
+    # What the gradient reads between a convolution and its activation does not count as a reader.
     assert "c1" not in reads_of(found)["c1"]
     assert (found.layers["c1"].norm is None) == (body is plain_body)
 

@@ -166,7 +166,7 @@ def test_the_scale_and_shift_of_a_batch_norm_with_its_own_call_belong_to_the_fil
 
 
 class Adaptive(layers.Layer):
-    """Scale and shift come of a style, as in AdaIN."""
+    """Scale and shift come from a style, as in AdaIN."""
 
     def build(self, shapes):
         self.style = layers.Dense(2 * shapes[0][-1])
