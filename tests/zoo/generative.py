@@ -94,6 +94,39 @@ def dcgan() -> Example:
     return Example(model, noise(8, 8, 1), None, watched=23, filters=23)
 
 
+class WGANGP(DCGAN):
+    """From the Keras example: a critic, with a penalty on its gradient by the images."""
+
+    def train_step(self, real):
+        size = tf.shape(real)[0]
+        with tf.GradientTape() as tape:
+            fake = self.generator(tf.random.normal((size, 4)))
+            between = real + tf.random.uniform((size, 1, 1, 1)) * (fake - real)
+            with tf.GradientTape() as inner:
+                inner.watch(between)
+                judged = self.discriminator(between)
+            slope = tf.norm(tf.reshape(inner.gradient(judged, between), [-1, 64]), axis=1)
+            d_loss = tf.reduce_mean(self.discriminator(fake)) + 10 * tf.reduce_mean(
+                (slope - 1) ** 2
+            )
+            d_loss -= tf.reduce_mean(self.discriminator(real))
+        weights = self.discriminator.trainable_weights
+        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights, strict=True))
+        with tf.GradientTape() as tape:
+            fake = self.generator(tf.random.normal((size, 4)))
+            g_loss = -tf.reduce_mean(self.discriminator(fake))
+        weights = self.generator.trainable_weights
+        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights, strict=True))
+        return {"loss": d_loss + g_loss}
+
+
+@kind("WGAN with a gradient penalty")
+def wgan_gp() -> Example:
+    model = WGANGP()
+    model.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
+    return Example(model, noise(8, 8, 1), None, watched=23, filters=23)
+
+
 class Diffusion(keras.Model):
     """A denoiser and a copy of it that follows by an exponential moving average."""
 

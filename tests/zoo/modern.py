@@ -277,3 +277,57 @@ def unknown_frames() -> Example:
     x = layers.Conv1D(6, 2, padding="same", activation="relu")(x)
     model = keras.Model(video, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
     return classifier(model, 6, 10, shape=(3, 8, 8, 2))
+
+
+class InstanceNorm(layers.Layer):
+    """Normalizes each channel of each image."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones")
+        self.beta = self.add_weight(shape=shape[-1:], initializer="zeros")
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + 1e-5) * self.gamma + self.beta
+
+
+@kind("Instance norm written as a Layer")
+def instance_norm() -> Example:
+    return classifier(on_image(conv(6), InstanceNorm(), layers.Conv2D(4, 3), InstanceNorm()), 10)
+
+
+class Linear(layers.Layer):
+    """From the guide to new layers."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units))
+        self.b = self.add_weight(shape=(self.units,))
+
+    def call(self, x):
+        return tf.matmul(x, self.w) + self.b
+
+
+@kind("Dense head written as a Layer")
+def own_head() -> Example:
+    image = keras.Input((12, 12, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="relu")(conv(4)(image)))
+    return classifier(keras.Model(image, Linear(3)(x)), 10)
+
+
+class OwnConvolution(layers.Layer):
+    """A convolution by TensorFlow's function, with a kernel of its own."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], 4))
+
+    def call(self, x):
+        return tf.nn.relu(tf.nn.conv2d(x, self.kernel, 1, "VALID"))
+
+
+@kind("Convolution by add_weight and tf.nn.conv2d")
+def own_convolution() -> Example:
+    return classifier(on_image(conv(6), OwnConvolution()), 6, 10)

@@ -253,3 +253,47 @@ def adds_loss() -> Example:
     model = AddsLoss()
     model.compile("adam")
     return Example(model, noise(8, 8, 3), None, watched=4, filters=10)
+
+
+class Adversarial(keras.Model):
+    """Trains on images that are moved along the sign of the gradient."""
+
+    def train_step(self, data):
+        images, labels = data
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = self.compute_loss(y=labels, y_pred=self(images, training=True))
+        images += 0.1 * tf.sign(tape.gradient(loss, images))
+        return super().train_step((images, labels))
+
+
+@kind("Adversarial training (FGSM)")
+def adversarial() -> Example:
+    model = Adversarial(*with_head())
+    model.compile("adam", LABELS)
+    return Example(model, noise(8, 8, 3), classes(), watched=10, filters=10)
+
+
+class WithAuxiliaryHead(keras.Model):
+    """Has a second head, which is called in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Conv2D(4, 3, activation="relu")
+        self.second = layers.Conv2D(6, 3, activation="relu")
+        self.side = layers.Conv2D(5, 1, activation="relu")
+        self.pool = layers.GlobalAveragePooling2D()
+        self.head, self.side_head = layers.Dense(3), layers.Dense(3)
+
+    def call(self, images, training=None):
+        x = self.first(images)
+        if training:
+            self.add_loss(tf.reduce_mean(self.side_head(self.pool(self.side(x))) ** 2))
+        return self.head(self.pool(self.second(x)))
+
+
+@kind("Auxiliary head, called in training alone")
+def auxiliary_head() -> Example:
+    model = WithAuxiliaryHead()
+    model.compile("adam", LABELS)
+    return Example(model, noise(8, 8, 3), classes(), watched=15, filters=15)
