@@ -70,62 +70,95 @@ def run_jobs(
         PlanError: If a folder has a run with other settings. Raised before any work.
         KeyboardInterrupt: On an interrupt, after all processes have ended.
     """
-    done = {job.name for job in jobs if is_done(job, folder)}
-    # A baseline is needed only by the runs that start from it.
-    needed = {name for job in jobs if job.name not in done for name in job.needs}
-    waiting = [
-        job for job in jobs if job.name not in done and (job.cell is not None or job.name in needed)
-    ]
-    total = len(done) + len(waiting)
-    failed: dict[str, str] = {}
-    durations: list[float] = []
-    shown_notes: set[str] = set()
-    running: dict[Future[Ended], Job] = {}
-    best: dict[str, tuple[float, str]] = {}
-    for job in jobs:
-        if job.name in done:
-            _result(job, folder, best)
-    if done:
-        show(f"{len(done)} of {total} runs are complete already.")
-    try:
-        while waiting or running:
-            for job in [j for j in waiting if failed.keys() & j.needs]:
-                waiting.remove(job)
-                missing = [name for name in job.needs if name in failed]
-                what = "its baseline" if missing[0] == job.needs[0] else "the run that it matches,"
-                failed[job.name] = f"{what} {missing[0]} failed"
-            # Submitted only as slots become free: the runs of the first seed come first, and a
-            # baseline's arms before the next baseline.
-            ready = [job for job in waiting if done.issuperset(job.needs)]
-            slots = executor.slots
-            for job in ready[: max(0, slots - len(running))]:
-                waiting.remove(job)
-                log = _log(job, folder)
-                show(f"{job.name} starts; log: {log}")
-                running[executor.submit(job.command_arguments(str(folder)), log)] = job
-            for future in wait(running, _LOOK_AGAIN, FIRST_COMPLETED).done:
-                job = running.pop(future)
-                ended = _ended(future)
-                durations.append(ended.seconds)
-                if ended.reason is None and is_done(job, folder):
-                    done.add(job.name)
-                    message = f"{job.name} is complete{_result(job, folder, best)}"
-                    if (note := _data_note(job, folder)) and note not in shown_notes:
-                        shown_notes.add(note)
-                        show(f"*** {note} ***")
-                else:
-                    reason = f"{ended.reason or 'it wrote no record'} (see {_log(job, folder)})"
-                    failed[job.name] = reason
-                    message = f"{job.name} FAILED: {reason}"
-                left = (len(waiting) + len(running)) * sum(durations) / len(durations) / slots
-                failures = f", {len(failed)} failed" if failed else ""
-                show(
-                    f"[{len(done)}/{total} runs{failures}, about {_duration(left)} left] {message} "
-                    f"after {_duration(ended.seconds)}"
-                )
-    finally:
-        executor.stop()
-    return failed
+    return _Queue(jobs, folder, executor, show).run()
+
+
+class _Queue:
+    """The jobs of a study: those that wait, that run, that are done, and that failed."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        folder: pathlib.Path,
+        executor: Executor,
+        show: Callable[[str], None],
+    ):
+        self._folder, self._executor, self._show = folder, executor, show
+        self._done = {job.name for job in jobs if is_done(job, folder)}
+        # A baseline is needed only by the runs that start from it.
+        needed = {name for job in jobs if job.name not in self._done for name in job.needs}
+        self._waiting = [
+            job
+            for job in jobs
+            if job.name not in self._done and (job.cell is not None or job.name in needed)
+        ]
+        self._running: dict[Future[Ended], Job] = {}
+        self._failed: dict[str, str] = {}
+        self._total = len(self._done) + len(self._waiting)
+        self._durations: list[float] = []
+        self._notes: set[str] = set()
+        self._best: dict[str, tuple[float, str]] = {}
+        for job in jobs:
+            if job.name in self._done:
+                _result(job, folder, self._best)
+
+    def run(self) -> dict[str, str]:
+        """Runs the jobs; returns those that failed, and why."""
+        if self._done:
+            self._show(f"{len(self._done)} of {self._total} runs are complete already.")
+        try:
+            while self._waiting or self._running:
+                self._give_up()
+                self._start()
+                for future in wait(self._running, _LOOK_AGAIN, FIRST_COMPLETED).done:
+                    self._end(self._running.pop(future), _ended(future))
+        finally:
+            self._executor.stop()
+        return self._failed
+
+    def _give_up(self) -> None:
+        """Counts the jobs as failed that need one that failed."""
+        for job in [job for job in self._waiting if self._failed.keys() & job.needs]:
+            self._waiting.remove(job)
+            missing = [name for name in job.needs if name in self._failed]
+            what = "its baseline" if missing[0] == job.needs[0] else "the run that it matches,"
+            self._failed[job.name] = f"{what} {missing[0]} failed"
+
+    def _start(self) -> None:
+        # Submitted only as slots become free: the runs of the first seed come first, and a
+        # baseline's arms before the next baseline.
+        ready = [job for job in self._waiting if self._done.issuperset(job.needs)]
+        for job in ready[: max(0, self._executor.slots - len(self._running))]:
+            self._waiting.remove(job)
+            log = _log(job, self._folder)
+            self._show(f"{job.name} starts; log: {log}")
+            arguments = job.command_arguments(str(self._folder))
+            self._running[self._executor.submit(arguments, log)] = job
+
+    def _end(self, job: Job, ended: Ended) -> None:
+        self._durations.append(ended.seconds)
+        if ended.reason is None and is_done(job, self._folder):
+            self._done.add(job.name)
+            message = f"{job.name} is complete{_result(job, self._folder, self._best)}"
+            self._show_note(job)
+        else:
+            reason = f"{ended.reason or 'it wrote no record'} (see {_log(job, self._folder)})"
+            self._failed[job.name] = reason
+            message = f"{job.name} FAILED: {reason}"
+        failures = f", {len(self._failed)} failed" if self._failed else ""
+        self._show(
+            f"[{len(self._done)}/{self._total} runs{failures}, about "
+            f"{_duration(self._seconds_left())} left] {message} after {_duration(ended.seconds)}"
+        )
+
+    def _seconds_left(self) -> float:
+        left = len(self._waiting) + len(self._running)
+        return left * sum(self._durations) / len(self._durations) / self._executor.slots
+
+    def _show_note(self, job: Job) -> None:
+        if (note := _data_note(job, self._folder)) and note not in self._notes:
+            self._notes.add(note)
+            self._show(f"*** {note} ***")
 
 
 def _ended(future: Future[Ended]) -> Ended:
