@@ -310,7 +310,7 @@ FUNCTIONS = [
     ([tf.nn.silu], "pool"),
     ([tf.nn.gelu], "pool"),
     ([tf.tanh, lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID")], "pool"),
-    ([lambda x: x + 1], "first"),
+    ([lambda x: 2 * x + 1], "pool"),
     ([lambda x: tf.tanh(tf.nn.relu(x))], "pool"),
     ([tf.nn.softmax], "first"),
     ([lambda x: tf.roll(x, 1, 0)], "first"),
