@@ -2,7 +2,7 @@
 
 A tensor has degree d in another one where scaling that by a > 0 scales it by a^d: a mean has degree
 one, a variance two, its inverse square root minus one, and a normalized tensor zero. Small
-constants, such as the epsilon beside a variance, are taken for zero.
+constants, such as the epsilon beside a variance, are taken for zero, and so is a learned one.
 """
 
 from __future__ import annotations
@@ -14,16 +14,24 @@ import tensorflow as tf
 
 from kerasrestart.network import raw_operations as raw
 
-MEANS = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
+MIXING = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
 _AS_THEY_ARE = (
     raw.IDENTITIES
     | raw.HOMOGENEOUS
     | raw.RESHAPING
-    | MEANS
+    | MIXING
     | {"StopGradient", "BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
     | {"Split", "SplitV", "Unpack", "Pad"}
 )
 _POWERS = {"Square": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Inv": -1.0}
+# Their terms must be of one degree.
+_OF_EQUALS = (
+    raw.SUMS
+    | raw.EXTREMES
+    | raw.CHOICES
+    | (raw.COMPARISONS - {"Sign"})
+    | {"SquaredDifference", "ConcatV2", "Pack"}
+)
 _NEGLIGIBLE = 0.01
 
 
@@ -50,24 +58,28 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
     if op.type == "Pow":
         exponent = tf.get_static_value(op.inputs[1])
         return None if exponent is None or np.size(exponent) > 1 else degrees[0] * float(exponent)
-    if op.type in raw.SUMS | raw.EXTREMES | {"SquaredDifference", "ConcatV2", "Pack"}:
-        pairs = zip(degrees, op.inputs, strict=True)
-        terms = {degree for degree, term in pairs if not _is_negligible(term, op.type)}
+    if op.type in _OF_EQUALS:
+        first = 1 if op.type in raw.CHOICES else 0  # what follows a condition
+        last = -1 if op.type == "ConcatV2" else None  # without the axis
+        pairs = list(zip(degrees, op.inputs, strict=True))[first:last]
+        terms = {degree for degree, term in pairs if degree or not _is_negligible(term, op.type)}
         (degree,) = terms if len(terms) == 1 else (None,)
-        return degree if degree is None or op.type != "SquaredDifference" else 2 * degree
+        if degree is None or op.type in raw.COMPARISONS:
+            return None if degree is None else 0.0
+        return 2 * degree if op.type == "SquaredDifference" else degree
     is_norm = op.type.startswith("FusedBatchNorm") and op.get_attr("is_training")
     return 0.0 if is_norm and not any(degrees[1:]) else None
 
 
 def mixes_numbers(op: tf.Operation) -> bool:
     """Whether an operation makes one number of several, as a mean does."""
-    return op.type in MEANS or op.type.startswith("FusedBatchNorm")
+    return op.type in MIXING or op.type.startswith("FusedBatchNorm")
 
 
 def _is_negligible(term: tf.Tensor, kind: str) -> bool:
     value = tf.get_static_value(term)
     if value is None:
-        return False
+        return term.shape.num_elements() == 1  # such as an epsilon that is learned
     if kind == "Minimum":
         return bool(np.all(value >= 1 / _NEGLIGIBLE))
     return bool(np.all(np.abs(value) <= _NEGLIGIBLE))

@@ -40,8 +40,8 @@ class FilterLayer:
             sum(z * dC/dz).
         name: The layer's name where that is unique in the model, else its path; the key of this
             layer in every dictionary.
-        unread: The activation function, a raw operation such as `tf.nn.relu`, whose result no layer
-            gives, so that `activations` come before it; or None.
+        unread: The activation function, a raw operation such as `tf.nn.relu`, or `NORM`, whose
+            result no layer gives, so that `activations` come before it; or None.
     """
 
     layer: layers.Layer
@@ -229,7 +229,7 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
         if _makes_output(graph, layer, outputs):
             return None
         kind = "convolution" if graph.own_kernels[id(layer)].convolves else "Dense layer"
-        return f"has a kernel of its own: derive its class from a Keras {kind} to watch it"
+        return f"has a kernel of its own: it is watched if a Keras {kind}, or a subclass, holds it"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):

@@ -37,12 +37,13 @@ class OwnKernels:
     """The kernels that a custom layer applies by raw operations.
 
     Attributes:
-        layer: The layer.
+        layer: The layer, or the model where its own `call` applies them.
         filters: How many filters or units they have, where that is known.
         convolves: Whether one of them is that of a convolution.
         calls: The raw operations that apply them.
     """
 
+    layer: keras.Layer
     filters: int
     convolves: bool
     calls: tuple[Call, ...]

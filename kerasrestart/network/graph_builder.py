@@ -72,7 +72,10 @@ class GraphBuilder:
         outputs = [self._reach(tensor) for tensor in trace.outputs]
         losses = [self._reach(tensor) for tensor in trace.losses]
         ends = {number for number in (*outputs, *losses) if number is not None}
-        calls = self._calls(self._kept(ends | set(places)))
+        normalized = find_normalizations(
+            self._steps_before(ends), self._numbers, self._tensors, ends
+        )
+        calls = self._calls(self._kept({*ends, *places, *normalized.values()}))
         used = {number for call in calls for number in (*call.inputs, *call.outputs)} | ends
         return Graph(
             calls,
@@ -85,13 +88,17 @@ class GraphBuilder:
             trace.trained,
             Counter(id(call.layer) for call in trace.calls),
             self._readers,
-            find_normalizations(
-                [step for step in self._steps if not self._is_backward(step)],
-                self._numbers,
-                self._tensors,
-                ends,
-            ),
+            normalized,
         )
+
+    def _steps_before(self, ends: set[int]) -> list[_Step]:
+        """The steps of the forward pass that something in `ends` depends on."""
+        needed, found = set(ends), []
+        for step in reversed(self._steps):
+            if not self._is_backward(step) and not needed.isdisjoint(step.outputs):
+                needed.update(step.inputs)
+                found.append(step)
+        return found[::-1]
 
     def _number(self, tensor: tf.Tensor) -> int:
         number = self._numbers.get(id(tensor))

@@ -35,16 +35,20 @@ def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer
     }
     seen: set[int] = set()
     found: dict[int, list[Call]] = defaultdict(list)
+    makers: dict[int, keras.Layer] = {}
     for call in graph.calls:
         operation = call.operation
-        if isinstance(operation, RawOperation) and operation.maker is not None:
+        if isinstance(operation, RawOperation):
             new = (operation.kernels & trained) - of_keras - seen
             if new:
                 seen |= new
-                found[id(operation.maker)].append(call)
-    for layer, calls in found.items():
+                maker = model if operation.maker is None else operation.maker
+                makers[id(maker)] = maker
+                found[id(maker)].append(call)
+    for number, calls in found.items():
         operations = [call.operation for call in calls]
-        graph.own_kernels[layer] = OwnKernels(
+        graph.own_kernels[number] = OwnKernels(
+            makers[number],
             sum(operation.filters for operation in operations),
             any(operation.type in CONVOLUTIONS for operation in operations),
             tuple(calls),

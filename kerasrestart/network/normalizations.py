@@ -52,7 +52,7 @@ def find_normalizations(
         if not isinstance(step.made_by, tf.Operation):
             of_inputs = [degrees.get(number, 0.0) for number in step.inputs]
             passes = isinstance(step.made_by.layer, HOMOGENEOUS)
-            return of_inputs[0] if passes or not any(of_inputs) else None
+            return of_inputs[0] if passes else None
         of_inputs = [degrees.get(numbers.get(id(t)), 0.0) for t in step.made_by.inputs]
         return degree_of(step.made_by, of_inputs)
 

@@ -123,10 +123,16 @@ def makes_features(op: tf.Operation, data: Sequence[tf.Tensor]) -> bool:
     """
     if op.type in MERGES:
         made = op.outputs[0].shape
-        return made.rank is not None and all(
-            t.shape.rank is not None and tuple(t.shape) != tuple(made) for t in data
-        )
+        return made.rank is not None and all(_is_spread(t.shape, made) for t in data)
     return op.type in CONVOLUTIONS | MATRIX_PRODUCTS
+
+
+def _is_spread(shape: tf.TensorShape, over: tf.TensorShape) -> bool:
+    """Whether a tensor is repeated to fill a shape, as far as both are known."""
+    if shape.rank is None:
+        return False
+    pairs = zip(shape, over, strict=False)
+    return shape.rank != over.rank or any(a is not None and a != b for a, b in pairs)
 
 
 def features_made(op: tf.Operation) -> int:

@@ -51,7 +51,7 @@ class ReadingPlace:
         norm: The norm behind the filters, or None.
         activation: The call that makes the activation; where there is none or no layer gives it,
             that of the norm or of the layer itself.
-        unread: The activation function behind all places that can be read, or None.
+        unread: The activation function, or `NORM`, behind all places that can be read; or None.
     """
 
     read: Call
@@ -79,13 +79,13 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
         if not normed and _is_norm(graph, current, following):
             normed, norm = True, _own_norm(graph, place, start.operation)
             same = [] if place is None else [place]
-            best, behind, unread = place or following, None, None
+            best, behind, unread = place or best, None, None
             if place is None:
                 behind, unread = current, NORM
         elif activates(operation) and not activated:
             activated = True
             if place is not None and is_homogeneous_activation(operation):
-                same.append(place)
+                same = [*same, place] if behind is None else [place]
                 best = activation = place
                 behind = unread = None
             elif place is not None:
@@ -93,12 +93,12 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
                 behind = unread = None
             elif unread is None:
                 unread = operation
-                behind = None if is_homogeneous_activation(operation) else current
+                behind = behind if is_homogeneous_activation(operation) else behind or current
         elif not activated and _is_shift(operation):
             if place is not None:
                 same, best, behind, unread = [place], place, None, None
-            elif unread is None:
-                unread, behind = operation, current
+            else:
+                behind = behind or current
         elif not passes_scores(graph, following, axis):
             break
         elif place is not None:
@@ -118,19 +118,25 @@ def _following(graph: Graph, call: Call) -> Call | None:
     if len(call.outputs) != 1 or call.outputs[0] not in graph.normalized:
         return graph.only_consumer(call)
     end = graph.makers[graph.normalized[call.outputs[0]]]
-    modulated = False
     while (behind := graph.only_consumer(end)) is not None:
         scale = behind.operation
         if not isinstance(scale, RawOperation):
             break
-        if scale.kind != "elementwise" or scale.activates:
-            # A scale and shift may come from other data, as in AdaIN.
-            follows = scale.type in PRODUCTS or (modulated and scale.type in SUMS)
-            if _place(graph, end) is not None or not follows:
-                break
-            modulated = True
+        of_each = scale.kind == "elementwise" and not scale.activates
+        if not of_each and (_place(graph, end) or not _modulates(graph, behind, end)):
+            break
         end = behind
     return end
+
+
+def _modulates(graph: Graph, call: Call, norm: Call) -> bool:
+    """Whether a call scales or shifts a norm's result by other data, as in AdaIN."""
+    if call.operation.type in PRODUCTS:
+        return True
+    # One number for all positions: else it is a sum with another feature map.
+    others = [graph.shapes[tensor] for tensor in call.inputs if tensor not in norm.outputs]
+    size = graph.shapes[call.outputs[0]]
+    return call.operation.type in SUMS and all(other != size for other in others)
 
 
 def _is_norm(graph: Graph, current: Call, following: Call) -> bool:

@@ -55,10 +55,12 @@ def traced_graph(
 def called_layers(graph: Graph) -> list[keras.Layer]:
     """The layers with filters, heads or recurrent units, in the order of their first calls."""
     found: dict[int, keras.Layer] = {}
+    own = {id(call): own.layer for own in graph.own_kernels.values() for call in own.calls}
     for call in graph.calls:
         operation = call.operation
         layer = operation.maker if isinstance(operation, RawOperation) else operation
-        if isinstance(layer, _LISTED) or id(layer) in graph.own_kernels:
+        if id(call) in own or isinstance(layer, _LISTED):
+            layer = own.get(id(call), layer)
             found[id(layer)] = layer
     return list(found.values())
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 
 from kerasrestart.network.filter_layers import FilterLayer
+from kerasrestart.network.gradient_calls import ids_of
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.scoring.affine_weights import affine_weights
@@ -50,6 +51,7 @@ class ReadingPlan:
         readings: For each call that is read, its uses.
         counted: For each call whose positions are counted, the axis of its filters.
         weights: For each layer the weights whose gradients are read; none without such a criterion.
+        trained: For each layer, the ids of its weights that train.
     """
 
     def __init__(self, graph: Graph, layers: Sequence[FilterLayer], criterion: Criterion):
@@ -57,6 +59,7 @@ class ReadingPlan:
         self.readings: dict[CallKey, list[Reading]] = defaultdict(list)
         self.counted: dict[CallKey, int] = {}
         self.weights: list[list[keras.Variable]] = []
+        self.trained = [set(ids_of(layer.layer.trainable_variables)) for layer in layers]
         for number, layer in enumerate(layers):
             if criterion.needs is Needs.WEIGHT_GRADIENT:
                 self.weights.append(affine_weights(layer, criterion))

@@ -22,9 +22,9 @@ def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
     tape.gradient(loss, layer.trainable_variables)  # `gradients` now holds dL/dz
     ```
 
-    A tape computes the gradient by a tensor only on the way from the target to the sources. So
-    nothing is reported where the target does not depend on the tensor, where `tf.stop_gradient`
-    lies between them, or where no source lies before the tensor.
+    A tape computes the gradients by all that it has recorded and that the target depends on,
+    whatever the sources. So nothing is reported where the target does not depend on the tensor, or
+    where `tf.stop_gradient` lies between them.
 
     Args:
         tensor: A floating tensor, symbolic or eager.

@@ -113,8 +113,7 @@ class Scorer:
 
     def new_record(self) -> StepRecord:
         """Makes the record of one training step; call it where the step is traced."""
-        trained = self._model.trainable_variables
-        return StepRecord(self._plan, self.criterion, self._inputs, trained)
+        return StepRecord(self._plan, self.criterion, self._inputs)
 
     @contextlib.contextmanager
     def record(self) -> Iterator[StepRecord]:

@@ -42,15 +42,15 @@ class StepRecord:
     Everything is added to Python lists while the step is traced, or runs eagerly; nothing is
     written to a variable. So a step may make any number of passes, with any number of tapes.
 
-    A backward pass counts where it trains: where one of its sources is among the weights that
-    train. A gradient by an input alone, as of a gradient penalty or of adversarial examples, does
-    not; where the loss depends on it, the pass by the weights runs through it, and counts.
+    A backward pass counts for the layers that it trains: those of which it has a weight among its
+    sources. A gradient by an input alone, as of a gradient penalty or of adversarial examples,
+    does not; where the loss depends on it, the pass by the weights runs through it, and counts.
+    The pass by a generator's weights does not count for the discriminator that it runs through.
 
     Args:
         plan: What is read.
         criterion: The criterion.
         inputs: What takes the means of what readers of filters get. Defaults to None.
-        trained: The weights that train. Defaults to none.
 
     Attributes:
         saliencies: By number of a filter layer, for each time its feature map was read: the sum
@@ -70,7 +70,6 @@ class StepRecord:
         plan: ReadingPlan,
         criterion: Criterion,
         inputs: ReaderInputs | None = None,
-        trained: Iterable[Any] = (),
     ):
         self.saliencies: dict[int, list[tuple[tf.Tensor, int | tf.Tensor]]] = defaultdict(list)
         self.gradients: dict[int, list[ValueAndGradient]] = defaultdict(list)
@@ -82,8 +81,8 @@ class StepRecord:
         self._plan = plan
         self._criterion = criterion
         self._reader_inputs = inputs
-        self._trained = set(ids_of(list(trained)))
-        self._pass_counts: bool | None = None  # None outside of a backward pass
+        self._in_pass = False
+        self._sources: set[int] | None = None  # of the backward pass; None: all that train
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
@@ -115,12 +114,12 @@ class StepRecord:
         Layers are heard there too: some are called again for their gradient, as those of
         `tf.recompute_grad`.
         """
-        self._pass_counts = True
+        self._in_pass, self._sources = True, None
         try:
             with self._reading():
                 yield
         finally:
-            self._pass_counts = None
+            self._in_pass = False
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -176,14 +175,14 @@ class StepRecord:
         return call(*args, **kwargs)
 
     def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._pass_counts is not None:  # of a function with its own gradient: part of that pass
+        if self._in_pass:  # of a function with its own gradient: part of that pass
             return call(*args, **kwargs)
         _, sources = target_and_sources(args, kwargs)
-        self._pass_counts = not self._trained.isdisjoint(ids_of(sources))
+        self._in_pass, self._sources = True, set(ids_of(sources))
         try:
             return call(*args, **kwargs)
         finally:
-            self._pass_counts = None
+            self._in_pass = False
 
     def _heard(self, operation: keras.Operation, output: Any) -> Any:
         key = id(operation), self._calls[id(operation)] % self._plan.calls[id(operation)]
@@ -220,11 +219,18 @@ class StepRecord:
         self.maps.append(output)
 
         def report(gradient: tf.Tensor) -> None:
-            if self._pass_counts:
+            if self._trains(reading.number):
                 self._add(reading, output, probed, gradient, positions)
 
         probed = probe(output, report)
         return probed
+
+    def _trains(self, number: int) -> bool:
+        """Whether the backward pass is one by weights of a filter layer."""
+        by_sources = self._sources is not None
+        return self._in_pass and not (
+            by_sources and self._sources.isdisjoint(self._plan.trained[number])
+        )
 
     def _add(
         self,

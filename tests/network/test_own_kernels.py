@@ -142,7 +142,9 @@ def test_a_convolution_that_is_not_a_keras_layer_is_named_and_counted_as_out_of_
             layers.Dense(2, name="out"),
         ]
     )
-    reason = "has a kernel of its own: derive its class from a Keras convolution to watch it"
+    reason = (
+        "has a kernel of its own: it is watched if a Keras convolution, or a subclass, holds it"
+    )
     found = find_filter_layers(model)
     assert found.coverage() == (
         f"Watching 4 of {4 + filters} filters in 1 layer; {filters} out of reach: own ({reason})"
@@ -151,6 +153,47 @@ def test_a_convolution_that_is_not_a_keras_layer_is_named_and_counted_as_out_of_
     place = next(i for i, line in enumerate(lines) if line.startswith("own "))
     assert lines[place].split() == ["own", "Convolution", str(filters)]
     assert lines[place + 1] == f"left out: {reason}"
+
+
+class ConvolvesItself(keras.Model):
+    def __init__(self):
+        super().__init__(name="itself")
+        self.first, self.out = layers.Conv2D(4, 3, name="first"), layers.Dense(2, name="out")
+        self.kernel = self.add_weight(shape=(3, 3, 4, 8))
+
+    def call(self, x):
+        x = tf.nn.relu(tf.nn.conv2d(self.first(x), self.kernel, 1, "VALID"))
+        return self.out(tf.reduce_mean(x, [1, 2]))
+
+
+def test_a_kernel_that_the_model_applies_itself_is_named_and_counted():
+    found = find_filter_layers(ConvolvesItself(), x=np.zeros((2, 8, 8, 3), "float32"))
+    assert found.coverage().startswith(
+        "Watching 4 of 12 filters in 1 layer; 8 out of reach: itself"
+    )
+
+
+class Positions(layers.Layer):
+    """A patch embedding, as of a vision transformer."""
+
+    def build(self, shape):
+        self.positions = self.add_weight(shape=(1, 4, shape[-1]))
+
+    def call(self, x):
+        return tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]) + self.positions
+
+
+def test_a_weight_for_each_position_is_not_a_kernel():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 4, 4, name="patches"),
+            Positions(),
+            layers.Flatten(),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    assert find_filter_layers(model, ".*").left_out == {"out": "makes an output of the model"}
 
 
 def test_a_kernel_that_never_trains_is_not_listed():
@@ -172,7 +215,9 @@ def test_a_kernel_that_never_trains_is_not_listed():
 
 def test_units_that_are_not_a_keras_layer_are_out_of_reach_where_dense_layers_are_chosen():
     model = network(Linear(7, name="hidden"), layers.ReLU(), layers.Dense(2, name="out"))
-    reason = "has a kernel of its own: derive its class from a Keras Dense layer to watch it"
+    reason = (
+        "has a kernel of its own: it is watched if a Keras Dense layer, or a subclass, holds it"
+    )
     found = find_filter_layers(model, ".*")
     assert (found.out_of_reach, found.left_out["hidden"]) == ({"hidden": 7}, reason)
     assert find_filter_layers(model).out_of_reach == {}

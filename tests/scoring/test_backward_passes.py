@@ -1,4 +1,4 @@
-"""Which backward passes count: those by weights that train, and not those by inputs alone."""
+"""Which backward passes count: those by a layer's own weights, and not those by inputs alone."""
 
 import contextlib
 
@@ -64,6 +64,18 @@ class ByInputAndWeights(OwnStep):
     def gradients(self, tape, cost, x, weights):
         tape.watch(x)
         return tape.gradient(cost, [x, *weights])[1:]
+
+
+class PassForEach(OwnStep):
+    """Has a pass for the first layer and one for the others, as with two optimizers."""
+
+    def train_step(self, data):
+        with tf.GradientTape(persistent=True) as tape:
+            cost = self.cost(*data)
+        parts = self.trainable_weights[:2], self.trainable_weights[2:]
+        gradients = [g for part in parts for g in tape.gradient(cost, part)]
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": cost}
 
 
 class Jacobian(OwnStep):
@@ -147,7 +159,7 @@ def test_a_gradient_penalty_counts_by_the_pass_that_trains(eager, images, random
     assert_scores_match(scored(model, *images), expected)
 
 
-@pytest.mark.parametrize("model_class", [ByInputAndWeights, Jacobian])
+@pytest.mark.parametrize("model_class", [ByInputAndWeights, PassForEach, Jacobian])
 @pytest.mark.parametrize("eager", [False, True])
 def test_only_passes_by_weights_count_whatever_else_is_differentiated(
     model_class, eager, images, randomized

@@ -27,6 +27,18 @@ class InstanceNorm(Affine):
         return tf.nn.batch_normalization(x, mean, variance, self.beta.value, self.gamma.value, 1e-3)
 
 
+class FilterResponseNorm(Affine):
+    """Its epsilon is learned."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.epsilon = self.add_weight(shape=(), initializer="ones", name="epsilon")
+
+    def call(self, x):
+        power = tf.reduce_mean(x**2, [1, 2], keepdims=True) + tf.abs(self.epsilon.value)
+        return x * tf.math.rsqrt(power) * self.gamma + self.beta
+
+
 class InstanceNormOfKerasOperations(Affine):
     def call(self, x):
         centred = x - ops.mean(x, (1, 2), keepdims=True)
@@ -71,6 +83,11 @@ def by_moving_statistics(layer, x):
     return normal * weight(layer.gamma) + weight(layer.beta)
 
 
+def by_power(layer, x):
+    power = tf.reduce_mean(x**2, (1, 2), keepdims=True) + tf.abs(weight(layer.epsilon))
+    return x / tf.sqrt(power) * weight(layer.gamma) + weight(layer.beta)
+
+
 def root_mean_square(layer, x):
     mean = tf.reduce_mean(x**2, -1, keepdims=True)
     return x / tf.sqrt(mean + layer.epsilon) * weight(layer.scale)
@@ -89,6 +106,7 @@ NORMS = {
     "of groups": (OwnGroupNorm, per_instance((1, 2, 4), 2)),
     "batch norm with its own call": (OwnBatchNorm, by_moving_statistics),
     "a scale and shift without a norm": (ScaleAndShift, without_norm),
+    "with a learned epsilon": (FilterResponseNorm, by_power),
     "over space": (lambda: layers.LayerNormalization(axis=[1, 2]), over_space),
     "root mean square": (layers.RMSNormalization, root_mean_square),
 }
@@ -196,4 +214,52 @@ def test_a_norm_that_no_layer_gives_leaves_its_filters_without_a_score(images, r
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.warns(UserWarning, match="conv.*its norm is not a layer"):
         assert list(kr.score_filters(model, *images)) == ["second"]
+    assert "its norm is not a layer" in kr.describe(model)
+
+
+class Block(layers.Layer):
+    """Two convolutions with a norm that is a plain function between them."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.first, self.second = layers.Conv2D(4, 3, name="conv"), layers.Conv2D(4, 3, name="last")
+        self.activation = activation
+
+    def call(self, x):
+        z = self.first(x)
+        mean, deviation = ops.mean(z, (1, 2), keepdims=True), ops.std(z, (1, 2), keepdims=True)
+        ops.reshape(deviation, (-1, 4))  # which nothing reads
+        return self.second(self.activation((z - mean) / deviation))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [tf.nn.relu, lambda y: 1.4 * tf.nn.leaky_relu(y), lambda y: 2 * tf.nn.sigmoid(y) - 1],
+)
+def test_a_block_with_a_norm_that_no_layer_gives_is_scored_as_far_as_it_can_be(activation, images):
+    image = keras.Input((8, 8, 2))
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(Block(activation)(image))))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(UserWarning, match="conv.*its norm is not a layer"):
+        assert list(kr.score_filters(model, *images, criterion="activation")) == ["last"]
+
+
+class Residual(Adaptive):
+    """What is added after the norm is another feature map."""
+
+    def call(self, inputs):
+        x, other = inputs
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        scale = self.style(tf.reduce_mean(other, [1, 2]))[:, None, None, : x.shape[-1]]
+        return tf.nn.relu((x - mean) * tf.math.rsqrt(variance + 1e-5) * scale + other)
+
+    def build(self, shapes):
+        super().build([shapes[0], (None, shapes[1][-1])])
+
+
+def test_the_sum_of_a_norm_and_another_feature_map_has_no_score_of_either():
+    image = keras.Input((8, 8, 2))
+    other = layers.Conv2D(4, 3, name="other")(image)
+    x = Residual()([layers.Conv2D(4, 3, padding="same", name="conv")(other), other])
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
     assert "its norm is not a layer" in kr.describe(model)
