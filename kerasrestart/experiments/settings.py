@@ -171,7 +171,7 @@ class RunSettings:
 
     init: str = _restart(
         "uniform",
-        "Initializer of the restarted filters. Two controls: none restarts the learning rate but "
+        "Initializer of the restarted filters. Two controls: none resets the learning rate but "
         "no filter; slots resets the optimizer state of the filters but not their weights.",
         choices=(*INITIALIZERS, *CONTROLS),
         forms=(REFERENCE,),
