@@ -171,8 +171,8 @@ class RunSettings:
 
     init: str = _restart(
         "uniform",
-        "Initializer of the restarted filters. Two controls: none resets the learning rate but "
-        "no filter; slots resets the optimizer state of the filters but not their weights.",
+        "Initializer of the restarted filters. Two controls: none resets the learning rate and "
+        "restarts no filter; slots resets the optimizer state of the filters, not their weights.",
         choices=(*INITIALIZERS, *CONTROLS),
         forms=(REFERENCE,),
         reference="an initializer: a function (kernel, axis, seed, chosen) -> kernel, or Keras's",
