@@ -82,7 +82,8 @@ class RestartController:
         scorer: The `Scorer`.
         finished: Why there are no more restarts; None while there may be.
 
-    A warning names layers that are left out of a restart, such as those that were frozen meanwhile.
+    Warnings name layers that are left out of a restart, such as those that were frozen meanwhile,
+    and layers that the step does not train, which have no scores.
 
     Raises:
         ValueError, TypeError: As `PartialRestart`, and as at the start of `fit`.
@@ -241,6 +242,8 @@ class RestartController:
         left_out = apply_restart(
             self._model, self._plan, found, event, means, optimizer=self._optimizers
         )
+        for name, why in self.scorer.left_out.items():
+            warnings.warn(f"'{name}' is not scored: {why}.", stacklevel=3)
         for name, why in left_out.items():
             warnings.warn(f"'{name}' is not restarted: {why}.", stacklevel=3)
         self._steps.restarted(event)

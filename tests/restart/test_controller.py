@@ -149,11 +149,13 @@ def test_two_restarts_of_the_same_seed_draw_other_weights(images):
 def test_a_layer_frozen_meanwhile_is_named_and_keeps_its_ages(rate, images):
     when = kr.EverySteps(2, maturity=1, replacement_rate=rate)
     select = None if rate else kr.Fraction(0.25)
-    loop = Loop(when=when, select=select, reset=kr.Reset("he_uniform"))
+    loop = Loop(compiled=False, when=when, select=select, reset=kr.Reset("he_uniform"))
+    loop.step = loop.controller.scored(loop._step)
+    loop.run(images, 0, 1)
     before = loop.model.get_weights()[:2]
     loop.model.get_layer("conv").trainable = False
     with pytest.warns(match="'conv' is not restarted: its kernel is not trainable"):
-        loop.run(images, 0, 5)
+        loop.run(images, 1, 5)
     for weight, old in zip(loop.model.get_layer("conv").get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)
     ages = loop.controller.get_state()["steps"]["since"]
@@ -162,6 +164,14 @@ def test_a_layer_frozen_meanwhile_is_named_and_keeps_its_ages(rate, images):
     assert {name for of_event in layers for name in of_event} == {"dense"}
     restarted = {filter for of in layers for filter in (of["dense"].filters if of else ())}
     assert restarted == {filter for filter, since in enumerate(ages["dense"]) if since}
+
+
+def test_a_layer_that_the_step_does_not_train_is_named_and_not_restarted(images):
+    loop = Loop()
+    loop.model.get_layer("conv").trainable = False
+    with pytest.warns(match="'conv' is not scored: "):
+        loop.run(images, 0, 5)
+    assert {name for event in loop.controller.events for name in event.layers} == {"dense"}
 
 
 def test_remedy_and_limit_of_restarts(images):
