@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+# A run on several devices is compared with one on one device in experiments/end_to_end, always.
+pytestmark = pytest.mark.slow
+
 SCRIPT = pathlib.Path(__file__).with_name("replica_checks.py")
 CHECKS = SCRIPT.read_text().partition("\nCHECKS = [\n")[2].partition("]")[0]
 
