@@ -31,7 +31,6 @@ LONG_FILES = (
     "test_main.py",
     "test_callback.py",
     "test_applications.py",
-    "test_replicas.py",
     "test_callback_options.py",
     "test_restart_backup.py",
     "test_strategy.py",

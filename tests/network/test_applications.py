@@ -602,8 +602,8 @@ def test_all_convolutions_are_scored_by_the_formula_and_restarted_alone(build):
     assert_only_chosen_changed(network, chosen, before, weights_of(model))
 
 
-# Tracing takes most of the time. The formula is tested on all of them above, and the zoo fits networks
-# with the joints of those that are slow here.
+# Tracing takes most of the time. The formula is tested on all of them above, and the zoo fits
+# networks with the joints of those that are slow here.
 IN_THE_ZOO = [small_densenet, squeeze_and_excitation, unet, two_inputs_two_outputs]
 
 
