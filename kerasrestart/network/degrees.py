@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 
 MIXING = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
-_AS_THEY_ARE = (
+_OF_DEGREE_ONE = (
     raw.IDENTITIES
     | raw.HOMOGENEOUS
     | raw.RESHAPING
@@ -25,7 +25,7 @@ _AS_THEY_ARE = (
 )
 _POWERS = {"Square": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Inv": -1.0}
 # Their terms must be of one degree.
-_OF_EQUALS = (
+_WITH_EQUAL_TERMS = (
     raw.SUMS
     | raw.EXTREMES
     | raw.CHOICES
@@ -47,7 +47,7 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
     """
     if not any(degrees):
         return 0.0
-    if op.type in _AS_THEY_ARE and not raw.has_own_gradient(op):
+    if op.type in _OF_DEGREE_ONE and not raw.has_own_gradient(op):
         return sum(degrees)  # the other inputs are axes and shapes
     if op.type in raw.PRODUCTS:
         return sum(degrees)
@@ -58,7 +58,7 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
     if op.type == "Pow":
         exponent = tf.get_static_value(op.inputs[1])
         return None if exponent is None or np.size(exponent) > 1 else degrees[0] * float(exponent)
-    if op.type in _OF_EQUALS:
+    if op.type in _WITH_EQUAL_TERMS:
         first = 1 if op.type in raw.CHOICES else 0  # what follows a condition
         last = -1 if op.type == "ConcatV2" else None  # without the axis
         pairs = list(zip(degrees, op.inputs, strict=True))[first:last]

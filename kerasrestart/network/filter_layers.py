@@ -15,7 +15,8 @@ from kerasrestart.network import kernels
 from kerasrestart.network.arguments import checked_layers
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.operations import ATTENTION, RECURRENT, makes_features
+from kerasrestart.network.operations import ATTENTION, RECURRENT
+from kerasrestart.network.output_layers import output_calls
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.text import listed
@@ -24,6 +25,7 @@ from kerasrestart.network.traced_graph import (
     layers_out_of_sight,
     traced_graph,
 )
+from kerasrestart.network.variable_reads import variable_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +162,7 @@ def find_filter_layers(
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}
     excluded: dict[str, int] = {}
-    outputs = _calls_behind_which_no_weights_are(graph)
+    outputs = output_calls(graph)
     for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
         key = graph.name_of(layer)
         count, not_chosen = _filters_in(graph, layer), _not_chosen(graph, layer, key, layers)
@@ -180,29 +182,6 @@ def find_filter_layers(
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
     return FilterLayers(graph, found, left_out, out_of_reach, excluded)
-
-
-def output_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers that train and make an output of a model, with no other weights behind them.
-
-    Norms and activations with weights, such as PReLU, are not among them. Several layers are where
-    a model has several outputs, or adds features up.
-
-    Raises:
-        TypeError, ValueError: As `find_filter_layers`, of a model that cannot be traced.
-    """
-    graph = traced_graph(model)
-    outputs = _calls_behind_which_no_weights_are(graph)
-    made = [
-        call.operation
-        for call in graph.calls
-        if id(call) in outputs and makes_features(call.operation)
-    ]
-    heads = [
-        operation.maker if isinstance(operation, RawOperation) else operation for operation in made
-    ]
-    found = {id(layer): layer for layer in heads}
-    return [layer for layer in found.values() if getattr(layer, "trainable_variables", ())]
 
 
 def _is_convolutional(layer: keras.Layer) -> bool:
@@ -262,7 +241,7 @@ def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
         return "is not trainable"
     if not kernel.trainable:
         return "has a kernel that is not trainable"
-    if graph.trained is not None and not {id(kernel), id(kernel.value)} & graph.trained:
+    if graph.trained is not None and variable_ids(kernel).isdisjoint(graph.trained):
         return "is not trained by train_step"
     return None
 
@@ -293,17 +272,3 @@ def _filter_layer(graph: Graph, layer: keras.Layer, key: str) -> FilterLayer:
         key,
         next((place.unread for place in places if place.unread), None),
     )
-
-
-def _calls_behind_which_no_weights_are(graph: Graph) -> set[int]:
-    """Ids of the calls whose result reaches an output of the model with no weights in between."""
-    makers = graph.makers
-    found: set[int] = set()
-    ahead = [makers[tensor] for tensor in graph.outputs if tensor in makers]
-    while ahead:
-        call = ahead.pop()
-        if id(call) not in found:
-            found.add(id(call))
-            if not makes_features(call.operation):
-                ahead += [makers[tensor] for tensor in call.inputs if tensor in makers]
-    return found

@@ -27,12 +27,10 @@ def mark_kernel_uses(graph: Graph, model: keras.Model) -> None:
 
 
 def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer]) -> None:
-    trained = {number for v in model.trainable_variables for number in variable_ids(v)}
+    trained = variable_ids(model.trainable_variables)
     # Also where a Keras layer's call is out of sight, as in a vectorized_map.
     known = [layer for layer in layers_inside(model) if isinstance(layer, WITH_FILTERS)]
-    of_keras = {
-        number for layer in called + known for v in layer.weights for number in variable_ids(v)
-    }
+    of_keras = variable_ids([layer.weights for layer in called + known])
     seen: set[int] = set()
     found: dict[int, list[Call]] = defaultdict(list)
     makers: dict[int, keras.Layer] = {}
@@ -60,12 +58,11 @@ def _mark_shared_weights(graph: Graph, called: list[keras.Layer]) -> None:
     for number, names in graph.readers.items():
         users[number] |= names
     for layer in called:
-        for variable in layer.weights:
-            for number in variable_ids(variable):
-                users[number].add(graph.name_of(layer))
+        for number in variable_ids(layer.weights):
+            users[number].add(graph.name_of(layer))
     for layer in called:
         if isinstance(layer, WITH_FILTERS):
-            numbers = (number for v in layer.weights for number in variable_ids(v))
-            others = set().union(*(users[n] for n in numbers)) - {graph.name_of(layer)}
+            of_weights = (users[number] for number in variable_ids(layer.weights))
+            others = set().union(*of_weights) - {graph.name_of(layer)}
             if others:
                 graph.shared_weights[id(layer)] = tuple(sorted(others))

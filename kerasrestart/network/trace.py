@@ -17,9 +17,10 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
-from kerasrestart.network.gradient_calls import ids_of, target_and_sources
+from kerasrestart.network.gradient_calls import target_and_sources
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
+from kerasrestart.network.variable_reads import variable_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,7 +235,7 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     def noting(call, args, kwargs):
         target, sources = target_and_sources(args, kwargs)
         trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
-        trained.update(ids_of(sources))
+        trained.update(variable_ids(sources))
         begin = trace.graph.version
         gradients = call(*args, **kwargs)
         trace.backward.append((begin, trace.graph.version))

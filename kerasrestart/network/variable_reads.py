@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -44,10 +45,16 @@ class VariableReads:
         return self.before(dataless) | ({op} if _takes_variable(op) else set())
 
 
-def variable_ids(variable: keras.Variable) -> frozenset[int]:
-    """What a variable is known by: the ids of its handles, one for each replica."""
-    value = variable.value
-    return frozenset(id(part.handle) for part in getattr(value, "values", (value,)))
+def variable_ids(variables: Any) -> set[int]:
+    """What variables are known by: the ids of their handles, one for each replica.
+
+    Args:
+        variables: A variable of Keras or TensorFlow, or a structure of them. Tensors have no ids.
+    """
+    leaves = keras.tree.flatten(variables)
+    values = [leaf.value if isinstance(leaf, keras.Variable) else leaf for leaf in leaves]
+    kept = [value for value in values if isinstance(value, tf.Variable)]
+    return {id(part.handle) for value in kept for part in getattr(value, "values", (value,))}
 
 
 def _takes_variable(op: tf.Operation) -> bool:

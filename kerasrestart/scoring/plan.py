@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import keras
 
 from kerasrestart.network.filter_layers import FilterLayer
-from kerasrestart.network.gradient_calls import ids_of
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.reading_places import NORM
+from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import affine_weights
 from kerasrestart.scoring.criteria import Criterion, Needs
 
@@ -51,7 +51,8 @@ class ReadingPlan:
         readings: For each call that is read, its uses.
         counted: For each call whose positions are counted, the axis of its filters.
         weights: For each layer the weights whose gradients are read; none without such a criterion.
-        trained: For each layer, the ids of its weights that train.
+        trained: For each layer, the ids of its weights that train, see
+            `variable_ids`.
     """
 
     def __init__(self, graph: Graph, layers: Sequence[FilterLayer], criterion: Criterion):
@@ -59,7 +60,7 @@ class ReadingPlan:
         self.readings: dict[CallKey, list[Reading]] = defaultdict(list)
         self.counted: dict[CallKey, int] = {}
         self.weights: list[list[keras.Variable]] = []
-        self.trained = [set(ids_of(layer.layer.trainable_variables)) for layer in layers]
+        self.trained = [variable_ids(layer.layer.trainable_variables) for layer in layers]
         for number, layer in enumerate(layers):
             if criterion.needs is Needs.WEIGHT_GRADIENT:
                 self.weights.append(affine_weights(layer, criterion))

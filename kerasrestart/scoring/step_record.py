@@ -12,9 +12,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import record as tape_record
 
-from kerasrestart.network.gradient_calls import ids_of, target_and_sources
+from kerasrestart.network.gradient_calls import target_and_sources
 from kerasrestart.network.hooks import hooked
 from kerasrestart.network.reading_places import NORM
+from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.feature_maps import positions_of, unshared
@@ -65,12 +66,7 @@ class StepRecord:
         complete: Whether the forward pass has ended.
     """
 
-    def __init__(
-        self,
-        plan: ReadingPlan,
-        criterion: Criterion,
-        inputs: ReaderInputs | None = None,
-    ):
+    def __init__(self, plan: ReadingPlan, criterion: Criterion, inputs: ReaderInputs | None = None):
         self.saliencies: dict[int, list[tuple[tf.Tensor, int | tf.Tensor]]] = defaultdict(list)
         self.gradients: dict[int, list[ValueAndGradient]] = defaultdict(list)
         self.inputs: dict[str, list[tf.Tensor]] = defaultdict(list)
@@ -81,8 +77,7 @@ class StepRecord:
         self._plan = plan
         self._criterion = criterion
         self._reader_inputs = inputs
-        self._in_pass = False
-        self._sources: set[int] | None = None  # of the backward pass; None: all that train
+        self._sources: set[int] | None = None  # of a backward pass; None outside of one
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
@@ -114,12 +109,12 @@ class StepRecord:
         Layers are heard there too: some are called again for their gradient, as those of
         `tf.recompute_grad`.
         """
-        self._in_pass, self._sources = True, None
+        self._sources = set().union(*self._plan.trained)
         try:
             with self._reading():
                 yield
         finally:
-            self._in_pass = False
+            self._sources = None
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -175,14 +170,14 @@ class StepRecord:
         return call(*args, **kwargs)
 
     def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._in_pass:  # of a function with its own gradient: part of that pass
+        if self._sources is not None:  # of a function with its own gradient: part of that pass
             return call(*args, **kwargs)
         _, sources = target_and_sources(args, kwargs)
-        self._in_pass, self._sources = True, set(ids_of(sources))
+        self._sources = variable_ids(sources)
         try:
             return call(*args, **kwargs)
         finally:
-            self._in_pass = False
+            self._sources = None
 
     def _heard(self, operation: keras.Operation, output: Any) -> Any:
         key = id(operation), self._calls[id(operation)] % self._plan.calls[id(operation)]
@@ -227,10 +222,7 @@ class StepRecord:
 
     def _trains(self, number: int) -> bool:
         """Whether the backward pass is one by weights of a filter layer."""
-        by_sources = self._sources is not None
-        return self._in_pass and not (
-            by_sources and self._sources.isdisjoint(self._plan.trained[number])
-        )
+        return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
     def _add(
         self,

@@ -71,19 +71,26 @@ class DCGAN(keras.Model):
         self.entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     def train_step(self, real):
-        size = tf.shape(real)[0]
-        fake = self.generator(tf.random.normal((size, 4)))
-        labels = tf.concat([tf.ones((size, 1)), tf.zeros((size, 1))], 0)
         with tf.GradientTape() as tape:
-            d_loss = self.entropy(labels, self.discriminator(tf.concat([fake, real], 0)))
+            d_loss = self.d_loss(real)
         weights = self.discriminator.trainable_weights
         self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights, strict=True))
         with tf.GradientTape() as tape:
-            judged = self.discriminator(self.generator(tf.random.normal((size, 4))))
-            g_loss = self.entropy(tf.zeros((size, 1)), judged)
+            g_loss = self.g_loss(self.discriminator(self.fake(real)))
         weights = self.generator.trainable_weights
         self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights, strict=True))
         return {"loss": d_loss + g_loss}
+
+    def fake(self, real):
+        return self.generator(tf.random.normal((tf.shape(real)[0], 4)))
+
+    def d_loss(self, real):
+        fakes, reals = tf.ones((tf.shape(real)[0], 1)), tf.zeros((tf.shape(real)[0], 1))
+        judged = self.discriminator(tf.concat([self.fake(real), real], 0))
+        return self.entropy(tf.concat([fakes, reals], 0), judged)
+
+    def g_loss(self, judged):
+        return self.entropy(tf.zeros_like(judged), judged)
 
 
 @kind("DCGAN (two optimizers)")
@@ -97,27 +104,18 @@ def dcgan() -> Example:
 class WGANGP(DCGAN):
     """From the Keras example: a critic, with a penalty on its gradient by the images."""
 
-    def train_step(self, real):
-        size = tf.shape(real)[0]
+    def d_loss(self, real):
+        fake = self.fake(real)
+        between = real + tf.random.uniform((tf.shape(real)[0], 1, 1, 1)) * (fake - real)
         with tf.GradientTape() as tape:
-            fake = self.generator(tf.random.normal((size, 4)))
-            between = real + tf.random.uniform((size, 1, 1, 1)) * (fake - real)
-            with tf.GradientTape() as inner:
-                inner.watch(between)
-                judged = self.discriminator(between)
-            slope = tf.norm(tf.reshape(inner.gradient(judged, between), [-1, 64]), axis=1)
-            d_loss = tf.reduce_mean(self.discriminator(fake)) + 10 * tf.reduce_mean(
-                (slope - 1) ** 2
-            )
-            d_loss -= tf.reduce_mean(self.discriminator(real))
-        weights = self.discriminator.trainable_weights
-        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights, strict=True))
-        with tf.GradientTape() as tape:
-            fake = self.generator(tf.random.normal((size, 4)))
-            g_loss = -tf.reduce_mean(self.discriminator(fake))
-        weights = self.generator.trainable_weights
-        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights, strict=True))
-        return {"loss": d_loss + g_loss}
+            tape.watch(between)
+            judged = self.discriminator(between)
+        slope = tf.norm(tf.reshape(tape.gradient(judged, between), [-1, 64]), axis=1)
+        penalty = 10 * tf.reduce_mean((slope - 1) ** 2)
+        return tf.reduce_mean(self.discriminator(fake) - self.discriminator(real)) + penalty
+
+    def g_loss(self, judged):
+        return -tf.reduce_mean(judged)
 
 
 @kind("WGAN with a gradient penalty")

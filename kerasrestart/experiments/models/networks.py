@@ -1,12 +1,10 @@
 """The networks by the name that `--model` takes."""
 
-import importlib
 from typing import Any
 
-from kerasrestart.experiments.settings import MODELS
+from kerasrestart.experiments.models.alexnet import alexnet
+from kerasrestart.experiments.models.mininet import mininet
+from kerasrestart.experiments.models.resnet20 import resnet20
 
-NETWORKS: dict[str, Any] = {
-    name: getattr(importlib.import_module(f"kerasrestart.experiments.models.{name}"), name)
-    for name in MODELS
-}
+NETWORKS: dict[str, Any] = {"mininet": mininet, "alexnet": alexnet, "resnet20": resnet20}
 """By name, a function `(input_shape, classes)` that returns a Functional model ending in logits."""

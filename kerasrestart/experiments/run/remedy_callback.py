@@ -6,7 +6,7 @@ import keras
 
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import RunSettings
-from kerasrestart.network.filter_layers import output_layers
+from kerasrestart.network.output_layers import output_layers
 from kerasrestart.restart.callback import PartialRestart
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.remedies import (

@@ -176,9 +176,8 @@ def main(parsed: Parsed) -> None:
     if parsed.values["dry_run"]:
         for job in in_order_of_needs(study.tuning_jobs):
             print(job.command(str(study.tuning_folder)))
-        for job in in_order_of_needs(
-            study.jobs({})
-        ):  # with --tune these get the values that it finds
+        # With --tune these get the values that it finds.
+        for job in in_order_of_needs(study.jobs({})):
             print(job.command(str(study.folder)))
         return
     from kerasrestart.experiments.study.executors import LocalExecutor, RayExecutor

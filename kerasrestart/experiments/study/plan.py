@@ -125,18 +125,10 @@ def make_plan(
 
 
 def in_order_of_needs(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs in the same order, except that those that a job needs come before it."""
+    """The jobs, each after those that it needs: first all that need none."""
     by_name = {job.name: job for job in jobs}
-    found: dict[str, Job] = {}
-
-    def place(job: Job) -> None:
-        for name in job.needs:
-            place(by_name[name])
-        found.setdefault(job.name, job)
-
-    for job in jobs:
-        place(job)
-    return list(found.values())
+    needs = {job.name: job.needs for job in jobs}
+    return [by_name[name] for name in graphlib.TopologicalSorter(needs).static_order()]
 
 
 class _Plan:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kerasrestart as kr
+from kerasrestart.experiments.models.networks import NETWORKS
 from kerasrestart.experiments.settings import SETTINGS
 
 
@@ -51,6 +52,7 @@ def test_logits_are_float32_under_mixed_precision():
 
 
 def test_every_name_of_the_registry_builds_a_model():
+    assert tuple(NETWORKS) == SETTINGS["model"].choices
     for name in SETTINGS["model"].choices:
         assert getattr(kr.models, name)((64, 64, 3), 7).output_shape == (None, 7)
 

@@ -1,0 +1,44 @@
+"""What makes the outputs of a model."""
+
+from __future__ import annotations
+
+import keras
+
+from kerasrestart.network.graph import Graph
+from kerasrestart.network.operations import makes_features
+from kerasrestart.network.raw_operations import RawOperation
+from kerasrestart.network.traced_graph import traced_graph
+
+
+def output_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers that train and make an output of a model, with no other weights behind them.
+
+    Norms and activations with weights, such as PReLU, are not among them. Several layers are where
+    a model has several outputs, or adds features up.
+
+    Raises:
+        TypeError, ValueError: As `find_filter_layers`, of a model that cannot be traced.
+    """
+    graph = traced_graph(model)
+    outputs = output_calls(graph)
+    operations = [call.operation for call in graph.calls if id(call) in outputs]
+    layers = [
+        operation.maker if isinstance(operation, RawOperation) else operation
+        for operation in operations
+        if makes_features(operation)
+    ]
+    found = {id(layer): layer for layer in layers if getattr(layer, "trainable_variables", ())}
+    return list(found.values())
+
+
+def output_calls(graph: Graph) -> set[int]:
+    """Ids of the calls whose result reaches an output of the model with no weights in between."""
+    found: set[int] = set()
+    ahead = [graph.makers[tensor] for tensor in graph.outputs if tensor in graph.makers]
+    while ahead:
+        call = ahead.pop()
+        if id(call) not in found:
+            found.add(id(call))
+            if not makes_features(call.operation):
+                ahead += [graph.makers[t] for t in call.inputs if t in graph.makers]
+    return found
