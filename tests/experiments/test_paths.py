@@ -13,8 +13,9 @@ import pytest
 
 import kerasrestart
 from kerasrestart.experiments import data
-from kerasrestart.experiments.data import cifar10, load
+from kerasrestart.experiments.data import load
 from kerasrestart.experiments.data.errors import UnavailableError
+from kerasrestart.experiments.data.tfds_copy import resolve_data_dir
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import as_utf8, is_utf8, user_path
 from kerasrestart.experiments.records.run_folder import RunFolder
@@ -49,7 +50,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(home):
     (home / "w.safetensors").write_bytes(b"")
     assert user_path("~/x", "logdir") == home / "x"
     assert locate_alexnet_weights("~/w.safetensors") == home / "w.safetensors"
-    assert cifar10.resolve_data_dir("~/data") == home / "data"
+    assert resolve_data_dir("~/data") == home / "data"
     parsed = study_command.PROGRAM.parse(["--study_name=s", "--logdir=~/logs", "--arms=none"])
     assert study_command.read_plan(parsed).folder == home / "logs" / "s"
 

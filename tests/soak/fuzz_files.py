@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -503,13 +504,13 @@ def _make_data(whole: pathlib.Path) -> None:
     from kerasrestart.experiments.data import cifar10
 
     splits = [
-        {"name": name, "shardLengths": [str(count)]} for name, count in cifar10._COUNTS.items()
+        {"name": name, "shardLengths": [str(count)]} for name, count in cifar10.COUNTS.items()
     ]
     for version in ("3.0.2", "3.0.1"):
         folder = whole / "tfds/cifar10" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
-        for name in cifar10._COUNTS:
+        for name in cifar10.COUNTS:
             (folder / f"cifar10-{name}.tfrecord-00000-of-00001").write_bytes(b"images")
     _decoded(whole)
 
@@ -698,13 +699,16 @@ def _weights(place: pathlib.Path) -> Any:
 def _data_folder(place: pathlib.Path) -> Any:
     """What is found before TFDS reads the images."""
     from kerasrestart.experiments.data import cifar10
+    from kerasrestart.experiments.data.tfds_copy import TfdsCopy
 
-    def read(folder: pathlib.Path) -> Any:
-        cifar10._check_listing(folder)
-        return folder.name, "images"
+    def images(found: TfdsCopy) -> Any:
+        def split(name: str, count: int) -> Any:
+            return found.folder.name, name, count
+
+        return types.SimpleNamespace(classes=cifar10.CLASSES, split=split)
 
     no_network = mock.patch.object(cifar10, "download_obstacle", return_value="no network")
-    with mock.patch.object(cifar10, "_read", read), no_network:
+    with mock.patch.object(TfdsCopy, "images", images), no_network:
         return cifar10.load_cifar10(place / "tfds")
 
 

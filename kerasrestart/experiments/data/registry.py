@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from kerasrestart.experiments import references
-from kerasrestart.experiments.data import cifar10, shapes
+from kerasrestart.experiments.data import cifar10, shapes, tfds_copy
 from kerasrestart.experiments.data.arrays import from_arrays, load_npz, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, split_validation, subset
 from kerasrestart.experiments.data.errors import (
@@ -152,9 +152,9 @@ def _note(data_dir: str | os.PathLike | None) -> str:
     # The reason of the failure is left out: the note is part of a run's record, equal runs have
     # equal records, and the reason differs from one attempt to the next.
     try:
-        folder = str(cifar10.resolve_data_dir(data_dir))
+        folder = str(tfds_copy.resolve_data_dir(data_dir))
     except UnavailableError:  # the home folder is not known
-        folder = cifar10.DEFAULT_DATA_DIR
+        folder = tfds_copy.DEFAULT_DATA_DIR
     return (
         f"CIFAR-10 is not prepared in {' '.join(as_utf8(folder).split())} and cannot be "
         f"downloaded from {cifar10.DOWNLOAD_HOST}: using the built-in set shapes; "

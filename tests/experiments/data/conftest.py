@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasrestart.experiments.data.cifar10 import find_prepared
+from kerasrestart.experiments.data.tfds_copy import find_prepared
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[3]
 def prepared_dir():
     sibling = REPOSITORY.parent / "shared" / "tensorflow_datasets"
     root = Path(os.environ.get("KERASRESTART_TEST_CIFAR10", sibling))
-    if find_prepared(root) is None:
+    if find_prepared(root, "cifar10") is None:
         pytest.skip(
             f"No CIFAR-10 prepared by TFDS in {root}; set KERASRESTART_TEST_CIFAR10 to its folder."
         )

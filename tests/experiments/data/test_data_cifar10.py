@@ -11,6 +11,12 @@ import pytest
 
 from kerasrestart.experiments.data import DataError, Split, cifar10, load
 from kerasrestart.experiments.data.errors import UnavailableError
+from kerasrestart.experiments.data.tfds_copy import (
+    LabelledImages,
+    download_obstacle,
+    find_prepared,
+    resolve_data_dir,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,7 @@ def offline(monkeypatch):
 @pytest.fixture
 def copied(prepared_dir, tmp_path):
     """A copy that a test may damage: small files copied, data files linked."""
-    source = cifar10.find_prepared(prepared_dir)
+    source = find_prepared(prepared_dir, "cifar10")
     folder = tmp_path / "cifar10" / source.name
     folder.mkdir(parents=True)
     for file in source.iterdir():
@@ -50,7 +56,7 @@ def test_prepared_copy_has_the_official_counts_and_classes(loaded):
 def test_images_and_labels_equal_those_of_tfds(prepared_dir, loaded):
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(cifar10.find_prepared(prepared_dir))
+    builder = tfds.builder_from_directory(find_prepared(prepared_dir, "cifar10"))
     examples = builder.as_dataset(split="test[4000:4100]").as_numpy_iterator()
     for position, example in enumerate(examples, start=4000):
         np.testing.assert_array_equal(loaded.test.images[position], example["image"])
@@ -63,14 +69,12 @@ def test_mean_and_std_match_the_published_values(loaded):
 
 
 def test_auto_uses_the_prepared_copy_without_network_access(prepared_dir, monkeypatch):
-    def read(folder):  # decoding all images is tested above
-        assert folder == cifar10.find_prepared(prepared_dir)
-        return [
-            Split(np.zeros((n, 32, 32, 3), np.uint8), np.arange(n, dtype=np.int32) % 10)
-            for n in (5000, 300)
-        ]
+    def read(images, name, count):  # decoding all images is tested above
+        assert images.copy.folder == find_prepared(prepared_dir, "cifar10")
+        n = {"train": 5000, "test": 300}[name]
+        return Split(np.zeros((n, 32, 32, 3), np.uint8), np.arange(n, dtype=np.int32) % 10)
 
-    monkeypatch.setattr(cifar10, "_read", read)
+    monkeypatch.setattr(LabelledImages, "split", read)
     monkeypatch.setattr(cifar10, "download_obstacle", lambda: pytest.fail("accessed the network"))
     data = load("auto", prepared_dir, validation_examples=1000, train_examples=500)
     assert (data.name, data.note) == ("cifar10", "")
@@ -102,20 +106,20 @@ def test_data_dir_defaults_to_the_environment_then_to_tfds(monkeypatch, tmp_path
     from tensorflow_datasets.core import constants
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert cifar10.resolve_data_dir("elsewhere").name == "elsewhere"
-    assert cifar10.resolve_data_dir() == tmp_path
+    assert resolve_data_dir("elsewhere").name == "elsewhere"
+    assert resolve_data_dir() == tmp_path
     monkeypatch.delenv("TFDS_DATA_DIR")
-    assert str(cifar10.resolve_data_dir()) == constants.get_default_data_dir()
+    assert str(resolve_data_dir()) == constants.get_default_data_dir()
 
 
 def test_newest_complete_version_is_used(tmp_path):
-    assert cifar10.find_prepared(tmp_path) is None
+    assert find_prepared(tmp_path, "cifar10") is None
     odd = ("5..2", "5.0.²", "5.0.٣", "5.0", "...", "5.0.0.0")
     for name in ("3.0.2", "3.0.10", "3.0.11.incompleteABCDEF", "4.0.0", *odd):
         (tmp_path / "cifar10" / name).mkdir(parents=True)
         if name != "4.0.0":
             (tmp_path / "cifar10" / name / "dataset_info.json").touch()
-    assert cifar10.find_prepared(tmp_path).name == "3.0.10"
+    assert find_prepared(tmp_path, "cifar10").name == "3.0.10"
 
 
 def test_data_are_downloaded_by_tfds_if_the_server_answers(tmp_path, monkeypatch, prepared_dir):
@@ -124,7 +128,7 @@ def test_data_are_downloaded_by_tfds_if_the_server_answers(tmp_path, monkeypatch
     asked = []
 
     class Builder:
-        data_dir = str(cifar10.find_prepared(prepared_dir))
+        data_dir = str(find_prepared(prepared_dir, "cifar10"))
 
         def download_and_prepare(self):
             asked.append("prepared")
@@ -135,8 +139,8 @@ def test_data_are_downloaded_by_tfds_if_the_server_answers(tmp_path, monkeypatch
 
     monkeypatch.setattr(cifar10, "download_obstacle", lambda: None)
     monkeypatch.setattr(tfds, "builder", builder)
-    monkeypatch.setattr(cifar10, "_read", lambda folder: (folder, "read"))
-    assert cifar10.load_cifar10(tmp_path)[1] == "read"
+    monkeypatch.setattr(LabelledImages, "split", lambda images, name, count: f"{name} read")
+    assert cifar10.load_cifar10(tmp_path) == ("train read", "test read")
     assert asked == [("cifar10", str(tmp_path)), "prepared"]
 
 
@@ -156,10 +160,9 @@ def test_failed_download_is_reported_in_one_line(tmp_path, monkeypatch):
 def test_silent_server_times_out(monkeypatch):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        monkeypatch.setattr(cifar10, "_DOWNLOAD_URL", address)
         monkeypatch.setenv("no_proxy", "*")
         began = time.monotonic()
-        assert "\n" not in cifar10.download_obstacle(0.5)
+        assert "\n" not in download_obstacle(address, 0.5)
         assert time.monotonic() - began < 3
 
 
@@ -172,7 +175,8 @@ def test_slow_name_resolution_times_out(monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", looks_up)
     began = time.monotonic()
-    assert cifar10.download_obstacle(0.2) == "no answer within 0.2 s"
+    reason = "data.org cannot be reached (no answer within 0.2 s)"
+    assert download_obstacle("https://data.org/images.tar", 0.2) == reason
     assert time.monotonic() - began < 2
     over.set()
 
@@ -183,7 +187,7 @@ def test_no_obstacle_if_the_server_answers(monkeypatch):
         return contextlib.nullcontext()
 
     monkeypatch.setattr(urllib.request, "urlopen", answers)
-    assert cifar10.download_obstacle(2) is None
+    assert download_obstacle("https://data.org/images.tar", 2) is None
 
 
 def assert_damaged(folder, text):

@@ -12,7 +12,7 @@ from kerasrestart.experiments.data import DataError, ImageData, load
 from kerasrestart.experiments.data.arrays import from_arrays, load_npz, save_npz
 from kerasrestart.experiments.data.dataset import Split, in_colour, split_tenth, split_validation
 from kerasrestart.experiments.data.pipeline import evaluation_batches
-from kerasrestart.experiments.data.tfds_images import find_prepared
+from kerasrestart.experiments.data.tfds_copy import find_prepared
 from kerasrestart.experiments.setting import SettingError
 
 
@@ -264,7 +264,6 @@ def test_images_of_several_sizes_need_one_size_and_a_test_split_is_split_off(tfd
 
 
 def test_a_data_set_that_cannot_be_read_is_refused_within_seconds(tfds_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr("kerasrestart.experiments.data.tfds_images._TIMEOUT", 0.2)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(DataError, match=r"mnist is not prepared in .*cannot be reached"):
