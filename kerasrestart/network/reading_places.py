@@ -68,49 +68,96 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
         start: A call of the layer.
         uses: How many calls of the layer there are.
     """
-    activated = has_activation(start.operation)
     axis = kernels.channel_axis_of(start.operation)
-    # All places from the last map that changes the sum; `best` is the one to begin with.
-    same, best, norm, current = [start], start, None, start
-    activation, unread, behind = start if activated else None, None, None
-    normed = False
+    walk, current = _Walk(graph, start, axis), start
     while (following := _following(graph, current)) is not None:
-        operation, place = following.operation, _place(graph, following)
-        if not normed and _is_norm(graph, current, following):
-            normed, norm = True, _own_norm(graph, place, start.operation)
-            same = [] if place is None else [place]
-            best, behind, unread = place or best, None, None
-            if place is None:
-                behind, unread = current, NORM
-        elif activates(operation) and not activated:
-            activated = True
-            if place is not None and is_homogeneous_activation(operation):
-                same = [*same, place] if behind is None else [place]
-                best = activation = place
-                behind = unread = None
-            elif place is not None:
-                same, best, activation = [place], place, place
-                behind = unread = None
-            elif unread is None:
-                unread = operation
-                behind = behind if is_homogeneous_activation(operation) else behind or current
-        elif not activated and _is_shift(operation):
-            if place is not None:
-                same, best, behind, unread = [place], place, None, None
-            else:
-                behind = behind or current
-        elif not passes_scores(graph, following, axis):
+        if not walk.passes(current, following):
             break
-        elif place is not None:
-            if behind is not None:
-                same, best, behind = [], place, None
-                activation, unread = place, None
-            same.append(place)
         current = following
-    read = start if not same else best
-    if behind is None:
-        read, same = _cheapest(graph, best, axis, same)
-    return ReadingPlace(_unshared(graph, read, same, uses), norm, activation or best, unread)
+    read, same = walk.best if walk.same else start, walk.same
+    if not walk.changed:
+        read, same = _cheapest(graph, read, axis, same)
+    read = _unshared(graph, read, same, uses)
+    return ReadingPlace(read, walk.norm, walk.activation or walk.best, walk.unread)
+
+
+class _Walk:
+    """What is known on the way from a layer with filters to where its score is read.
+
+    Attributes:
+        same: The places of one sum, from the last map that changes it.
+        best: The one of them to begin with.
+        norm: The norm behind the filters, or None.
+        activation: The call that makes the activation, or None.
+        unread: The activation function, or `NORM`, that no place is behind yet; or None.
+        changed: Whether the sum has changed since the last place, so that only a place further on
+            can be read.
+    """
+
+    def __init__(self, graph: Graph, start: Call, axis: int):
+        self.same, self.best = [start], start
+        self.norm: layers.Layer | None = None
+        self.activation = start if has_activation(start.operation) else None
+        self.unread: RawOperation | None = None
+        self.changed = False
+        self._graph = graph
+        self._layer = start.operation
+        self._axis = axis
+        self._is_normed = False
+        self._is_activated = self.activation is not None
+
+    def passes(self, current: Call, following: Call) -> bool:
+        """Goes on to the next call; returns False where the sum is lost there."""
+        place, operation = _place(self._graph, following), following.operation
+        if not self._is_normed and _is_norm(self._graph, current, following):
+            self._pass_norm(place)
+        elif not self._is_activated and activates(operation):
+            self._pass_activation(operation, place)
+        elif not self._is_activated and _is_shift(operation):
+            self._pass_shift(place)
+        elif passes_scores(self._graph, following, self._axis):
+            self._pass_on(place)
+        else:
+            return False
+        return True
+
+    def _pass_norm(self, place: Call | None) -> None:
+        self._is_normed = True
+        self.norm = _own_norm(self._graph, place, self._layer)
+        if place is None:
+            self.same, self.changed, self.unread = [], True, NORM
+        else:
+            self._begin_at(place)
+
+    def _pass_activation(self, function: layers.Layer | RawOperation, place: Call | None) -> None:
+        self._is_activated = True
+        keeps_sum = is_homogeneous_activation(function)
+        if place is not None:
+            self._begin_at(place, keeps_sum)
+            self.activation = place
+        elif self.unread is None:
+            self.unread = function
+            self.changed = self.changed or not keeps_sum
+
+    def _pass_shift(self, place: Call | None) -> None:
+        if place is None:
+            self.changed = True
+        else:
+            self._begin_at(place)
+
+    def _pass_on(self, place: Call | None) -> None:
+        if place is None:
+            return
+        if self.changed:
+            self._begin_at(place)
+            self.activation = place
+        else:
+            self.same.append(place)
+
+    def _begin_at(self, place: Call, keeps_sum: bool = False) -> None:
+        """Reads at a place, and of those before it only where the sum is still the same."""
+        self.same = [*self.same, place] if keeps_sum and not self.changed else [place]
+        self.best, self.changed, self.unread = place, False, None
 
 
 def _following(graph: Graph, call: Call) -> Call | None:
