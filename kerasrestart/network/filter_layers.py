@@ -218,7 +218,7 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"
     if id(layer) in graph.misplaced:
-        return f"the call of its class {type(layer).__name__} may mix filters"
+        return graph.misplaced[id(layer)]
     if not any(graph.reaches_loss(call) for call in graph.calls_of(layer)):
         return "does not reach an output"
     return None

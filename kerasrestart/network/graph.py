@@ -73,7 +73,7 @@ class Graph:
             shift.
         makers: For each tensor, the call that gives it.
         altered: Ids of layers with filters that have a `call` of their own.
-        misplaced: Ids of those of which a channel may be something else than its filter's.
+        misplaced: By id of those of which a channel may be something else than its filter's, why.
         coupled: By id of a layer with filters, by what a channel depends on other filters too.
         own_kernels: By id of a layer, the kernels of its own that it applies by raw operations.
         shared_weights: By id of a layer with filters, what else of the model reads its weights.
@@ -106,7 +106,7 @@ class Graph:
         self.normalized = dict(normalized or {})
         self.makers = {tensor: call for call in self.calls for tensor in call.outputs}
         self.altered: set[int] = set()
-        self.misplaced: set[int] = set()
+        self.misplaced: dict[int, str] = {}
         self.coupled: dict[int, str] = {}
         self.own_kernels: dict[int, OwnKernels] = {}
         self.shared_weights: dict[int, tuple[str, ...]] = {}

@@ -37,9 +37,11 @@ def mark_own_calls(graph: Graph, trace: Trace, model: keras.Model) -> None:
             graph.altered.add(id(layer))
             graph.coupled[id(layer)] = f"the own call of {type(layer).__name__}"
             if not _in_place(call, as_keras):
-                graph.misplaced.add(id(layer))
+                own = f"the call of its class {type(layer).__name__}"
+                graph.misplaced[id(layer)] = f"{own} may mix filters"
         elif not has_known_activation(layer) and not _in_place(call, as_keras):
-            graph.coupled[id(layer)] = f"the activation function of {graph.name_of(layer)}"
+            # Such as a softmax, or a gate by half of the filters.
+            graph.misplaced[id(layer)] = "its activation function may mix filters"
     for wrapper in layers_inside(model):
         if isinstance(wrapper, layers.SpectralNormalization):
             # It divides the kernel by a norm of all filters.

@@ -40,6 +40,8 @@ from kerasrestart.network.raw_operations import PRODUCTS, SUMS, RawOperation
 
 # Stands for a norm that is made of operations, of which no layer gives the result.
 NORM = RawOperation("a norm", "Norm")
+# Operations that keep the numbers of each channel together, in another place.
+MOVES = ("Reshape", "Transpose", "StridedSlice", "GatherV2", "DepthwiseConv2dNative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +77,13 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
             break
         current = following
     read, same = walk.best if walk.same else start, walk.same
+    unread = walk.unread
+    if unread is None and _is_normed_apart(graph, current):
+        unread = NORM
     if not walk.changed:
         read, same = _cheapest(graph, read, axis, same)
     read = _unshared(graph, read, same, uses)
-    return ReadingPlace(read, walk.norm, walk.activation or walk.best, walk.unread)
+    return ReadingPlace(read, walk.norm, walk.activation or walk.best, unread)
 
 
 class _Walk:
@@ -158,6 +163,43 @@ class _Walk:
         """Reads at a place, and of those before it only where the sum is still the same."""
         self.same = [*self.same, place] if keeps_sum and not self.changed else [place]
         self.best, self.changed, self.unread = place, False, None
+
+
+def _is_normed_apart(graph: Graph, call: Call, joined: bool = False) -> bool:
+    """Whether channels of a call end in norms of each channel, behind a split or several readers.
+
+    No place is behind such norms for all filters, and before them their scores are about zero.
+
+    Args:
+        graph: The graph of the call.
+        call: The call.
+        joined: Whether channels of other layers are beside them. Defaults to False.
+    """
+    if not (graph.outputs | graph.losses).isdisjoint(call.outputs):
+        return False
+    readers = [
+        not joined if tensor in graph.normalized else _loses_scale(graph, reader, joined)
+        for tensor in call.outputs
+        for reader in graph.consumers.get(tensor, ())
+    ]
+    return any(readers) if _splits(call) else bool(readers) and all(readers)
+
+
+def _loses_scale(graph: Graph, call: Call, joined: bool) -> bool:
+    operation = call.operation
+    if isinstance(operation, layers.GroupNormalization):
+        return operation.groups in (-1, graph.shapes[call.outputs[0]][operation.axis])
+    joins = isinstance(operation, layers.Concatenate) or _type_of(call) == "ConcatV2"
+    moves = joins or _splits(call) or _type_of(call) in MOVES
+    return moves and _is_normed_apart(graph, call, joined or joins)
+
+
+def _splits(call: Call) -> bool:
+    return _type_of(call) in ("Split", "SplitV")
+
+
+def _type_of(call: Call) -> str | None:
+    return call.operation.type if isinstance(call.operation, RawOperation) else None
 
 
 def _following(graph: Graph, call: Call) -> Call | None:

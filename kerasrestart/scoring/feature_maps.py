@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 SUMS = ("Add", "AddV2", "AddN")
+PRODUCTS = ("Mul",)
+IDENTITIES = ("Identity", "IdentityN")
 
 
 def positions_of(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
@@ -58,16 +60,21 @@ def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     """The values of a feature map, without a second reader of a sum that goes into another sum.
 
     TensorFlow's graph optimizer merges the nodes of a sum of sums, such as the shift of a batch
-    norm and the addition of a shortcut behind it, where each partial sum has one reader. With a
-    second reader it associates the sum otherwise, and weights come out different in their last
-    bits. So such a sum is computed once more, by an operation that is not merged with the first.
+    norm and the addition of a shortcut behind it, where each partial sum has one reader; and those
+    of a product of products, such as a swish and the scale of the dropout behind it. With a second
+    reader it associates them otherwise, and weights come out different in their last bits. So such
+    a sum or product is computed once more, by an operation that is not merged with the first.
 
     Args:
         tensor: The feature map.
         passed_on: The same values, as the network reads them.
     """
     source = _source(tensor)
-    if not _is_sum(source) or len(source.op.inputs) != 2 or not _goes_into_a_sum(passed_on):
+    if _is_made_by(source, PRODUCTS) and _goes_into(passed_on, PRODUCTS):
+        return tf.math.multiply_no_nan(*source.op.inputs)
+    if not _is_made_by(source, SUMS) or not _goes_into(passed_on, SUMS):
+        return tensor
+    if len(source.op.inputs) != 2:
         return tensor
     large, small = sorted(source.op.inputs, key=lambda term: -(term.shape.rank or 0))
     if large.shape.rank and large.shape.as_list() == small.shape.as_list():
@@ -79,20 +86,21 @@ def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
 
 
 def _source(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor behind any identities, such as other probes."""
-    while tf.is_symbolic_tensor(tensor) and tensor.op.type == "Identity":
-        tensor = tensor.op.inputs[0]
+    """The tensor behind any identities, such as other probes and functions' own gradients."""
+    while tf.is_symbolic_tensor(tensor) and tensor.op.type in IDENTITIES:
+        tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
 
-def _is_sum(tensor: tf.Tensor) -> bool:
-    return tf.is_symbolic_tensor(tensor) and tensor.op.type in SUMS
+def _is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+    return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
 
 
-def _goes_into_a_sum(tensor: tf.Tensor) -> bool:
+def _goes_into(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+    """Whether an operation of one of the types reads a tensor, also behind identities."""
     if not tf.is_symbolic_tensor(tensor):
         return False
     return any(
-        reader.type in SUMS or (reader.type == "Identity" and _goes_into_a_sum(reader.outputs[0]))
+        reader.type in types or (reader.type == "Identity" and _goes_into(reader.outputs[0], types))
         for reader in tensor.consumers()
     )

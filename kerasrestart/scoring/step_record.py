@@ -33,7 +33,10 @@ ACTIVATIONS = {
     "Tanh": tf.tanh,
 }
 NO_LAYER = "its activation function is not a layer, so that its activation cannot be read"
-NO_NORM = "its norm is not a layer, and scores of what a norm reads are about zero: make it one"
+NO_NORM = (
+    "its norm is not a layer that follows it, and scores of what a norm reads are about zero: make "
+    "it one"
+)
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 

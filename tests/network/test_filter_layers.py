@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from kerasrestart.network.describe import describe
@@ -278,3 +279,12 @@ def test_another_backend_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match=r"KERAS_BACKEND=tensorflow, .*Received: 'torch'$"):
         describe(model)
+
+
+@pytest.mark.parametrize("function", [tf.nn.crelu, keras.activations.glu, tf.nn.softmax])
+def test_a_layer_whose_activation_function_mixes_filters_is_left_out(function):
+    found = find_filter_layers(model_of(conv("mixing", activation=function), conv("plain")))
+    assert list(found.layers) == ["plain"]
+    assert "its activation function may mix filters" in str(
+        describe(model_of(conv("mixing", activation=function), conv("plain")))
+    )

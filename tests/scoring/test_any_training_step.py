@@ -1,5 +1,7 @@
 """Scores of what a training step computes, whatever its passes and tapes, against brute force."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -343,19 +345,46 @@ def residual(jit_compile):
     return model
 
 
+def products(jit_compile):
+    """Products of products: an activation by its own gate, and a scale behind it."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, activation="swish"),
+            layers.Dropout(0.1, seed=1),
+            layers.Conv2D(4, 3, activation="gelu"),
+            layers.SpatialDropout2D(0.1, seed=2),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.Activation("swish"),
+            layers.Rescaling(2.0),
+            layers.Conv2D(4, 1, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), loss(), jit_compile=jit_compile)
+    return model
+
+
 @pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
 )
 @pytest.mark.usefixtures("grappler")
-def test_a_network_of_sums_trains_bit_for_bit_as_without_scores(images):
+@pytest.mark.parametrize(("network", "watched", "examples"), [(residual, 5, 20), (products, 4, 16)])
+def test_a_network_of_sums_or_products_trains_bit_for_bit_as_without_scores(
+    network, watched, examples, images
+):
     weights = []
     for criterion in (None, "taylor", "activation", "taylor_weight"):
-        model = residual(jit_compile=False)
+        model = network(jit_compile=False)
+        x, y = (of[:examples] for of in images)
         restart = kr.PartialRestart(criterion=criterion or "taylor", fraction=0.25, monitor="loss")
         callbacks = [restart] if criterion else []
-        model.fit(*images, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
+        model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
         weights.append([w.numpy() for w in (*model.weights, *model.optimizer.variables)])
-        assert criterion is None or len(restart.scores) == 5
+        assert criterion is None or len(restart.scores) == watched
     for scored_weights in weights[1:]:
         for ours, theirs in zip(scored_weights, weights[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -378,3 +407,43 @@ def test_an_activation_that_is_no_layer_is_read_behind_its_function():
     scores = kr.score_filters(model, x, np.zeros(12, int), criterion="activation")
     expected = np.maximum(model.conv(x).numpy().astype("float64"), 0).mean((0, 1, 2))
     np.testing.assert_allclose(scores["conv"], expected / expected.mean(), rtol=1e-5)
+
+
+class HalfInstanceNorm(layers.Layer):
+    """As in IBN-Net: an instance norm for half of the channels, a batch norm for the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = [layers.GroupNormalization(-1), layers.BatchNormalization()]
+
+    def call(self, x):
+        return tf.concat(
+            [norm(h) for norm, h in zip(self.norms, tf.split(x, 2, -1), strict=True)], -1
+        )
+
+
+def with_shortcut(x):
+    return layers.Add()([x, layers.GroupNormalization(-1)(x)])
+
+
+@pytest.mark.parametrize(
+    ("block", "is_scored"),
+    [
+        (lambda x: HalfInstanceNorm()(x), False),
+        (lambda x: layers.GroupNormalization(-1)(layers.Concatenate()([x, 2 * x])), False),
+        (lambda x: layers.Add()([layers.GroupNormalization(-1)(x) for _ in range(2)]), False),
+        (lambda x: layers.BatchNormalization()(layers.Concatenate()([x, 2 * x])), True),
+        (with_shortcut, True),
+    ],
+)
+def test_what_norms_read_apart_is_left_out_as_its_scores_are_about_zero(block, is_scored, images):
+    image = keras.Input((8, 8, 2))
+    plain = layers.Conv2D(4, 3, activation="relu", name="plain")(image)
+    x = layers.ReLU()(block(layers.Conv2D(4, 3, name="normed")(plain)))
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    model.compile("sgd", loss())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = kr.score_filters(model, *images)
+    assert ("normed" in scores) == is_scored
+    assert "plain" in scores
