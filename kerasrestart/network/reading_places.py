@@ -112,7 +112,7 @@ class _Walk:
         self._is_activated = self.activation is not None
 
     def passes(self, current: Call, following: Call) -> bool:
-        """Goes on to the next call; returns False where the sum is lost there."""
+        """Continues with the next call; returns False where the sum is lost there."""
         place, operation = _place(self._graph, following), following.operation
         if not self._is_normed and _is_norm(self._graph, current, following):
             self._pass_norm(place)

@@ -430,7 +430,7 @@ def with_shortcut(x):
     ("block", "is_scored"),
     [
         (lambda x: HalfInstanceNorm()(x), False),
-        (lambda x: layers.GroupNormalization(-1)(layers.Concatenate()([x, 2 * x])), False),
+        (lambda x: layers.GroupNormalization(-1)(layers.Concatenate()([x, x])), False),
         (lambda x: layers.Add()([layers.GroupNormalization(-1)(x) for _ in range(2)]), False),
         (lambda x: layers.BatchNormalization()(layers.Concatenate()([x, 2 * x])), True),
         (with_shortcut, True),

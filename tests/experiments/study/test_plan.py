@@ -317,8 +317,8 @@ def test_seeds():
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        ("paper_table2", 3 * 3 * 8),
-        ("paper_table3", 3 * 4 * 4),
+        ("paper_table2", 5 * 3 * 8),
+        ("paper_table3", 5 * 4 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
         ("shuffled_classes", 10 * (7 + 3)),
