@@ -20,7 +20,6 @@ from kerasrestart.diagnosis.statistics import (
 from kerasrestart.network import kernels
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
-from kerasrestart.network.input_specs import has_input_layers
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.batches import (
@@ -60,10 +59,8 @@ class DiagnosisPass:
         check_whole("max_width", max_width, 1)
         check_whole("seed", seed, 0)
         batches = as_batches(x, y, size=batch_size)
-        example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
         self._model = model
-        known = None if has_input_layers(model) else example
-        found = find_filter_layers(model, layers, known, training=False)
+        found = find_filter_layers(model, layers, data=batches.element_spec, training=False)
         self._layers: dict[str, FilterLayer] = found.layers
         self._names = list(found.layers)
         may_score = bool(model.compiled and model.optimizer is not None)

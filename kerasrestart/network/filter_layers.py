@@ -16,7 +16,7 @@ from kerasrestart.network.arguments import checked_layers
 from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import ATTENTION, RECURRENT
-from kerasrestart.network.output_layers import output_calls
+from kerasrestart.network.output_layers import output_layer_ids
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.text import listed
@@ -145,10 +145,10 @@ def find_filter_layers(
             dense layers.
         x: An example of what the model takes, where it does not know that itself: a batch, or
             `tf.TensorSpec`s. A model that is not built is built by it. Defaults to None.
-        data: An example of what `train_step` takes, or its specs: for a model with a `train_step`
-            of its own. Then this step is traced and not the model's call. Defaults to None.
-        training: Whether the call is traced in training mode; a `train_step` always is. Some
-            layers are called in one of the modes only. Defaults to True.
+        data: An example of what `train_step` takes, or its specs. Of a model with a `train_step` or
+            `compute_loss` of its own, this is traced and not the call alone. Defaults to None.
+        training: Whether the model is traced in training mode, in which alone its `train_step`
+            counts. Some layers are called in one of the modes only. Defaults to True.
         may_be_none: Whether a model without filters to restart is accepted. Defaults to False.
 
     Raises:
@@ -162,7 +162,7 @@ def find_filter_layers(
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}
     excluded: dict[str, int] = {}
-    outputs = output_calls(graph)
+    outputs = output_layer_ids(graph)
     for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
         key = graph.name_of(layer)
         count, not_chosen = _filters_in(graph, layer), _not_chosen(graph, layer, key, layers)
@@ -205,7 +205,7 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
     if isinstance(layer, ATTENTION):
         return "has attention heads, not filters"
     if id(layer) in graph.own_kernels:
-        if _makes_output(graph, layer, outputs):
+        if id(layer) in outputs:
             return None
         kind = "convolution" if graph.own_kernels[id(layer)].convolves else "Dense layer"
         return f"has a kernel of its own: it is watched if a Keras {kind}, or a subclass, holds it"
@@ -224,15 +224,10 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
     return None
 
 
-def _makes_output(graph: Graph, layer: keras.Layer, outputs: set[int]) -> bool:
-    own = graph.own_kernels.get(id(layer))
-    return any(id(call) in outputs for call in (own.calls if own else graph.calls_of(layer)))
-
-
 def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
     """Why a layer must not be restarted."""
     # The network must not forget the classes that an output layer distinguishes.
-    if _makes_output(graph, layer, outputs):
+    if id(layer) in outputs:
         return "makes an output of the model"
     if getattr(layer, "lora_enabled", False):
         return "has its kernel in LoRA's parts"

@@ -77,6 +77,7 @@ class Graph:
         coupled: By id of a layer with filters, by what a channel depends on other filters too.
         own_kernels: By id of a layer, the kernels of its own that it applies by raw operations.
         shared_weights: By id of a layer with filters, what else of the model reads its weights.
+        of_call: The graph of the model's call, where this is the graph of what trains it.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Graph:
         self.coupled: dict[int, str] = {}
         self.own_kernels: dict[int, OwnKernels] = {}
         self.shared_weights: dict[int, tuple[str, ...]] = {}
+        self.of_call: Graph | None = None
         self._ends = self.outputs | self.losses
         self._reaching = self._tensors_before(self.outputs)
         self._training = self._tensors_before(self._ends)

@@ -82,7 +82,7 @@ def find_normalizations(
 
 def _same_form(one: tf.Tensor, other: tf.Tensor) -> bool:
     return (
-        one.shape.rank is not None
+        bool(one.shape.rank)  # known, and not a single number, such as a loss
         and one.shape.rank == other.shape.rank
         and one.shape[-1] == other.shape[-1]
         and one.shape.is_compatible_with(other.shape)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
-from kerasrestart.network.graph import Graph
+from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import makes_features
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.traced_graph import traced_graph
@@ -20,18 +22,32 @@ def output_layers(model: keras.Model) -> list[keras.Layer]:
         TypeError, ValueError: As `find_filter_layers`, of a model that cannot be traced.
     """
     graph = traced_graph(model)
-    outputs = output_calls(graph)
-    operations = [call.operation for call in graph.calls if id(call) in outputs]
+    outputs = _output_calls(graph)
     layers = [
-        operation.maker if isinstance(operation, RawOperation) else operation
-        for operation in operations
-        if makes_features(operation)
+        _layer_of(call)
+        for call in graph.calls
+        if id(call) in outputs and makes_features(call.operation)
     ]
     found = {id(layer): layer for layer in layers if getattr(layer, "trainable_variables", ())}
     return list(found.values())
 
 
-def output_calls(graph: Graph) -> set[int]:
+def output_layer_ids(graph: Graph) -> set[int]:
+    """Ids of the layers that make an output; a loss may read more than the outputs of a call."""
+    outputs = _output_calls(graph)
+    found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
+    if graph.of_call is None:
+        return found
+    called = {id(_layer_of(call)) for call in graph.of_call.calls}
+    return (found - called) | output_layer_ids(graph.of_call)
+
+
+def _layer_of(call: Call) -> Any:
+    operation = call.operation
+    return operation.maker if isinstance(operation, RawOperation) else operation
+
+
+def _output_calls(graph: Graph) -> set[int]:
     """Ids of the calls whose result reaches an output of the model with no weights in between."""
     found: set[int] = set()
     ahead = [graph.makers[tensor] for tensor in graph.outputs if tensor in graph.makers]

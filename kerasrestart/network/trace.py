@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
-from kerasrestart.network.gradient_calls import target_and_sources
+from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
 from kerasrestart.network.variable_reads import variable_ids
@@ -55,7 +55,8 @@ class Trace:
         inputs: The tensors of data.
         calls: The calls of layers, in the order in which they end.
         outputs: What the pass gives: the outputs of the model, or the losses of a training step.
-        losses: What layers add to the loss on their own, where the outputs are the model's.
+        losses: What else the loss is computed from, where the outputs are the model's: what layers
+            add to it on their own, or the loss itself.
         elsewhere: By id of a layer, why its call is out of sight.
         trained: The ids of the variables that the step differentiates by; None if that is not
             known.
@@ -118,6 +119,31 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
         trace.inputs = tensors_in(given)
         with _noting_gradients(trace), _without_updates():
             model.train_step(given)
+
+    return _traced(model, run, opaque)
+
+
+def trace_loss(
+    model: keras.Model, data: Any, *, training: bool, opaque: Callable[[keras.Layer], bool]
+) -> Trace:
+    """Traces a forward pass and the loss, which may read what the model's call does not give.
+
+    Args:
+        model: A compiled model; it is built if it is not yet.
+        data: Specs of a batch: `x`, `(x, y)` or `(x, y, sample_weight)`.
+        training: As in `trace_call`.
+        opaque: As in `trace_call`.
+    """
+
+    def run(trace: Trace) -> None:
+        given = placeholders(data)
+        trace.inputs = tensors_in(given)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
+        mode = {"training": training} if keras_internals.takes_training(model) else {}
+        y_pred = model(x, **mode)
+        trace.outputs = tensors_in(y_pred)
+        loss = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training=training)
+        trace.losses = tensors_in((loss, keras_internals.added_losses(model)))
 
     return _traced(model, run, opaque)
 
@@ -231,17 +257,24 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what a step differentiates, by what, and which operations that makes."""
     trained: set[int] = set()
     trace.trained = trained
+    inside: list[bool] = []
 
     def noting(call, args, kwargs):
+        if inside:  # a gradient that a Jacobian takes
+            return call(*args, **kwargs)
         target, sources = target_and_sources(args, kwargs)
         trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
         trained.update(variable_ids(sources))
         begin = trace.graph.version
-        gradients = call(*args, **kwargs)
+        inside.append(True)
+        try:
+            gradients = call(*args, **kwargs)
+        finally:
+            inside.pop()
         trace.backward.append((begin, trace.graph.version))
         return gradients
 
-    return hooked([(tf.GradientTape, noting)], "gradient")
+    return tapes_heard(noting, noting)
 
 
 def _without_updates() -> contextlib.AbstractContextManager[None]:

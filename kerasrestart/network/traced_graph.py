@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,15 +13,16 @@ import tensorflow as tf
 
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.graph_builder import GraphBuilder
-from kerasrestart.network.input_specs import known_inputs, specs_of
+from kerasrestart.network.input_specs import has_input_layers, known_inputs, specs_of
 from kerasrestart.network.keras_internals import layers_inside, own_variables
 from kerasrestart.network.kernel_uses import mark_kernel_uses
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.names import layer_keys
 from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
 from kerasrestart.network.own_calls import mark_own_calls
+from kerasrestart.network.own_training import has_own_loss, has_own_step
 from kerasrestart.network.raw_operations import RawOperation
-from kerasrestart.network.trace import Trace, trace_call, trace_step
+from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
 
 
 class NotTracedError(ValueError):
@@ -45,7 +47,21 @@ def traced_graph(
         TypeError, ValueError: As `find_filter_layers` does.
     """
     check_model(model)
-    trace = _trace(model, x, data, training)
+    trains = [] if data is None else _ways_to_train(model, data, training)
+    if data is not None and not trains and not has_input_layers(model):
+        x = keras.utils.unpack_x_y_sample_weight(_example(data))[0]
+    calls = _ways_to_call(model, x, training)
+    if not trains and not calls:
+        raise TypeError(_what_to_pass(model))
+    # A step that only runs eagerly cannot be traced: then its call shows the most.
+    graph = _graph(model, _first_that_works(model, trains + calls))
+    if trains and calls:
+        with contextlib.suppress(NotTracedError):
+            graph.of_call = _graph(model, _first_that_works(model, calls))
+    return graph
+
+
+def _graph(model: keras.Model, trace: Trace) -> Graph:
     graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
     mark_own_calls(graph, trace, model)
     mark_kernel_uses(graph, model)
@@ -101,37 +117,34 @@ def check_model(model: Any) -> None:
         )
 
 
-def _trace(model: keras.Model, x: Any, data: Any, training: bool) -> Trace:
-    own_step = _module(model.train_step) not in ("keras", "kerasrestart")
-    if data is not None and not own_step:
-        x, data = keras.utils.unpack_x_y_sample_weight(_example(data))[0], None
-    if data is not None:
-        data = _example(data)
-        steps = [
-            partial(trace_step, model, specs_of(data, batch), is_opaque) for batch in (True, False)
-        ]
-        return _first_that_works(model, steps)
+def _ways_to_train(model: keras.Model, data: Any, training: bool) -> list[Callable[[], Trace]]:
+    """Ways to trace what trains a model where that is more than its call; else none."""
+    if training and has_own_step(model):
+        trace = partial(trace_step, model, opaque=is_opaque)
+    elif has_own_loss(model):
+        trace = partial(trace_loss, model, training=training, opaque=is_opaque)
+    else:
+        return []
+    return [partial(trace, specs_of(_example(data), batch)) for batch in (True, False)]
+
+
+def _ways_to_call(model: keras.Model, x: Any, training: bool) -> list[Callable[[], Trace]]:
+    """Ways to trace a model's call; none where it is not known what it takes."""
     if x is not None:
         x = keras.utils.unpack_x_y_sample_weight(_example(x))[0] if _is_dataset(x) else x
-        inputs: list[tuple[tuple, dict[str, Any]]] = [
-            ((specs_of(x, batch),), {}) for batch in (True, False)
-        ]
+        inputs: list[Any] = [((specs_of(x, batch),), {}) for batch in (True, False)]
     else:
-        known = known_inputs(model)
-        if known is None:
-            raise TypeError(_what_to_pass(model, own_step))
-        inputs = [known]
+        inputs = [known] if (known := known_inputs(model)) is not None else []
     trace = partial(trace_call, model, training=training, opaque=is_opaque)
-    tries = [
-        partial(trace, *inputs[0], shape_only=is_known_by_shape),
+    return [
+        *(partial(trace, *given, shape_only=is_known_by_shape) for given in inputs[:1]),
         *(partial(trace, *given) for given in inputs),
     ]
-    return _first_that_works(model, tries)
 
 
-def _what_to_pass(model: keras.Model, own_step: bool) -> str:
+def _what_to_pass(model: keras.Model) -> str:
     kind = type(model).__name__
-    if own_step and _module(model.call) == "keras":
+    if has_own_step(model) and _module(model.call) == "keras":
         return (
             f"Model '{model.name}' ({kind}) has no call, so that what it takes is not known. "
             "Expected one of its parts that has a call; describe(model, data=batch) shows all "

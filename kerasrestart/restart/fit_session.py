@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kerasrestart.network.input_specs import has_input_layers, known_inputs
+from kerasrestart.network.own_training import has_own_step, trains_by_call
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
@@ -22,7 +23,6 @@ from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import PendingRestart, RestartEvent
 from kerasrestart.restart.slots import build_optimizer
 from kerasrestart.scoring import train_function
-from kerasrestart.scoring.reduction import trains_as_keras
 from kerasrestart.scoring.scorer import Scorer
 
 
@@ -57,8 +57,8 @@ class FitSession:
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
         _sessions.add(self)
-        if known_inputs(model) is None:
-            # As of a model without a `call`: the first batch shows what its step reads.
+        if known_inputs(model) is None or not trains_by_call(model):
+            # Its step may read what its call does not give: the first batch shows what it reads.
             self._attach(self._prepare)
             return
         try:
@@ -105,7 +105,7 @@ class FitSession:
         return bool(
             self.scorer.needs_step
             # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
-            or (several and trains_as_keras(self._model))
+            or (several and not has_own_step(self._model))
             # What is attached counts the batches,
             or self._plan.between_batches
             # and learns of a fit that is broken off while weights are held.
@@ -176,7 +176,7 @@ class FitSession:
         optimizer = self._model.optimizer
         if optimizer is None or optimizer is self._checked:
             return
-        if trains_as_keras(self._model):
+        if not has_own_step(self._model):
             build_optimizer(self._model)
         if optimizer.built:
             check_optimizers(self._model)  # its slots exist only now

@@ -9,6 +9,7 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayers, find_filter_layers
 from kerasrestart.network.optimizers import leaves
+from kerasrestart.network.own_training import has_own_step
 from kerasrestart.network.text import listed, listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.restart import drawing, surgery
@@ -19,7 +20,7 @@ from kerasrestart.restart.optimizers import check_optimizers, optimizers_of
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.remedies import Remedy
 from kerasrestart.restart.slots import build_optimizer, trains
-from kerasrestart.scoring.reduction import check_reductions, trains_as_keras
+from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.running_scorer import RunningScorer
 from kerasrestart.scoring.scorer import Scorer
 
@@ -99,7 +100,7 @@ def prepare(
 
 def _check_trained(model: keras.Model) -> None:
     """Raises ValueError where the scored step, traced again, would fail as the old one did not."""
-    if not (trains_as_keras(model) and model.optimizer is not None and model.optimizer.built):
+    if has_own_step(model) or model.optimizer is None or not model.optimizer.built:
         return
     unknown = [v.path for v in model.trainable_variables if not trains(model.optimizer, v)]
     if unknown:

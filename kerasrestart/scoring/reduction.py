@@ -7,16 +7,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.own_training import has_own_step
 from kerasrestart.scoring import replicas
 
 # The values of `keras.losses.Loss(reduction=...)` other than "mean_with_sample_weight".
 MEANS = ("sum_over_batch_size", "mean")
 SUMS = ("sum", "none", None)
-
-
-def trains_as_keras(model: keras.Model) -> bool:
-    """Whether a model trains with Keras's own training step."""
-    return vars(model).get("train_step", type(model).train_step) is keras.Model.train_step
 
 
 def loss_to_example_scale(
@@ -55,7 +51,7 @@ def check_reductions(model: keras.Model) -> None:
         ValueError: As `loss_to_example_scale` does.
     """
     reductions = _reductions(model)
-    if not trains_as_keras(model) or reductions <= set(MEANS) or reductions <= set(SUMS):
+    if has_own_step(model) or reductions <= set(MEANS) or reductions <= set(SUMS):
         return
     if reductions != {"mean_with_sample_weight"}:
         raise ValueError(

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.input_specs import has_input_layers
+from kerasrestart.network.own_training import has_own_loss
 from kerasrestart.network.text import listed_reasons
 from kerasrestart.network.traced_graph import check_model
 from kerasrestart.scoring import criteria
@@ -94,9 +94,7 @@ def score_filters(
             f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
             "y, or a data set of batches (x, y). Received: y=None"
         )
-    example = keras.utils.unpack_x_y_sample_weight(batches.element_spec)[0]
-    known = None if has_input_layers(model) else example
-    found = find_filter_layers(model, layers, known, training=False)
+    found = find_filter_layers(model, layers, data=batches.element_spec, training=False)
     scorer = Scorer(model, criterion, seed=seed, found=found)
     loss_scale = LossScale(model) if criterion.needs_gradient else None
 
@@ -109,7 +107,7 @@ def score_filters(
             return
         with tf.GradientTape() as tape, scorer.record() as record:
             y_pred = call_in_inference(model, x)
-            if model.loss is None and not model.losses and not _has_own_loss(model):
+            if model.loss is None and not model.losses and not has_own_loss(model):
                 raise ValueError(
                     f"Model '{model.name}' has no loss: pass one to compile, or call add_loss in "
                     "its layers."
@@ -138,7 +136,3 @@ def score_filters(
             f"Layers without a score in inference mode: {listed_reasons(left_out)}.", stacklevel=2
         )
     return scores
-
-
-def _has_own_loss(model: keras.Model) -> bool:
-    return type(model).compute_loss is not keras.Model.compute_loss

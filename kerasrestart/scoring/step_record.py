@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import record as tape_record
 
-from kerasrestart.network.gradient_calls import target_and_sources
+from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import hooked
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.variable_reads import variable_ids
@@ -37,6 +37,7 @@ NO_NORM = (
     "its norm is not a layer that follows it, and scores of what a norm reads are about zero: make "
     "it one"
 )
+JACOBIAN = "its gradient is taken of each example apart, by a Jacobian, which gives no score"
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 
@@ -81,6 +82,7 @@ class StepRecord:
         self._criterion = criterion
         self._reader_inputs = inputs
         self._sources: set[int] | None = None  # of a backward pass; None outside of one
+        self._in_jacobian = False
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
@@ -125,8 +127,10 @@ class StepRecord:
         operations = self._plan.operations.values()
         layers = [(operation, partial(self._call_layer, operation)) for operation in operations]
         takes_gradients = self._criterion.needs_maps and self._criterion.needs_gradient
-        tapes = [(tf.GradientTape, self._call_gradient)] if takes_gradients else []
-        with hooked(layers), hooked(tapes, "gradient"):
+        heard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if takes_gradients:
+            heard = tapes_heard(self._call_gradient, self._call_jacobian)
+        with hooked(layers), heard:
             yield
 
     def called(self, operation: keras.Operation) -> bool:
@@ -182,6 +186,14 @@ class StepRecord:
         finally:
             self._sources = None
 
+    def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        # Its loop over the targets runs as one operation, where no single gradient can be read.
+        self._in_jacobian = True
+        try:
+            return self._call_gradient(call, args, kwargs)
+        finally:
+            self._in_jacobian = False
+
     def _heard(self, operation: keras.Operation, output: Any) -> Any:
         key = id(operation), self._calls[id(operation)] % self._plan.calls[id(operation)]
         self._calls[id(operation)] += 1
@@ -217,7 +229,11 @@ class StepRecord:
         self.maps.append(output)
 
         def report(gradient: tf.Tensor) -> None:
-            if self._trains(reading.number):
+            if not self._trains(reading.number):
+                return
+            if self._in_jacobian:
+                self.out_of_reach[reading.number] = JACOBIAN
+            else:
                 self._add(reading, output, probed, gradient, positions)
 
         probed = probe(output, report)

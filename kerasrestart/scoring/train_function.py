@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.scoring.reduction import trains_as_keras
+from kerasrestart.network.own_training import has_own_step
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import replicated_step, scored_step
 
@@ -229,7 +229,7 @@ class ScoringFunction:
         """What Keras makes of the model's training step, with these scorers around it."""
         model = self._model
         step = model.train_step
-        if model.distribute_strategy.num_replicas_in_sync > 1 and trains_as_keras(model):
+        if model.distribute_strategy.num_replicas_in_sync > 1 and not has_own_step(model):
             # Weights come out the same whether or not a batch is scored.
             step = functools.partial(replicated_step, model)
         for scorer in scorers:

@@ -12,12 +12,9 @@ import tensorflow as tf
 
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
 from kerasrestart.network.optimizers import held_optimizers
+from kerasrestart.network.own_training import has_own_step
 from kerasrestart.scoring import replicas
-from kerasrestart.scoring.reduction import (
-    loss_to_example_scale,
-    replica_loss_weight,
-    trains_as_keras,
-)
+from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
 from kerasrestart.scoring.scorer import Scorer
 
 Step = Callable[[Any], Any]
@@ -154,7 +151,7 @@ class _Units:
         if self._by_gradient and isinstance(model.optimizer, keras.optimizers.Optimizer):
             self._loss_scale = model.optimizer.scale_loss(1.0)
         self.factor: tf.Tensor | None = None
-        if trains_as_keras(model):
+        if not has_own_step(model):
             x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             self.set(batch_size_of(x), sample_weight)
             if (

@@ -225,6 +225,90 @@ def test_a_head_without_a_loss_has_no_score(images, randomized):
         assert list(scored(model, x, {"a": y}, criterion).scores) == ["conv_a"]
 
 
+class ReadsAMap:
+    """Makes a loss of a map that the model's call gives to a pooling alone."""
+
+    def features(self, x):
+        return self.get_layer("conv")(x)
+
+    def loss_of(self, x, y, y_pred):
+        return keras.Model.compute_loss(self, x, y, y_pred) + self.penalty(self.features(x))
+
+    def penalty(self, maps):
+        return tf.reduce_mean((maps - 1) ** 2)
+
+
+class PerceptualLoss(ReadsAMap, keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.loss_of(x, y, y_pred)
+
+
+class PerceptualStep(ReadsAMap, keras.Model):
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.loss_of(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+class OnePass(ReadsAMap, keras.Model):
+    """The same by one pass; its call is that of an instance that knows its inputs."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            hidden = maps = self.features(x)
+            for layer in self.layers[2:]:
+                hidden = layer(hidden)
+            loss = keras.Model.compute_loss(self, x, y, hidden) + self.penalty(maps)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("model_class", [PerceptualLoss, PerceptualStep, OnePass])
+def test_a_map_that_only_the_loss_reads_counts(model_class, images, randomized):
+    model = built(model_class, randomized)
+    conv, forward = model.get_layer("conv"), forward_of(model)
+
+    def passes(run, x):
+        logits = forward(run, x)
+        maps = run.outputs["conv"][0] if model_class is OnePass else run(conv, x)
+        return logits, maps
+
+    def cost(y, results):
+        logits, maps = results
+        return cross_entropy(y, logits) + tf.reduce_mean((maps - 1) ** 2, axis=(1, 2, 3))
+
+    reference = brute_force_scores(passes, Z_OF, *images, cost_of=cost)
+    restart = scored(model, *images)
+    assert_scores_match(restart.scores, reference)
+    assert restart.scorer.filter_layers.left_out.keys() == {"logits"}
+    if model_class is PerceptualLoss:  # the pass that score_filters makes takes this loss, too
+        assert_scores_match(kr.score_filters(model, *images), reference)
+
+
+class PerExample(keras.Model):
+    """Clips the gradient of each example, as differentially private training does."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            logits = self(x, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+        of_examples = tape.jacobian(losses, self.trainable_weights)
+        clipped = [tf.reduce_mean(tf.clip_by_value(one, -1, 1), axis=0) for one in of_examples]
+        self.optimizer.apply(clipped, self.trainable_weights)
+        return {"loss": tf.reduce_mean(losses)}
+
+
+def test_gradients_of_each_example_by_a_jacobian_give_no_score(images, randomized):
+    with pytest.raises(ValueError, match=r"No layer can be scored: conv .*by a Jacobian"):
+        scored(built(PerExample, randomized), *images)
+
+
 class Stopped(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         *_, flat, logits = self.layers
@@ -276,8 +360,7 @@ def test_a_layer_in_an_inner_function_is_left_out_and_the_others_are_scored(
     reference = brute_force_scores(forward_of(model), Z_OF, *images)
     restart = scored(model, *images)
     assert_scores_match(restart.scores, {"second": reference["second"]})
-    (reason,) = restart.scorer.left_out.values()
-    assert "a function of its own" in reason
+    assert restart.scorer.filter_layers.unreached == {"conv": "called in a tf.function of its own"}
 
 
 class Looped(InnerFunction):
