@@ -318,7 +318,7 @@ def test_seeds():
     ("name", "runs"),
     [
         ("paper_table2", 5 * 3 * 8),
-        ("paper_table3", 5 * 4 * 4),
+        ("paper_table3", 5 * 6 * 4),
         ("small_data", 10 * 6),
         ("random_labels", 8 * 4),
         ("shuffled_classes", 10 * (7 + 3)),
