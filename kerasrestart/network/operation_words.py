@@ -35,6 +35,7 @@ _WORDS = {
     "a split": ("Split", "SplitV", "Unpack"),
     "a slice": ("Slice", "StridedSlice"),
     "a gather": ("GatherV2", "GatherNd", "ResourceGather"),
+    "a repetition": ("Tile", "BroadcastTo"),
     "a padding": ("Pad", "PadV2", "MirrorPad"),
     "ReLU": ("Relu",),
     "ReLU6": ("Relu6",),

@@ -211,9 +211,15 @@ def _axes(op: tf.Operation) -> Sequence[int] | None:
         widths = _static(op.inputs[1])
         axes = None if widths is None else np.flatnonzero(np.any(widths, axis=1))
     elif kind == "Tile":
-        times = _static(op.inputs[1])
-        # What is not known when traced may be the batch's own size: not along the channels.
-        axes = None if times is None else np.flatnonzero(times != 1)
+        # Some of the numbers alone may be known when it is traced.
+        times = tf.get_static_value(op.inputs[1], partial=True)
+        # Some of the numbers alone may be known when it is traced.
+        axes = None if times is None else np.flatnonzero([n is None or n != 1 for n in times])
+    elif kind == "BroadcastTo":
+        before, after = op.inputs[0].shape, op.outputs[0].shape
+        if before.rank is None or before.rank != after.rank:
+            return None
+        axes = np.flatnonzero([a != b for a, b in zip(before, after, strict=True)])
     elif kind == "Slice":
         begin, sizes = _static(op.inputs[1]), _static(op.inputs[2])
         if begin is None or sizes is None:
