@@ -40,12 +40,14 @@ class OwnKernels:
         layer: The layer, or the model where its own `call` applies them.
         filters: How many filters or units they have, where that is known.
         convolves: Whether one of them is that of a convolution.
+        unfollowed: Why they would not be watched as those of a Keras layer either; or None.
         calls: The raw operations that apply them.
     """
 
     layer: keras.Layer
     filters: int
     convolves: bool
+    unfollowed: str | None
     calls: tuple[Call, ...]
 
 

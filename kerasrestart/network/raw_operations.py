@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import keras
@@ -71,7 +70,9 @@ class RawOperation:
         shrinks: Whether it leaves fewer positions.
         kernels: Ids of the variables by which it makes new features, see `variable_ids`.
         maker: Of an operation with kernels: the innermost layer in whose call it is, or None.
-        filters: Of an operation with kernels: how many features it makes, 0 where not known.
+        filters: Of an operation with kernels: how many features they make, 0 where not known.
+        convolves: Of an operation with kernels: whether they are those of convolutions.
+        mixes_kernels: Whether it makes the kernel of a convolution of its own kernels and the data.
     """
 
     name: str
@@ -87,6 +88,8 @@ class RawOperation:
     kernels: frozenset[int] = frozenset()
     maker: keras.Layer | None = None
     filters: int = 0
+    convolves: bool = False
+    mixes_kernels: bool = False
 
     def keeps_channels(self, channel: int) -> bool:
         """Whether each channel stays by itself and in its place.
@@ -135,14 +138,15 @@ def _is_spread(shape: tf.TensorShape, over: tf.TensorShape) -> bool:
     return shape.rank != over.rank or any(a is not None and a != b for a, b in pairs)
 
 
+def filter_axes(kind: str) -> tuple[int, ...]:
+    """Along which axes of its kernel the filters of a type of convolution lie."""
+    axes = {"Conv2D": (-1,), "Conv3D": (-1,), "DepthwiseConv2dNative": (-2, -1)}
+    return axes.get(kind, (-2,))
+
+
 def features_made(op: tf.Operation) -> int:
-    """How many features an operation makes of data by a kernel; 0 where that is not known."""
-    kind, kernel, made = op.type, op.inputs[1].shape, op.outputs[0].shape
-    if kind in CONVOLUTIONS:
-        if not kernel.rank:
-            return 0
-        along = {"Conv2D": [-1], "Conv3D": [-1], "DepthwiseConv2dNative": [-2, -1]}.get(kind, [-2])
-        return math.prod(kernel[axis] or 0 for axis in along)
+    """How many features a product of data and weights makes; 0 where that is not known."""
+    made = op.outputs[0].shape
     return made[-1] or 0 if made.rank else 0
 
 
