@@ -75,7 +75,7 @@ class ChannelMap:
         self._read_before: dict[int, tuple[np.ndarray, frozenset[str]]] = {}
         self._normed: list[tuple[layers.Layer, np.ndarray]] = []
         self._escapes: list[tuple[str, np.ndarray]] = []
-        # What is no filter's and on the channels of filters: what it is, and their ids.
+        # What lies on channels of filters and comes from none: its sources, and their ids.
         self._mixed: list[tuple[frozenset[str], np.ndarray]] = []
         self._tensors = Tensors(graph.shapes)
         for call in graph.calls:

@@ -195,7 +195,7 @@ class GraphBuilder:
         step = _Step(op, inputs, outputs)
         if op.type in raw.ELEMENTWISE and len(outputs) == 1:
             step.of = self._common(inputs)
-            if step.of is not None and _same_shape(self._tensors[step.of], results[0]):
+            if step.of is not None and _fills(self._tensors[step.of], results[0]):
                 self._parent[outputs[0]] = step.of
                 self._depth[outputs[0]] = self._depth.get(step.of, 0) + 1
             else:
@@ -397,8 +397,12 @@ def _shape(tensor: tf.Tensor) -> tuple[int | None, ...]:
     return () if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _same_shape(one: tf.Tensor, other: tf.Tensor) -> bool:
-    return one.shape.rank is not None and _shape(one) == _shape(other)
+def _fills(one: tf.Tensor, other: tf.Tensor) -> bool:
+    """Whether a tensor has the shape of another; sizes that are not known are not broadcast."""
+    if one.shape.rank is None or one.shape.rank != other.shape.rank:
+        return False
+    pairs = zip(_shape(one), _shape(other), strict=True)
+    return all(size in (None, filled) for size, filled in pairs)
 
 
 def _title(types: list[str]) -> str:

@@ -64,6 +64,8 @@ class RawOperation:
         homogeneous: Whether f(ax) = a f(x) for a > 0.
         activates: Whether it is an activation function, applied to each number.
         axes: Of positions: the axes of the input along which numbers are mixed, moved or dropped.
+        keeps_examples: Of a reshape: whether it surely leaves the first axis as it is, also where
+            sizes are not known.
         axis: Of a concatenation: along which axis; None for a new one.
         permutation: Of a transpose: the axes of the input in their new order.
         channels: Of a slice: for each output, which channels of the input it is made of.
@@ -81,6 +83,7 @@ class RawOperation:
     homogeneous: bool = False
     activates: bool = False
     axes: frozenset[int] = frozenset()
+    keeps_examples: bool = False
     axis: int | None = None
     permutation: tuple[int, ...] = ()
     channels: tuple[np.ndarray, ...] = ()
@@ -164,7 +167,7 @@ def _effect(op: tf.Operation) -> dict:
     if kind in RESIZING:
         return {"kind": "positions", "axes": frozenset({1, 2}), "homogeneous": True}
     if kind in RESHAPING:
-        return {"kind": "reshape", "homogeneous": True}
+        return {"kind": "reshape", "homogeneous": True, "keeps_examples": _keeps_examples(op)}
     if kind in MERGES:
         return {"kind": "merge"}
     if kind == "ConcatV2":
@@ -194,6 +197,22 @@ def _effect(op: tf.Operation) -> dict:
         "homogeneous": True,
         "shrinks": kind in REDUCTIONS,
     }
+
+
+def _keeps_examples(op: tf.Operation) -> bool:
+    if op.type == "ExpandDims":
+        axis = _static(op.inputs[1])
+        return axis is not None and int(axis) not in (0, -1 - (op.inputs[0].shape.rank or 0))
+    if op.type == "Squeeze":
+        axes = op.get_attr("squeeze_dims")
+        return bool(axes) and min(axes) > 0
+    # `tf.reshape(x, [tf.shape(x)[0], ...])`
+    first = op.inputs[1].op.inputs[0].op if op.inputs[1].op.type == "Pack" else op
+    if first.type != "StridedSlice" or not first.get_attr("shrink_axis_mask"):
+        return False
+    shape, begin = first.inputs[0].op, _static(first.inputs[1])
+    of_itself = shape.type == "Shape" and shape.inputs[0] is op.inputs[0]
+    return of_itself and begin is not None and not np.any(begin)
 
 
 def _axes(op: tf.Operation) -> Sequence[int] | None:

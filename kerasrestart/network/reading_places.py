@@ -277,7 +277,8 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
             # [batch, 1, 1, channels] to [batch, channels]; no example is split.
             known = None not in (*before[1:], *after[1:])
             of_example = known and math.prod(before[1:]) == math.prod(after[1:])
-            return axis == -1 and before[-1] == after[-1] and of_example
+            keeps_examples = of_example or operation.keeps_examples
+            return axis == -1 and before[-1] == after[-1] and keeps_examples
         same_place = axis == -1 or len(before) == len(after) or len(after) == 2
         return same_place and operation.passes_scores(axis % len(before))
     passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))

@@ -140,6 +140,47 @@ def test_score_is_read_behind_a_norm_of_any_kind(case, images, randomized):
     assert_scores_match(kr.score_filters(model, *images), reference)
 
 
+class Tokens(layers.Layer):
+    """A patch embedding, with a weight for each position and channel."""
+
+    def __init__(self, tokens, embed):
+        super().__init__(name="tokens")
+        self.tokens, self.embed = tokens, embed
+
+    def build(self, shape):
+        self.positions = self.add_weight(shape=(1, 36, shape[-1]))
+
+    def call(self, x):
+        return self.embed(tf.reshape(x, self.tokens(tf.shape(x)[0])), self.positions.value)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [lambda batch: [-1, 36, 4], lambda batch: [batch, 36, 4], lambda batch: [batch, -1, 4]],
+    ids=["known", "known beside the batch", "unknown"],
+)
+@pytest.mark.parametrize(
+    "embed",
+    [lambda x, positions: x + positions, lambda x, positions: x + positions[:, : tf.shape(x)[1]]],
+)
+def test_an_embedding_of_positions_belongs_to_the_filters_as_a_bias_does(
+    tokens, embed, images, randomized
+):
+    image = keras.Input((8, 8, 2))
+    conv, embedding = layers.Conv2D(4, 3, name="conv"), Tokens(tokens, embed)
+    tanh, dense = layers.Activation("tanh", name="tanh"), layers.Dense(3)
+    y = layers.GlobalAveragePooling1D()(tanh(embedding(conv(image))))
+    model = randomized(keras.Model(image, dense(y)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def forward(run, x):
+        x = tf.reshape(run(conv, x), (-1, 36, 4)) + weight(embedding.positions)
+        return run(dense, tf.reduce_mean(run(tanh, x), 1))
+
+    reference = brute_force_scores(forward, {"conv": "tanh"}, *images)
+    assert_scores_match(kr.score_filters(model, *images), reference)
+
+
 class Gate(layers.Layer):
     """Squeeze-and-excitation."""
 
