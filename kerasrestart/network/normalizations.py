@@ -3,6 +3,9 @@
 They are known by what they compute. A tensor is normalized where all that is computed from it, with
 means over some of its axes, joins in a tensor of the same shape that does not change when the first
 one is scaled. A gate such as squeeze-and-excitation has weights in between, so it is not a norm.
+
+Either the numbers do not change, or their gradients see no change: what a batch renormalization
+stops the gradient of is a constant to these, and sum(z * dC/dz) vanishes all the same.
 """
 
 from __future__ import annotations
@@ -48,6 +51,9 @@ def find_normalizations(
         for number in set(step.inputs):
             readers[number].append(place)
 
+    with_gradient = _before_stops(steps, ends)
+    has_stops = any(_stops_gradient(step) for step in steps)
+
     def degree(step: Step, degrees: Mapping[int | None, float]) -> float | None:
         if not isinstance(step.made_by, tf.Operation):
             of_inputs = [degrees.get(number, 0.0) for number in step.inputs]
@@ -56,12 +62,21 @@ def find_normalizations(
         of_inputs = [degrees.get(numbers.get(id(t)), 0.0) for t in step.made_by.inputs]
         return degree_of(step.made_by, of_inputs)
 
-    def normalized(start: int) -> int | None:
+    def normalized(start: int, for_gradients: bool = False) -> int | None:
         degrees: dict[int | None, float] = {start: 1.0}
+        stopped: dict[int | None, float] = {}  # the degrees of what gradients take for constants
         ahead, mixed = list(readers[start]), False
         while ahead:
             place = heapq.heappop(ahead)
-            step, found = steps[place], degree(steps[place], degrees)
+            step = steps[place]
+            # That of `tf.nn.moments` has a mean that is stopped, and the variance's gradient.
+            is_variance = _type_of(step) == "SquaredDifference"
+            found = degree(step, degrees | stopped if is_variance else degrees)
+            if for_gradients and _stops_gradient(step):
+                stopped.update(dict.fromkeys(step.outputs, found or 0.0))
+                continue
+            if for_gradients and found is None and with_gradient.isdisjoint(step.outputs):
+                continue
             if found is None or not ends.isdisjoint(step.inputs):
                 return None
             is_operation = isinstance(step.made_by, tf.Operation)
@@ -76,8 +91,27 @@ def find_normalizations(
                         heapq.heappush(ahead, reader)
         return None
 
-    found = ((number, normalized(number)) for number in list(readers))
-    return {number: result for number, result in found if result is not None}
+    found = {number: normalized(number) for number in list(readers)}
+    for number in [number for number, result in found.items() if result is None and has_stops]:
+        found[number] = normalized(number, for_gradients=True)
+    return {number: result for number, result in found.items() if result is not None}
+
+
+def _before_stops(steps: Sequence[Step], ends: set[int]) -> set[int]:
+    """The tensors that gradients reach from the ends."""
+    reached = set(ends)
+    for step in reversed(steps):
+        if not reached.isdisjoint(step.outputs) and not _stops_gradient(step):
+            reached.update(step.inputs)
+    return reached
+
+
+def _type_of(step: Step) -> str | None:
+    return step.made_by.type if isinstance(step.made_by, tf.Operation) else None
+
+
+def _stops_gradient(step: Step) -> bool:
+    return _type_of(step) == "StopGradient"
 
 
 def _same_form(one: tf.Tensor, other: tf.Tensor) -> bool:
