@@ -15,13 +15,13 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 
 MIXING = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
+MOVING = (
+    raw.RESHAPING
+    | {"BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
+    | {"Split", "SplitV", "Unpack", "Pad", "ConcatV2", "Pack"}
+)
 _OF_DEGREE_ONE = (
-    raw.IDENTITIES
-    | raw.HOMOGENEOUS
-    | raw.RESHAPING
-    | MIXING
-    | {"StopGradient", "BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
-    | {"Split", "SplitV", "Unpack", "Pad"}
+    raw.IDENTITIES | raw.HOMOGENEOUS | (MOVING - {"ConcatV2", "Pack"}) | MIXING | {"StopGradient"}
 )
 _POWERS = {"Square": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Inv": -1.0}
 # Their terms must be of one degree.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
+from kerasrestart.network.normalizations import Normalized
 from kerasrestart.network.raw_operations import RawOperation
 
 
@@ -71,8 +72,7 @@ class Graph:
         uses: By id of a layer, how often it is called.
         readers: By id of a variable, see `variable_ids`, the names of the raw operations that
             compute with it.
-        normalized: For each tensor that raw operations normalize, the result before its scale and
-            shift.
+        normalized: For each tensor that raw operations normalize, where.
         makers: For each tensor, the call that gives it.
         altered: Ids of layers with filters that have a `call` of their own.
         misplaced: By id of those of which a channel may be something else than its filter's, why.
@@ -93,7 +93,7 @@ class Graph:
         trained: set[int] | None = None,
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
-        normalized: Mapping[int, int] | None = None,
+        normalized: Mapping[int, Normalized] | None = None,
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)

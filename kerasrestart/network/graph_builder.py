@@ -76,7 +76,8 @@ class GraphBuilder:
         normalized = find_normalizations(
             self._steps_before(ends), self._numbers, self._tensors, ends
         )
-        calls = self._calls(self._kept({*ends, *places, *normalized.values()}))
+        norm_results = (norm.result for norm in normalized.values())
+        calls = self._calls(self._kept({*ends, *places, *norm_results}))
         used = {number for call in calls for number in (*call.inputs, *call.outputs)} | ends
         return Graph(
             calls,

@@ -13,12 +13,13 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from kerasrestart.network.degrees import degree_of, mixes_numbers
-from kerasrestart.network.operations import HOMOGENEOUS
+from kerasrestart.network.degrees import MOVING, degree_of, mixes_numbers
+from kerasrestart.network.operations import HOMOGENEOUS, channels_first
+from kerasrestart.network.raw_operations import raw_operation
 
 
 class Step(Protocol):
@@ -29,12 +30,24 @@ class Step(Protocol):
     outputs: tuple[int, ...]
 
 
+class Normalized(NamedTuple):
+    """Where a tensor is normalized.
+
+    Attributes:
+        result: The number of the normalized tensor, before its scale and shift.
+        by_channel: Whether surely each channel is by itself, the channels being its last axis.
+    """
+
+    result: int
+    by_channel: bool
+
+
 def find_normalizations(
     steps: Sequence[Step],
     numbers: Mapping[int, int | None],
     tensors: Sequence[tf.Tensor],
     ends: set[int],
-) -> dict[int, int]:
+) -> dict[int, Normalized]:
     """Finds which tensors are normalized, and where.
 
     Args:
@@ -44,7 +57,7 @@ def find_normalizations(
         ends: Numbers of the tensors that are outputs or losses.
 
     Returns:
-        By number of a tensor, that of the normalized one, before its scale and shift.
+        By number of a tensor, where it is normalized.
     """
     readers: dict[int, list[int]] = defaultdict(list)
     for place, step in enumerate(steps):
@@ -62,10 +75,10 @@ def find_normalizations(
         of_inputs = [degrees.get(numbers.get(id(t)), 0.0) for t in step.made_by.inputs]
         return degree_of(step.made_by, of_inputs)
 
-    def normalized(start: int, for_gradients: bool = False) -> int | None:
+    def normalized(start: int, for_gradients: bool = False) -> Normalized | None:
         degrees: dict[int | None, float] = {start: 1.0}
         stopped: dict[int | None, float] = {}  # the degrees of what gradients take for constants
-        ahead, mixed = list(readers[start]), False
+        ahead, mixed, by_channel = list(readers[start]), False, True
         while ahead:
             place = heapq.heappop(ahead)
             step = steps[place]
@@ -81,9 +94,10 @@ def find_normalizations(
                 return None
             is_operation = isinstance(step.made_by, tf.Operation)
             mixed = mixed or not is_operation or mixes_numbers(step.made_by)
+            by_channel = by_channel and _keeps_channels(step, tensors)
             result = step.outputs[0]
             if not ahead and mixed and found == 0 and _same_form(tensors[result], tensors[start]):
-                return result
+                return Normalized(result, by_channel)
             degrees.update(dict.fromkeys(step.outputs, found))
             for number in step.outputs:
                 for reader in readers[number]:
@@ -104,6 +118,17 @@ def _before_stops(steps: Sequence[Step], ends: set[int]) -> set[int]:
         if not reached.isdisjoint(step.outputs) and not _stops_gradient(step):
             reached.update(step.inputs)
     return reached
+
+
+def _keeps_channels(step: Step, tensors: Sequence[tf.Tensor]) -> bool:
+    if not isinstance(step.made_by, tf.Operation):
+        return not channels_first(step.made_by.layer)
+    before, after = tensors[step.inputs[0]].shape, tensors[step.outputs[0]].shape
+    if mixes_numbers(step.made_by) or step.made_by.type in MOVING:
+        operation = raw_operation(step.made_by, "")
+        kept = operation.kind == "reshape" and before[-1] == after[-1] is not None
+        return kept or operation.keeps_channels(before.rank - 1)
+    return True
 
 
 def _type_of(step: Step) -> str | None:
