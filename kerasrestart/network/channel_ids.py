@@ -24,6 +24,7 @@ class Tensors:
         self._shapes = shapes
         self._ids: dict[int, np.ndarray] = {}
         self._axis: dict[int, int] = {}
+        self._sources: dict[int, frozenset[str]] = {}
 
     def shape(self, tensor: int) -> tuple[int | None, ...]:
         """The shape of a tensor, batch first; empty where it is not known."""
@@ -36,6 +37,22 @@ class Tensors:
     def axis(self, tensor: int) -> int:
         """The channel axis, `LAST` or 1."""
         return self._axis.get(tensor, LAST)
+
+    def sources(self, tensor: int) -> frozenset[str]:
+        """What the channels of a tensor come from that come from no filter."""
+        return self._sources.get(tensor, frozenset({"an input"}))
+
+    def write_sources(self, call: Call, unfollowed: str | None) -> None:
+        """Sets the sources of the results of a call, whose ids are set.
+
+        Args:
+            call: The call.
+            unfollowed: The name of its operation, where channels of filters are lost in it.
+        """
+        lacking = [t for t in call.inputs if NO_FILTER in self.ids(t) or not self.ids(t).size]
+        passed = frozenset().union(*(self.sources(tensor) for tensor in lacking))
+        found = passed if unfollowed is None else frozenset({unfollowed})
+        self._sources.update(dict.fromkeys(call.outputs, found) if call.inputs else {})
 
     def write(self, tensors: Sequence[int], ids: Sequence[np.ndarray], axis: int) -> None:
         """Sets the ids of the results of a call, and along which axis they lie."""

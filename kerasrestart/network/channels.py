@@ -72,10 +72,11 @@ class ChannelMap:
         self._owner: list[str] = []  # the layer of each id
         self._parent: list[int] = []  # ids that are one channel form a tree
         self._read: list[tuple[layers.Layer, np.ndarray]] = []
-        self._read_before: dict[int, np.ndarray] = {}
+        self._read_before: dict[int, tuple[np.ndarray, frozenset[str]]] = {}
         self._normed: list[tuple[layers.Layer, np.ndarray]] = []
         self._escapes: list[tuple[str, np.ndarray]] = []
-        self._mixed_with_input: list[np.ndarray] = []
+        # What lies on channels of filters and comes from none: its sources, and their ids.
+        self._mixed: list[tuple[frozenset[str], np.ndarray]] = []
         self._tensors = Tensors(graph.shapes)
         for call in graph.calls:
             self._pass(call)
@@ -90,7 +91,7 @@ class ChannelMap:
         self._read_at = _Entries(self._roots, [ids for _, ids in self._read])
         self._normed_at = _Entries(self._roots, [ids for _, ids in self._normed])
         self._escapes_at = _Entries(self._roots, [ids for _, ids in self._escapes])
-        self._mixed_at = _Entries(self._roots, self._mixed_with_input)
+        self._mixed_at = _Entries(self._roots, [ids for _, ids in self._mixed])
         self._paths: dict[bytes, Path] = {}  # by roots: those of a residual network are long
 
     def path(self, layer: layers.Layer, filters: Sequence[int] | np.ndarray | None = None) -> Path:
@@ -132,8 +133,7 @@ class ChannelMap:
         key = roots.tobytes()
         if key not in self._paths:
             owners = set().union(*(self._owners[root] for root in roots.tolist()))
-            if self._mixed_at.of(roots):
-                owners.add("an input")
+            owners.update(*(self._mixed[i][0] for i in self._mixed_at.of(roots)))
             self._paths[key] = Path(
                 readers=self._readings(self._read, self._read_at, roots),
                 norms=self._readings(self._normed, self._normed_at, roots),
@@ -240,6 +240,8 @@ class ChannelMap:
             self._escape(call, inputs)
         else:
             tensors.write(call.outputs, written, axis)
+        is_lost = written is None and any(ids.size for ids in inputs)
+        tensors.write_sources(call, self._graph.name_of(operation) if is_lost else None)
 
     def _escape(self, call: Call, inputs: Sequence[np.ndarray]) -> None:
         if self._graph.reaches_output(call):
@@ -261,7 +263,7 @@ class ChannelMap:
         ):
             self._escape(call, [ids])
         else:
-            self._note(self._read, layer, ids)
+            self._note(self._read, call, ids)
         return self._own(layer)
 
     def _pass_layer(
@@ -270,7 +272,7 @@ class ChannelMap:
         layer, rank = call.operation, len(self._tensors.shape(call.inputs[0]))
         if isinstance(layer, layers.BatchNormalization):
             if layer.axis % rank == axis % rank:
-                self._note(self._normed, layer, inputs[0])
+                self._note(self._normed, call, inputs[0])
                 return inputs[0], axis
         elif len(inputs) == 1 and keeps_channels(layer, axis):
             return inputs[0], axis
@@ -327,29 +329,36 @@ class ChannelMap:
         return np.arange(first, first + filters_of(layer))
 
     def _note(
-        self, seen: list[tuple[layers.Layer, np.ndarray]], layer: layers.Layer, ids: np.ndarray
+        self, seen: list[tuple[layers.Layer, np.ndarray]], call: Call, ids: np.ndarray
     ) -> None:
         """Notes what a layer reads; what its uses read on one channel is read by one weight."""
-        before = self._read_before.get(id(layer))
+        layer, sources = call.operation, self._tensors.sources(call.inputs[0])
+        before, sources_before = self._read_before.get(id(layer), (None, sources))
         if before is not None and (before.size or ids.size):
             size = max(before.size, ids.size)
-            self._unite(padded(before, size), padded(ids, size))
+            self._unite(padded(before, size), padded(ids, size), sources_before, sources)
         if before is None or ids.size:
-            self._read_before[id(layer)] = ids
+            self._read_before[id(layer)] = ids, sources
         seen.append((layer, ids))
 
-    def _unite(self, ids: np.ndarray, others: np.ndarray) -> None:
-        """Makes ids on the same channel one."""
+    def _unite(
+        self,
+        ids: np.ndarray,
+        others: np.ndarray,
+        sources: frozenset[str],
+        sources_of_others: frozenset[str],
+    ) -> None:
+        """Makes ids on the same channel one; the sources are of the channels without an id."""
         both = (ids != NO_FILTER) & (others != NO_FILTER)
         for one, other in zip(ids[both].tolist(), others[both].tolist(), strict=True):
             self._parent[self._root(other)] = self._root(one)
-        alone = (ids != NO_FILTER) ^ (others != NO_FILTER)
-        self._mixed_with_input.append(np.maximum(ids, others)[alone])
+        self._mixed.append((sources_of_others, ids[(ids != NO_FILTER) & ~both]))
+        self._mixed.append((sources, others[(others != NO_FILTER) & ~both]))
 
     def _merge(self, call: Call, inputs: Sequence[np.ndarray], axis: int) -> np.ndarray | None:
         shape = self._tensors.shape(call.outputs[0])
         channels = shape[axis]
-        merged = np.full(channels or 0, NO_FILTER)
+        merged, sources = np.full(channels or 0, NO_FILTER), frozenset[str]()
         for number, (tensor, ids) in enumerate(zip(call.inputs, inputs, strict=True)):
             of_tensor = self._tensors.shape(tensor)
             if axis != LAST and len(of_tensor) != len(shape):
@@ -358,6 +367,7 @@ class ChannelMap:
                 return None  # broadcast over the channels
             ids = padded(ids, channels)
             if number:
-                self._unite(merged, ids)
+                self._unite(merged, ids, sources, self._tensors.sources(tensor))
+            sources |= self._tensors.sources(tensor)
             merged = np.where(merged != NO_FILTER, merged, ids)
         return merged

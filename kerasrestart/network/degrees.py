@@ -15,13 +15,13 @@ import tensorflow as tf
 from kerasrestart.network import raw_operations as raw
 
 MIXING = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
+MOVING = (
+    raw.RESHAPING
+    | {"BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
+    | {"Split", "SplitV", "Unpack", "Pad", "ConcatV2", "Pack"}
+)
 _OF_DEGREE_ONE = (
-    raw.IDENTITIES
-    | raw.HOMOGENEOUS
-    | raw.RESHAPING
-    | MIXING
-    | {"StopGradient", "BroadcastTo", "Tile", "Transpose", "StridedSlice", "Slice", "GatherV2"}
-    | {"Split", "SplitV", "Unpack", "Pad"}
+    raw.IDENTITIES | raw.HOMOGENEOUS | (MOVING - {"ConcatV2", "Pack"}) | MIXING | {"StopGradient"}
 )
 _POWERS = {"Square": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Inv": -1.0}
 # Their terms must be of one degree.
@@ -33,6 +33,7 @@ _WITH_EQUAL_TERMS = (
     | {"SquaredDifference", "ConcatV2", "Pack"}
 )
 _NEGLIGIBLE = 0.01
+_NEGLIGIBLE_FLOOR = 0.1  # as of a deviation that something is divided by
 
 
 def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
@@ -49,8 +50,8 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
         return 0.0
     if op.type in _OF_DEGREE_ONE and not raw.has_own_gradient(op):
         return sum(degrees)  # the other inputs are axes and shapes
-    if op.type in raw.PRODUCTS:
-        return sum(degrees)
+    if op.type in raw.PRODUCTS or (op.type in raw.MATRIX_PRODUCTS and all(degrees)):
+        return sum(degrees)  # a matrix product with weights makes new features
     if op.type in raw.QUOTIENTS:
         return degrees[0] - degrees[1]
     if op.type in _POWERS:
@@ -73,7 +74,7 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
 
 def mixes_numbers(op: tf.Operation) -> bool:
     """Whether an operation makes one number of several, as a mean does."""
-    return op.type in MIXING or op.type.startswith("FusedBatchNorm")
+    return op.type in MIXING | raw.MATRIX_PRODUCTS or op.type.startswith("FusedBatchNorm")
 
 
 def _is_negligible(term: tf.Tensor, kind: str) -> bool:
@@ -82,4 +83,5 @@ def _is_negligible(term: tf.Tensor, kind: str) -> bool:
         return term.shape.num_elements() == 1  # such as an epsilon that is learned
     if kind == "Minimum":
         return bool(np.all(value >= 1 / _NEGLIGIBLE))
-    return bool(np.all(np.abs(value) <= _NEGLIGIBLE))
+    limit = _NEGLIGIBLE_FLOOR if kind == "Maximum" else _NEGLIGIBLE
+    return bool(np.all(np.abs(value) <= limit))

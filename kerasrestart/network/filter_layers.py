@@ -207,8 +207,10 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
     if id(layer) in graph.own_kernels:
         if id(layer) in outputs:
             return None
-        kind = "convolution" if graph.own_kernels[id(layer)].convolves else "Dense layer"
-        return f"has a kernel of its own: it is watched if a Keras {kind}, or a subclass, holds it"
+        own = graph.own_kernels[id(layer)]
+        kind = "convolution" if own.convolves else "Dense layer"
+        hint = f"it is watched if a Keras {kind}, or a subclass, holds it"
+        return own.unfollowed or f"has a kernel of its own: {hint}"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):

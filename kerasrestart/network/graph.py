@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
+from kerasrestart.network.normalizations import Normalized
 from kerasrestart.network.raw_operations import RawOperation
 
 
@@ -40,12 +41,14 @@ class OwnKernels:
         layer: The layer, or the model where its own `call` applies them.
         filters: How many filters or units they have, where that is known.
         convolves: Whether one of them is that of a convolution.
+        unfollowed: Why they would not be watched as those of a Keras layer either; or None.
         calls: The raw operations that apply them.
     """
 
     layer: keras.Layer
     filters: int
     convolves: bool
+    unfollowed: str | None
     calls: tuple[Call, ...]
 
 
@@ -69,8 +72,7 @@ class Graph:
         uses: By id of a layer, how often it is called.
         readers: By id of a variable, see `variable_ids`, the names of the raw operations that
             compute with it.
-        normalized: For each tensor that raw operations normalize, the result before its scale and
-            shift.
+        normalized: For each tensor that raw operations normalize, where.
         makers: For each tensor, the call that gives it.
         altered: Ids of layers with filters that have a `call` of their own.
         misplaced: By id of those of which a channel may be something else than its filter's, why.
@@ -92,7 +94,7 @@ class Graph:
         trained: set[int] | None = None,
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
-        normalized: Mapping[int, int] | None = None,
+        normalized: Mapping[int, Normalized] | None = None,
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)

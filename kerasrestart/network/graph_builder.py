@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network import raw_operations as raw
+from kerasrestart.network.applied_kernels import applied_kernels
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.keras_internals import direct_sublayers
 from kerasrestart.network.normalizations import find_normalizations
@@ -75,7 +76,8 @@ class GraphBuilder:
         normalized = find_normalizations(
             self._steps_before(ends), self._numbers, self._tensors, ends
         )
-        calls = self._calls(self._kept({*ends, *places, *normalized.values()}))
+        norm_results = (norm.result for norm in normalized.values())
+        calls = self._calls(self._kept({*ends, *places, *norm_results}))
         used = {number for call in calls for number in (*call.inputs, *call.outputs)} | ends
         return Graph(
             calls,
@@ -194,7 +196,7 @@ class GraphBuilder:
         step = _Step(op, inputs, outputs)
         if op.type in raw.ELEMENTWISE and len(outputs) == 1:
             step.of = self._common(inputs)
-            if step.of is not None and _same_shape(self._tensors[step.of], results[0]):
+            if step.of is not None and _fills(self._tensors[step.of], results[0]):
                 self._parent[outputs[0]] = step.of
                 self._depth[outputs[0]] = self._depth.get(step.of, 0) + 1
             else:
@@ -265,15 +267,57 @@ class GraphBuilder:
         if operation.kind not in ("merge", "concatenate") and not first:
             # The data decide what is taken, such as indices of a gather.
             operation = raw.RawOperation(operation.name, op.type)
+        kernels = self._kernels(op, [op.inputs[i] for i in with_data])
+        maker = self._innermost.get(self._ordinals[op.name])
+        return dataclasses.replace(operation, maker=maker, **kernels) if kernels else operation
+
+    def _kernels(self, op: tf.Operation, data: list[tf.Tensor]) -> dict[str, Any]:
+        """What is known of the kernels by which an operation makes features."""
+        applied = {
+            place: kernel
+            for place, kernel in applied_kernels(op).items()
+            if self._numbers[id(op.inputs[place])] is None
+        }
+        of_applied = (self._reads.of(op.inputs[place]) for place in applied)
+        if kernels := frozenset().union(*of_applied):
+            filters = sum(kernel.filters for kernel in applied.values())
+            return {"kernels": kernels, "filters": filters, "convolves": True}
         reads = self._reads_of(op)
-        if not reads or not raw.makes_features(op, [op.inputs[i] for i in with_data]):
-            return operation
-        return dataclasses.replace(
-            operation,
-            kernels=frozenset().union(*map(self._reads.variables, reads)),
-            maker=self._innermost.get(self._ordinals[op.name]),
-            filters=raw.features_made(op) if with_data == [0] else 0,
-        )
+        if not reads or not raw.makes_features(op, data):
+            return {}
+        kernels = frozenset().union(*map(self._reads.variables, reads))
+        if op.name not in self._mixed:
+            alone = len(data) == 1 and data[0] is op.inputs[0]
+            return {"kernels": kernels, "filters": raw.features_made(op) if alone else 0}
+        numbers = sum(read.outputs[0].shape.num_elements() or 0 for read in reads)
+        size = self._mixed[op.name]
+        filters = numbers // size if size else 0
+        return {"kernels": kernels, "filters": filters, "convolves": True, "mixes_kernels": True}
+
+    @functools.cached_property
+    def _mixed(self) -> dict[str, int]:
+        """The operations that make kernels of convolutions of weights and data.
+
+        By name, how many numbers one filter has that they make.
+        """
+        makers = {number: step for step in self._steps for number in step.outputs}
+        found: dict[str, int] = {}
+        for step in self._steps:
+            if isinstance(step.made_by, TracedCall):
+                continue
+            for place, kernel in applied_kernels(step.made_by).items():
+                ahead = [self._numbers[id(step.made_by.inputs[place])]]
+                while ahead:
+                    before = makers.get(ahead.pop())
+                    op = None if before is None else before.made_by
+                    if not isinstance(op, tf.Operation) or op.type in raw.CONVOLUTIONS:
+                        continue
+                    data = [t for t in op.inputs if self._numbers[id(t)] is not None]
+                    if self._reads_of(op) and raw.makes_features(op, data):
+                        found[op.name] = kernel.size
+                    else:
+                        ahead += before.inputs
+        return found
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""
@@ -354,8 +398,12 @@ def _shape(tensor: tf.Tensor) -> tuple[int | None, ...]:
     return () if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _same_shape(one: tf.Tensor, other: tf.Tensor) -> bool:
-    return one.shape.rank is not None and _shape(one) == _shape(other)
+def _fills(one: tf.Tensor, other: tf.Tensor) -> bool:
+    """Whether a tensor has the shape of another; sizes that are not known are not broadcast."""
+    if one.shape.rank is None or one.shape.rank != other.shape.rank:
+        return False
+    pairs = zip(_shape(one), _shape(other), strict=True)
+    return all(size in (None, filled) for size, filled in pairs)
 
 
 def _title(types: list[str]) -> str:

@@ -9,6 +9,7 @@ import keras
 from kerasrestart.network.graph import Call, Graph, OwnKernels
 from kerasrestart.network.keras_internals import layers_inside
 from kerasrestart.network.kernels import WITH_FILTERS
+from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.raw_operations import CONVOLUTIONS, RawOperation
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -48,9 +49,19 @@ def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer
         graph.own_kernels[number] = OwnKernels(
             makers[number],
             sum(operation.filters for operation in operations),
-            any(operation.type in CONVOLUTIONS for operation in operations),
+            any(operation.convolves for operation in operations),
+            _unfollowed(operations),
             tuple(calls),
         )
+
+
+def _unfollowed(operations: list[RawOperation]) -> str | None:
+    if any(operation.mixes_kernels for operation in operations):
+        return "mixes kernels by the data, so that each example has other filters"
+    for operation in operations:
+        if operation.convolves and operation.type not in CONVOLUTIONS:
+            return f"has a kernel of its own within {words_of(operation.type)}"
+    return None
 
 
 def _mark_shared_weights(graph: Graph, called: list[keras.Layer]) -> None:

@@ -3,6 +3,9 @@
 They are known by what they compute. A tensor is normalized where all that is computed from it, with
 means over some of its axes, joins in a tensor of the same shape that does not change when the first
 one is scaled. A gate such as squeeze-and-excitation has weights in between, so it is not a norm.
+
+Either the numbers do not change, or their gradients see no change: what a batch renormalization
+stops the gradient of is a constant to these, and sum(z * dC/dz) vanishes all the same.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from kerasrestart.network.degrees import degree_of, mixes_numbers
-from kerasrestart.network.operations import HOMOGENEOUS
+from kerasrestart.network.degrees import MOVING, degree_of, mixes_numbers
+from kerasrestart.network.operations import HOMOGENEOUS, channels_first
+from kerasrestart.network.raw_operations import raw_operation
 
 
 class Step(Protocol):
@@ -26,12 +30,24 @@ class Step(Protocol):
     outputs: tuple[int, ...]
 
 
+class Normalized(NamedTuple):
+    """Where a tensor is normalized.
+
+    Attributes:
+        result: The number of the normalized tensor, before its scale and shift.
+        by_channel: Whether surely each channel is by itself, the channels being its last axis.
+    """
+
+    result: int
+    by_channel: bool
+
+
 def find_normalizations(
     steps: Sequence[Step],
     numbers: Mapping[int, int | None],
     tensors: Sequence[tf.Tensor],
     ends: set[int],
-) -> dict[int, int]:
+) -> dict[int, Normalized]:
     """Finds which tensors are normalized, and where.
 
     Args:
@@ -41,12 +57,15 @@ def find_normalizations(
         ends: Numbers of the tensors that are outputs or losses.
 
     Returns:
-        By number of a tensor, that of the normalized one, before its scale and shift.
+        By number of a tensor, where it is normalized.
     """
     readers: dict[int, list[int]] = defaultdict(list)
     for place, step in enumerate(steps):
         for number in set(step.inputs):
             readers[number].append(place)
+
+    with_gradient = _before_stops(steps, ends)
+    has_stops = any(_stops_gradient(step) for step in steps)
 
     def degree(step: Step, degrees: Mapping[int | None, float]) -> float | None:
         if not isinstance(step.made_by, tf.Operation):
@@ -56,19 +75,29 @@ def find_normalizations(
         of_inputs = [degrees.get(numbers.get(id(t)), 0.0) for t in step.made_by.inputs]
         return degree_of(step.made_by, of_inputs)
 
-    def normalized(start: int) -> int | None:
+    def normalized(start: int, for_gradients: bool = False) -> Normalized | None:
         degrees: dict[int | None, float] = {start: 1.0}
-        ahead, mixed = list(readers[start]), False
+        stopped: dict[int | None, float] = {}  # the degrees of what gradients take for constants
+        ahead, mixed, by_channel = list(readers[start]), False, True
         while ahead:
             place = heapq.heappop(ahead)
-            step, found = steps[place], degree(steps[place], degrees)
+            step = steps[place]
+            # That of `tf.nn.moments` has a mean that is stopped, and the variance's gradient.
+            is_variance = _type_of(step) == "SquaredDifference"
+            found = degree(step, degrees | stopped if is_variance else degrees)
+            if for_gradients and _stops_gradient(step):
+                stopped.update(dict.fromkeys(step.outputs, found or 0.0))
+                continue
+            if for_gradients and found is None and with_gradient.isdisjoint(step.outputs):
+                continue
             if found is None or not ends.isdisjoint(step.inputs):
                 return None
             is_operation = isinstance(step.made_by, tf.Operation)
             mixed = mixed or not is_operation or mixes_numbers(step.made_by)
+            by_channel = by_channel and _keeps_channels(step, tensors)
             result = step.outputs[0]
             if not ahead and mixed and found == 0 and _same_form(tensors[result], tensors[start]):
-                return result
+                return Normalized(result, by_channel)
             degrees.update(dict.fromkeys(step.outputs, found))
             for number in step.outputs:
                 for reader in readers[number]:
@@ -76,8 +105,38 @@ def find_normalizations(
                         heapq.heappush(ahead, reader)
         return None
 
-    found = ((number, normalized(number)) for number in list(readers))
-    return {number: result for number, result in found if result is not None}
+    found = {number: normalized(number) for number in list(readers)}
+    for number in [number for number, result in found.items() if result is None and has_stops]:
+        found[number] = normalized(number, for_gradients=True)
+    return {number: result for number, result in found.items() if result is not None}
+
+
+def _before_stops(steps: Sequence[Step], ends: set[int]) -> set[int]:
+    """The tensors that gradients reach from the ends."""
+    reached = set(ends)
+    for step in reversed(steps):
+        if not reached.isdisjoint(step.outputs) and not _stops_gradient(step):
+            reached.update(step.inputs)
+    return reached
+
+
+def _keeps_channels(step: Step, tensors: Sequence[tf.Tensor]) -> bool:
+    if not isinstance(step.made_by, tf.Operation):
+        return not channels_first(step.made_by.layer)
+    before, after = tensors[step.inputs[0]].shape, tensors[step.outputs[0]].shape
+    if mixes_numbers(step.made_by) or step.made_by.type in MOVING:
+        operation = raw_operation(step.made_by, "")
+        kept = operation.kind == "reshape" and before[-1] == after[-1] is not None
+        return kept or operation.keeps_channels(before.rank - 1)
+    return True
+
+
+def _type_of(step: Step) -> str | None:
+    return step.made_by.type if isinstance(step.made_by, tf.Operation) else None
+
+
+def _stops_gradient(step: Step) -> bool:
+    return _type_of(step) == "StopGradient"
 
 
 def _same_form(one: tf.Tensor, other: tf.Tensor) -> bool:

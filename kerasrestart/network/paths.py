@@ -33,7 +33,8 @@ class Path:
     Attributes:
         readers: The layers that read them by a kernel, and which channels of their inputs.
         norms: The batch norms that they pass, and which of their channels.
-        shared_with: What is added to them, or multiplied with them: keys of layers, "an input".
+        shared_with: What is added to them, or multiplied with them: keys of layers, "an input", or
+            what operations that are not followed give.
         escapes: Where they go that is not followed: layers that mix channels in other ways, and
             "an output" of the model.
         shared_weights: What else reads the filters' own weights, or those of the readers.

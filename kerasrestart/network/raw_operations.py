@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import keras
@@ -65,13 +64,17 @@ class RawOperation:
         homogeneous: Whether f(ax) = a f(x) for a > 0.
         activates: Whether it is an activation function, applied to each number.
         axes: Of positions: the axes of the input along which numbers are mixed, moved or dropped.
+        keeps_examples: Of a reshape: whether it surely leaves the first axis as it is, also where
+            sizes are not known.
         axis: Of a concatenation: along which axis; None for a new one.
         permutation: Of a transpose: the axes of the input in their new order.
         channels: Of a slice: for each output, which channels of the input it is made of.
         shrinks: Whether it leaves fewer positions.
         kernels: Ids of the variables by which it makes new features, see `variable_ids`.
         maker: Of an operation with kernels: the innermost layer in whose call it is, or None.
-        filters: Of an operation with kernels: how many features it makes, 0 where not known.
+        filters: Of an operation with kernels: how many features they make, 0 where not known.
+        convolves: Of an operation with kernels: whether they are those of convolutions.
+        mixes_kernels: Whether it makes the kernel of a convolution of its own kernels and the data.
     """
 
     name: str
@@ -80,6 +83,7 @@ class RawOperation:
     homogeneous: bool = False
     activates: bool = False
     axes: frozenset[int] = frozenset()
+    keeps_examples: bool = False
     axis: int | None = None
     permutation: tuple[int, ...] = ()
     channels: tuple[np.ndarray, ...] = ()
@@ -87,6 +91,8 @@ class RawOperation:
     kernels: frozenset[int] = frozenset()
     maker: keras.Layer | None = None
     filters: int = 0
+    convolves: bool = False
+    mixes_kernels: bool = False
 
     def keeps_channels(self, channel: int) -> bool:
         """Whether each channel stays by itself and in its place.
@@ -135,14 +141,15 @@ def _is_spread(shape: tf.TensorShape, over: tf.TensorShape) -> bool:
     return shape.rank != over.rank or any(a is not None and a != b for a, b in pairs)
 
 
+def filter_axes(kind: str) -> tuple[int, ...]:
+    """Along which axes of its kernel the filters of a type of convolution lie."""
+    axes = {"Conv2D": (-1,), "Conv3D": (-1,), "DepthwiseConv2dNative": (-2, -1)}
+    return axes.get(kind, (-2,))
+
+
 def features_made(op: tf.Operation) -> int:
-    """How many features an operation makes of data by a kernel; 0 where that is not known."""
-    kind, kernel, made = op.type, op.inputs[1].shape, op.outputs[0].shape
-    if kind in CONVOLUTIONS:
-        if not kernel.rank:
-            return 0
-        along = {"Conv2D": [-1], "Conv3D": [-1], "DepthwiseConv2dNative": [-2, -1]}.get(kind, [-2])
-        return math.prod(kernel[axis] or 0 for axis in along)
+    """How many features a product of data and weights makes; 0 where that is not known."""
+    made = op.outputs[0].shape
     return made[-1] or 0 if made.rank else 0
 
 
@@ -160,7 +167,7 @@ def _effect(op: tf.Operation) -> dict:
     if kind in RESIZING:
         return {"kind": "positions", "axes": frozenset({1, 2}), "homogeneous": True}
     if kind in RESHAPING:
-        return {"kind": "reshape", "homogeneous": True}
+        return {"kind": "reshape", "homogeneous": True, "keeps_examples": _keeps_examples(op)}
     if kind in MERGES:
         return {"kind": "merge"}
     if kind == "ConcatV2":
@@ -192,6 +199,22 @@ def _effect(op: tf.Operation) -> dict:
     }
 
 
+def _keeps_examples(op: tf.Operation) -> bool:
+    if op.type == "ExpandDims":
+        axis = _static(op.inputs[1])
+        return axis is not None and int(axis) not in (0, -1 - (op.inputs[0].shape.rank or 0))
+    if op.type == "Squeeze":
+        axes = op.get_attr("squeeze_dims")
+        return bool(axes) and min(axes) > 0
+    # `tf.reshape(x, [tf.shape(x)[0], ...])`
+    first = op.inputs[1].op.inputs[0].op if op.inputs[1].op.type == "Pack" else op
+    if first.type != "StridedSlice" or not first.get_attr("shrink_axis_mask"):
+        return False
+    shape, begin = first.inputs[0].op, _static(first.inputs[1])
+    of_itself = shape.type == "Shape" and shape.inputs[0] is op.inputs[0]
+    return of_itself and begin is not None and not np.any(begin)
+
+
 def _axes(op: tf.Operation) -> Sequence[int] | None:
     """Along which axes an operation of one tensor works, with a linear map of each; else None."""
     kind = op.type
@@ -211,9 +234,15 @@ def _axes(op: tf.Operation) -> Sequence[int] | None:
         widths = _static(op.inputs[1])
         axes = None if widths is None else np.flatnonzero(np.any(widths, axis=1))
     elif kind == "Tile":
-        times = _static(op.inputs[1])
-        # What is not known when traced may be the batch's own size: not along the channels.
-        axes = None if times is None else np.flatnonzero(times != 1)
+        # Some of the numbers alone may be known when it is traced.
+        times = tf.get_static_value(op.inputs[1], partial=True)
+        # Some of the numbers alone may be known when it is traced.
+        axes = None if times is None else np.flatnonzero([n is None or n != 1 for n in times])
+    elif kind == "BroadcastTo":
+        before, after = op.inputs[0].shape, op.outputs[0].shape
+        if before.rank is None or before.rank != after.rank:
+            return None
+        axes = np.flatnonzero([a != b for a, b in zip(before, after, strict=True)])
     elif kind == "Slice":
         begin, sizes = _static(op.inputs[1]), _static(op.inputs[2])
         if begin is None or sizes is None:

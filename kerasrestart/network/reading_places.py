@@ -178,7 +178,9 @@ def _is_normed_apart(graph: Graph, call: Call, joined: bool = False) -> bool:
     if not (graph.outputs | graph.losses).isdisjoint(call.outputs):
         return False
     readers = [
-        not joined if tensor in graph.normalized else _loses_scale(graph, reader, joined)
+        not joined or graph.normalized[tensor].by_channel
+        if tensor in graph.normalized
+        else _loses_scale(graph, reader, joined)
         for tensor in call.outputs
         for reader in graph.consumers.get(tensor, ())
     ]
@@ -206,7 +208,7 @@ def _following(graph: Graph, call: Call) -> Call | None:
     """The next call of the walk: the only reader, or the end of a norm that is made of several."""
     if len(call.outputs) != 1 or call.outputs[0] not in graph.normalized:
         return graph.only_consumer(call)
-    end = graph.makers[graph.normalized[call.outputs[0]]]
+    end = graph.makers[graph.normalized[call.outputs[0]].result]
     while (behind := graph.only_consumer(end)) is not None:
         scale = behind.operation
         if not isinstance(scale, RawOperation):
@@ -277,7 +279,8 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
             # [batch, 1, 1, channels] to [batch, channels]; no example is split.
             known = None not in (*before[1:], *after[1:])
             of_example = known and math.prod(before[1:]) == math.prod(after[1:])
-            return axis == -1 and before[-1] == after[-1] and of_example
+            keeps_examples = of_example or operation.keeps_examples
+            return axis == -1 and before[-1] == after[-1] and keeps_examples
         same_place = axis == -1 or len(before) == len(after) or len(after) == 2
         return same_place and operation.passes_scores(axis % len(before))
     passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))

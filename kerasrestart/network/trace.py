@@ -227,7 +227,7 @@ def _placeholder_of(
     layer: keras.Layer, own_call: Callable[..., Any], x: tf.Tensor, *args: Any, **kwargs: Any
 ) -> tf.Tensor:
     """What the call of a layer gives, without a value."""
-    if "loop_body" in (tf.get_current_name_scope() or "") or x.shape.rank is None:
+    if _is_in_vectorized_map() or x.shape.rank is None:
         return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
     shape = layer.compute_output_shape(tuple(x.shape))
     return tf.compat.v1.placeholder(layer.compute_dtype, shape)
@@ -248,9 +248,11 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
             if kind.startswith("Cond"):
                 return "called in a condition"
             return "called in a tf.function of its own"
-        if "loop_body/" in tensor.op.name:
-            return "called in a vectorized_map"
-    return None
+    return "called in a vectorized_map" if _is_in_vectorized_map() else None
+
+
+def _is_in_vectorized_map() -> bool:
+    return "loop_body" in (tf.get_current_name_scope() or "")
 
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:

@@ -40,6 +40,12 @@ class VariableReads:
         ids = (self._variables.get(id(tensor)) for tensor in read.inputs)
         return frozenset(number for number in ids if number is not None)
 
+    def of(self, tensor: tf.Tensor) -> frozenset[int]:
+        """The variables that lead to a tensor, which may be the handle of one itself."""
+        handle = self._variables.get(id(tensor))
+        reads = map(self.variables, self.before([tensor]))
+        return frozenset({handle} - {None}).union(*reads)
+
     def by(self, op: tf.Operation, dataless: Iterable[tf.Tensor]) -> frozenset[tf.Operation]:
         """The reads of an operation on data, which may itself be one, such as a gather."""
         return self.before(dataless) | ({op} if _takes_variable(op) else set())

@@ -8,6 +8,7 @@ them zeroed with no effect.
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from kerasrestart.network.channels import ChannelMap
@@ -137,10 +138,26 @@ def channels_first_square():
     return keras.Model(image_in, layers.Dense(3, name="out")(layers.Flatten()(x)))
 
 
+def broadcast(x):
+    batch = tf.shape(x)[0]
+    x = keras.ops.broadcast_to(x[:, :, None, :, None], (batch, SIZE // 4, 2, SIZE // 4, 2, 6))
+    return keras.ops.reshape(x, (-1, SIZE // 2, SIZE // 2, 6))
+
+
+def repeated():
+    """An octave convolution, which up-samples by hand."""
+    low = conv(6, "low")(layers.AveragePooling2D(2)(image_in := image()))
+    low = conv(6, "lowest")(layers.AveragePooling2D(2)(low))
+    x = layers.Concatenate()([layers.Lambda(broadcast)(low), keras.ops.tile(low, (1, 2, 2, 1))])
+    x = keras.ops.repeat(keras.ops.repeat(x, 2, axis=1), 2, axis=2)
+    x = layers.Concatenate()([conv(4, "high")(image_in), x])
+    return keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
+
+
 MODELS = [
     *(flat, reshaped, unet, depthwise, grouped, dense_block, nested, shared),
     *(residual, two_inputs, channels_first, flattened_as_it_stands),
-    channels_first_square,
+    *(channels_first_square, repeated),
 ]
 
 
@@ -286,6 +303,27 @@ def test_channels_added_to_an_input_are_shared_with_it():
     x = layers.Add()([image_in := image(), conv(3, "first")(image_in)])
     model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
     assert path_of(model, "first").obstacle() == "its channels are shared with an input"
+
+
+def beside_others(x):
+    return layers.ReLU()(layers.Concatenate()([x, layers.Conv2D(2, 1)(x)]))
+
+
+@pytest.mark.parametrize("wrap", [layers.Identity(), beside_others])
+def test_channels_added_to_what_is_not_followed_are_shared_with_that_operation(wrap):
+    one, two = conv(4, "one")(image_in := image()), conv(4, "two")(image_in)
+    x = layers.Add()([wrap(one), wrap(keras.ops.flip(keras.ops.cumsum(two, -1), -1))])
+    model = keras.Model(image_in, layers.Dense(2, name="out")(layers.Flatten()(x)))
+    assert path_of(model, "one").obstacle() == "its channels are shared with TensorFlow's Cumsum"
+    assert path_of(model, "two").obstacle() == "its channels go into TensorFlow's Cumsum"
+
+
+def test_one_weight_that_reads_a_filter_and_what_is_not_followed_names_that():
+    one, two = conv(4, "one")(image_in := image()), conv(4, "two")(image_in)
+    again = conv(5, "again")
+    x = layers.Concatenate()([again(one), again(keras.ops.cumsum(two, -1))])
+    model = keras.Model(image_in, layers.Conv2D(2, 1, name="out")(x))
+    assert path_of(model, "one").shared_with == ("TensorFlow's Cumsum",)
 
 
 def test_channels_of_a_squeezed_excitation_are_shared_with_its_gate():

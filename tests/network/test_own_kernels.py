@@ -155,6 +155,122 @@ def test_a_convolution_that_is_not_a_keras_layer_is_named_and_counted_as_out_of_
     assert lines[place + 1] == f"left out: {reason}"
 
 
+class Mixed(layers.Layer):
+    """A conditionally parametrized convolution: 3 experts of 6 filters, mixed for each example."""
+
+    def __init__(self, mix, apply, **options):
+        super().__init__(**options)
+        self.mix, self.apply = mix, apply
+
+    def build(self, shape):
+        self.router = Linear(3, name="router")
+        self.router.build(shape)
+        self.experts = self.add_weight(shape=(3, 3, 3, shape[-1], 6))
+
+    def call(self, x):
+        weights = tf.sigmoid(self.router(tf.reduce_mean(x, [1, 2])))
+        return self.apply(x, self.mix(weights, tf.convert_to_tensor(self.experts)))
+
+
+def product_of_matrices(weights, experts):
+    shape = [-1, *experts.shape[1:]]
+    return tf.reshape(tf.matmul(weights, tf.reshape(experts, (3, -1))), shape)
+
+
+def sum_of_products(weights, experts):
+    return tf.add_n([weights[:, i, None, None, None, None] * experts[i] for i in range(3)])
+
+
+def one_by_one(x, kernels):
+    def convolve(both):
+        return tf.nn.conv2d(both[0][None], both[1], 1, "SAME")[0]
+
+    return tf.map_fn(convolve, (x, kernels), fn_output_signature=tf.float32)
+
+
+def in_one_vectorized_map(x, kernels):
+    return tf.vectorized_map(
+        lambda of: tf.nn.conv2d(of[0][None], of[1], 1, "SAME")[0], (x, kernels)
+    )
+
+
+def in_groups(x, kernels):
+    batch, (size, channels, filters) = tf.shape(x)[0], (x.shape[1], x.shape[3], kernels.shape[-1])
+    x = tf.reshape(tf.transpose(x, (1, 2, 0, 3)), (1, size, size, batch * channels))
+    kernels = tf.transpose(kernels, (1, 2, 3, 0, 4))
+    kernels = tf.reshape(kernels, (3, 3, channels, batch * filters))
+    y = tf.nn.conv2d(x, kernels, 1, "SAME")
+    return tf.transpose(tf.reshape(y, (size, size, batch, filters)), (2, 0, 1, 3))
+
+
+@pytest.mark.parametrize("apply", [one_by_one, in_one_vectorized_map, in_groups])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        product_of_matrices,
+        sum_of_products,
+        lambda weights, experts: tf.einsum("bn,nhwcf->bhwcf", weights, experts),
+        lambda weights, experts: tf.tensordot(weights, experts, 1) * 2.0,
+    ],
+)
+def test_experts_of_a_convolution_are_counted_as_filters_also_where_the_data_mix_them(mix, apply):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, name="first"),
+            Mixed(mix, apply, name="mixed"),
+            layers.Flatten(),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    found = find_filter_layers(model)
+    assert found.coverage() == (
+        "Watching 4 of 22 filters in 1 layer; 18 out of reach: mixed (mixes kernels by the data, "
+        "so that each example has other filters)"
+    )
+    # The router is a dense layer, and its kernel that of a matrix product.
+    assert find_filter_layers(model, ".*").out_of_reach == {"router": 3, "mixed": 18}
+    assert (
+        find_filter_layers(model, ".*")
+        .left_out["router"]
+        .endswith("Dense layer, or a subclass, holds it")
+    )
+
+
+def in_a_loop(x, kernel):
+    kernel = tf.convert_to_tensor(kernel)
+    return tf.map_fn(lambda row: tf.nn.conv2d(row[None], kernel, 1, "SAME")[0], x)
+
+
+def in_a_function(x, kernel):
+    return tf.function(lambda x: tf.nn.conv2d(x, kernel, 1, "SAME"))(x)
+
+
+def in_a_condition(x, kernel):
+    return tf.cond(
+        tf.reduce_sum(x) > 0, lambda: 0.0 * x, lambda: tf.nn.conv2d(x, kernel, 1, "SAME")
+    )
+
+
+@pytest.mark.parametrize(
+    ("apply", "within"),
+    [
+        (in_a_loop, "a loop"),
+        (in_a_condition, "a condition"),
+        (in_a_function, "a function"),
+    ],
+)
+def test_a_kernel_that_is_applied_out_of_sight_is_counted_as_out_of_reach(apply, within):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 2)), layers.Conv2D(4, 3), Convolution(4, apply, name="own")]
+    )
+    model.add(layers.Flatten())
+    model.add(layers.Dense(2))
+    found = find_filter_layers(model)
+    assert found.out_of_reach == {"own": 4}
+    assert found.left_out["own"] == f"has a kernel of its own within {within}"
+
+
 class ConvolvesItself(keras.Model):
     def __init__(self):
         super().__init__(name="itself")

@@ -317,6 +317,12 @@ FUNCTIONS = [
     ([lambda x: tf.roll(x, 1, 3)], "first"),
     ([lambda x: tf.reverse(x, [1])], "pool"),
     ([lambda x: tf.stop_gradient(x) + x], "pool"),
+    ([lambda x: tf.repeat(tf.repeat(x, 2, 1), 3, 2)], "pool"),
+    ([lambda x: tf.tile(x, [1, 2, 1, 1])], "pool"),
+    ([lambda x: tf.broadcast_to(x[:, None], [tf.shape(x)[0], 2, 8, 8, 4])[:, 1]], "pool"),
+    ([lambda x: tf.repeat(x, 2, 0)], "first"),
+    ([lambda x: tf.reshape(x, [tf.shape(x)[1], -1, 8, 4])], "first"),
+    ([lambda x: tf.repeat(x, 2, -1)[..., ::2]], "first"),
 ]
 
 

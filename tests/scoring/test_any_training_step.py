@@ -505,6 +505,29 @@ class HalfInstanceNorm(layers.Layer):
         )
 
 
+class OwnNorm(layers.Layer):
+    def __init__(self, axes):
+        super().__init__()
+        self.axes = axes
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, self.axes, keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + 1e-3)
+
+
+class OwnGroupNorm(layers.Layer):
+    """Channels of different layers are in one group."""
+
+    def call(self, x):
+        groups = tf.reshape(x, [-1, *x.shape[1:3], x.shape[-1] // 2, 2])
+        mean, variance = tf.nn.moments(groups, [1, 2, 3], keepdims=True)
+        return tf.reshape((groups - mean) * tf.math.rsqrt(variance + 1e-3), [-1, *x.shape[1:]])
+
+
+def beside_ones(x):
+    return layers.Concatenate()([x, keras.ops.ones_like(x)])
+
+
 def with_shortcut(x):
     return layers.Add()([x, layers.GroupNormalization(-1)(x)])
 
@@ -517,6 +540,10 @@ def with_shortcut(x):
         (lambda x: layers.Add()([layers.GroupNormalization(-1)(x) for _ in range(2)]), False),
         (lambda x: layers.BatchNormalization()(layers.Concatenate()([x, 2 * x])), True),
         (with_shortcut, True),
+        (lambda x: OwnNorm([1, 2])(layers.Concatenate()([x, x])), False),
+        (lambda x: OwnNorm([1, 2])(beside_ones(x)), False),
+        (lambda x: OwnNorm([1, 2, 3])(beside_ones(x)), True),
+        (lambda x: OwnGroupNorm()(beside_ones(x)), True),
     ],
 )
 def test_what_norms_read_apart_is_left_out_as_its_scores_are_about_zero(block, is_scored, images):

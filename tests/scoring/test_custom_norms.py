@@ -1,6 +1,7 @@
 """Scores are read after a custom norm as after those of Keras; a gate is not a norm."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from float64_reference import assert_scores_match, brute_force_scores, weight
@@ -55,6 +56,34 @@ class OwnGroupNorm(Affine):
         return tf.reshape(groups, shape) * self.gamma + self.beta
 
 
+class BatchRenorm(Affine):
+    """Its correction towards moving statistics is stopped."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.mean = self.add_weight(shape=shape[-1:], name="moving_mean", trainable=False)
+        self.power = self.add_weight(shape=shape[-1:], name="moving_variance", trainable=False)
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        deviation, moving = tf.sqrt(variance + 1e-3), tf.sqrt(self.power + 1e-3)
+        scale = tf.stop_gradient(tf.clip_by_value(deviation / moving, 0.33, 3))
+        shift = tf.stop_gradient(tf.clip_by_value((mean - self.mean) / moving, -5, 5))
+        return ((x - mean) / deviation * scale + shift) * self.gamma + self.beta
+
+
+class FlooredNorm(Affine):
+    def call(self, x):
+        x = x - tf.reduce_mean(x, [1, 2], keepdims=True)
+        return x / tf.maximum(tf.math.reduce_std(x, [1, 2], keepdims=True), 0.1) * self.gamma
+
+
+class NormByProducts(Affine):
+    def call(self, x):
+        variance = tf.einsum("bhwc,bhwc->bc", x, x) / (x.shape[1] * x.shape[2])
+        return tf.einsum("bhwc,bc->bhwc", x, tf.math.rsqrt(variance + 1e-3)) * self.gamma
+
+
 class OwnBatchNorm(layers.BatchNormalization):
     def call(self, x, training=None, mask=None):
         return super().call(x, training=training, mask=mask)
@@ -71,6 +100,26 @@ def per_instance(axes, groups=None):
         return normal * weight(layer.gamma) + weight(layer.beta)
 
     return norm
+
+
+def renormalized(layer, x):
+    mean = tf.reduce_mean(x, (1, 2), keepdims=True)
+    deviation = tf.sqrt(tf.reduce_mean((x - mean) ** 2, (1, 2), keepdims=True) + 1e-3)
+    moving = tf.sqrt(weight(layer.power) + 1e-3)
+    scale = np.clip(deviation / moving, 0.33, 3)
+    shift = np.clip((mean - weight(layer.mean)) / moving, -5, 5)
+    return ((x - mean) / deviation * scale + shift) * weight(layer.gamma) + weight(layer.beta)
+
+
+def floored(layer, x):
+    x = x - tf.reduce_mean(x, (1, 2), keepdims=True)
+    deviation = tf.sqrt(tf.reduce_mean(x**2, (1, 2), keepdims=True))
+    return x / tf.maximum(deviation, 0.1) * weight(layer.gamma)
+
+
+def by_products(layer, x):
+    power = tf.reduce_mean(x**2, (1, 2), keepdims=True)
+    return x / tf.sqrt(power + 1e-3) * weight(layer.gamma)
 
 
 def without_norm(layer, x):
@@ -107,6 +156,9 @@ NORMS = {
     "batch norm with its own call": (OwnBatchNorm, by_moving_statistics),
     "a scale and shift without a norm": (ScaleAndShift, without_norm),
     "with a learned epsilon": (FilterResponseNorm, by_power),
+    "with a stopped correction": (BatchRenorm, renormalized),
+    "with a floor of the deviation": (FlooredNorm, floored),
+    "of matrix products": (NormByProducts, by_products),
     "over space": (lambda: layers.LayerNormalization(axis=[1, 2]), over_space),
     "root mean square": (layers.RMSNormalization, root_mean_square),
 }
@@ -135,6 +187,47 @@ def test_score_is_read_behind_a_norm_of_any_kind(case, images, randomized):
     def forward(run, x):
         x = formula(norm, run(conv, x))
         return run(dense, run(flatten, run(tanh, x)))
+
+    reference = brute_force_scores(forward, {"conv": "tanh"}, *images)
+    assert_scores_match(kr.score_filters(model, *images), reference)
+
+
+class Tokens(layers.Layer):
+    """A patch embedding, with a weight for each position and channel."""
+
+    def __init__(self, tokens, embed):
+        super().__init__(name="tokens")
+        self.tokens, self.embed = tokens, embed
+
+    def build(self, shape):
+        self.positions = self.add_weight(shape=(1, 36, shape[-1]))
+
+    def call(self, x):
+        return self.embed(tf.reshape(x, self.tokens(tf.shape(x)[0])), self.positions.value)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [lambda batch: [-1, 36, 4], lambda batch: [batch, 36, 4], lambda batch: [batch, -1, 4]],
+    ids=["known", "known beside the batch", "unknown"],
+)
+@pytest.mark.parametrize(
+    "embed",
+    [lambda x, positions: x + positions, lambda x, positions: x + positions[:, : tf.shape(x)[1]]],
+)
+def test_an_embedding_of_positions_belongs_to_the_filters_as_a_bias_does(
+    tokens, embed, images, randomized
+):
+    image = keras.Input((8, 8, 2))
+    conv, embedding = layers.Conv2D(4, 3, name="conv"), Tokens(tokens, embed)
+    tanh, dense = layers.Activation("tanh", name="tanh"), layers.Dense(3)
+    y = layers.GlobalAveragePooling1D()(tanh(embedding(conv(image))))
+    model = randomized(keras.Model(image, dense(y)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def forward(run, x):
+        x = tf.reshape(run(conv, x), (-1, 36, 4)) + weight(embedding.positions)
+        return run(dense, tf.reduce_mean(run(tanh, x), 1))
 
     reference = brute_force_scores(forward, {"conv": "tanh"}, *images)
     assert_scores_match(kr.score_filters(model, *images), reference)
@@ -171,7 +264,17 @@ class Centred(layers.Layer):
         return x - ops.mean(x, (1, 2), keepdims=True)
 
 
-@pytest.mark.parametrize("layer", [Gate, Responses, Residual, Centred])
+class Attended(layers.Layer):
+    """A product with weights makes new features."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], shape[-1]))
+
+    def call(self, x):
+        return ops.einsum("bhwc,cd->bhwd", x, self.kernel) / ops.std(x, (1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("layer", [Gate, Responses, Residual, Centred, Attended])
 def test_a_layer_that_grows_with_its_input_is_not_a_norm(layer, randomized):
     found = find_filter_layers(network(layer, randomized))
     ((_, read),) = found.layers["conv"].reads
