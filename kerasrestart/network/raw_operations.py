@@ -234,7 +234,6 @@ def _axes(op: tf.Operation) -> Sequence[int] | None:
         widths = _static(op.inputs[1])
         axes = None if widths is None else np.flatnonzero(np.any(widths, axis=1))
     elif kind == "Tile":
-        # Some of the numbers alone may be known when it is traced.
         times = tf.get_static_value(op.inputs[1], partial=True)
         # Some of the numbers alone may be known when it is traced.
         axes = None if times is None else np.flatnonzero([n is None or n != 1 for n in times])
