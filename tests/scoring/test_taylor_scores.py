@@ -240,6 +240,26 @@ def test_score_in_a_residual_block(images, randomized):
     assert_scores_match(kr.score_filters(model, *images), reference)
 
 
+def test_frames_folded_into_the_batch_have_an_absolute_value_each(images, randomized):
+    pixels, classes = images
+    videos = np.stack([pixels, pixels[::-1]], axis=1)
+    body = (
+        layers.Lambda(lambda x: tf.reshape(x, (-1, 8, 8, 2))),
+        conv(activation="tanh"),
+        layers.Lambda(lambda x: tf.reshape(x, (-1, 2, 6, 6, 4))),
+    )
+    model = randomized(network(*body, input_shape=(2, 8, 8, 2)))
+    layer, dense = model.layers[1], model.layers[-1]
+
+    def forward(run, x):
+        x = run(layer, tf.reshape(x, (-1, 8, 8, 2)))
+        return run(dense, tf.reshape(x, (len(videos), -1)))
+
+    # The sum over the rows of the map, 2 for each example, divided by the number of examples.
+    reference = brute_force_scores(forward, {"conv": "conv"}, videos, classes)
+    assert_scores_match(kr.score_filters(model, videos, classes), reference)
+
+
 def test_score_inside_nested_models(images, randomized):
     block = keras.Sequential(
         [keras.Input((8, 8, 2)), conv(4, name="inner", activation="relu"), layers.MaxPooling2D(2)]
