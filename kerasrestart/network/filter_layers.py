@@ -216,7 +216,7 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
     if not graph.calls_of(layer):
         if not layer.trainable:  # a teacher, or a copy of averages: not a filter to reach
             return None
-        return "not called in the traced pass, or inside a function that was traced before"
+        return "not called in the traced pass"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"
     if id(layer) in graph.misplaced:

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
+from kerasrestart.network.compiled_functions import inlined, tracing_copies
 from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
@@ -118,7 +119,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
         given = placeholders(data)
         trace.inputs = tensors_in(given)
         with _noting_gradients(trace), _without_updates():
-            model.train_step(given)
+            inlined(model.train_step)(given)
 
     return _traced(model, run, opaque)
 
@@ -161,6 +162,7 @@ def _traced(
             with (
                 model.distribute_strategy.scope(),
                 trace.graph.as_default(),
+                tracing_copies(),
                 hooked([(tf, _call_once)], "recompute_grad"),
                 _heard(layers, trace, opaque, shape_only),
             ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import weakref
 from collections.abc import Callable
@@ -12,9 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.network.own_training import has_own_step
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_step import replicated_step, scored_step
+from kerasrestart.scoring.train_step import step_in_place
 
 ScorerMaker = Callable[[Any], Scorer]
 
@@ -87,10 +85,11 @@ class AttachedScorer:
 class ScoringFunction:
     """A model's `train_function` that scores every n-th batch of an epoch, from the first.
 
-    It chooses between functions of Keras's own making: one of the plain step, and one for each set
-    of scorers whose turn it is. Each is traced when it first runs. The choice is made outside of
-    the graph, so that a batch that is not scored costs what it costs without a scorer. With
-    `steps_per_execution` the batches that Keras runs as one are scored as one: every n-th group.
+    It chooses between functions that the model's `make_train_function` makes, Keras's or its own:
+    one of the plain step, and one for each set of scorers whose turn it is. Each is traced when it
+    first runs. The choice is made outside of the graph, so that a batch that is not scored costs
+    what it costs without a scorer. With `steps_per_execution` the batches that Keras runs as one
+    are scored as one: every n-th group.
 
     While it is attached the instance also has a `make_train_function`, by which it learns of a
     model that is compiled again, and of a `fit` that follows one that was broken off.
@@ -104,6 +103,7 @@ class ScoringFunction:
         self._model = model
         self._scorings: list[AttachedScorer] = []
         self._functions: dict[tuple[int, ...], Callable[[Any], Any]] = {}
+        self._own_make: dict[str, Any] = {}  # the make_train_function of this instance, if any
         self._may_be_new_fit = False
         self._in_fit = False
         self._iterator: weakref.ref | None = None
@@ -160,6 +160,9 @@ class ScoringFunction:
         self.check()
         self._may_be_new_fit = self._in_fit = False
         self._epoch_begins = True
+        own = vars(self._model).get("make_train_function", self._make)
+        if own != self._make:
+            self._own_make = {"make_train_function": own}
         object.__setattr__(self._model, "make_train_function", self._make)
         self._model.train_function = self
 
@@ -185,6 +188,8 @@ class ScoringFunction:
         self._in_fit = False
         if vars(self._model).get("make_train_function") == self._make:
             object.__delattr__(self._model, "make_train_function")
+            for name, own in self._own_make.items():
+                object.__setattr__(self._model, name, own)
         if self._model.train_function is self:
             self._model.train_function = None
         for scoring in removed:
@@ -226,18 +231,32 @@ class ScoringFunction:
         return self._functions[key]
 
     def _function(self, scorers: list[Scorer]) -> Callable[[Any], Any]:
-        """What Keras makes of the model's training step, with these scorers around it."""
+        """What the model makes of its training step, with these scorers around it."""
         model = self._model
-        step = model.train_step
-        if model.distribute_strategy.num_replicas_in_sync > 1 and not has_own_step(model):
-            # Weights come out the same whether or not a batch is scored.
-            step = functools.partial(replicated_step, model)
-        for scorer in scorers:
-            step = functools.partial(scored_step, model, scorer, step)
-        with _instance_attributes(model, without="make_train_function", train_step=step):
-            model.make_train_function(force=True)
-            made, model.train_function = model.train_function, self
-        return made
+        step = step_in_place(model, scorers)
+        with _instance_attributes(
+            model, without="make_train_function", train_step=step, **self._own_make
+        ):
+            model.train_function = None  # it would be kept, and not made again
+            try:
+                model.make_train_function()
+                made = model.train_function
+            finally:
+                model.train_function = self
+
+        def run(iterator: Any) -> Any:
+            # A make_train_function of the model's own may look the step up only when it runs.
+            with _instance_attributes(model, train_step=step):
+                logs = made(iterator)
+            if any(scorer.needs_step and not scorer.was_traced for scorer in scorers):
+                raise ValueError(
+                    f"No filter of '{model.name}' can be scored: its train function does not run "
+                    f"model.train_step. Received: {type(model).__name__}.make_train_function; "
+                    "expected one that makes, at each call, a function that calls self.train_step."
+                )
+            return logs
+
+        return run
 
 
 def attach(
@@ -297,9 +316,10 @@ def _is_of_fit(iterator: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _instance_attributes(model: keras.Model, without: str, **values: Any):
+def _instance_attributes(model: keras.Model, without: str | None = None, **values: Any):
     """Sets attributes of an instance, and hides one, for the length of a context."""
-    before = {name: vars(model)[name] for name in (without, *values) if name in vars(model)}
+    names = [*values] if without is None else [without, *values]
+    before = {name: vars(model)[name] for name in names if name in vars(model)}
     for name in before:
         object.__delattr__(model, name)
     for name, value in values.items():
@@ -307,7 +327,7 @@ def _instance_attributes(model: keras.Model, without: str, **values: Any):
     try:
         yield
     finally:
-        for name in (without, *values):
+        for name in names:
             if name in vars(model):
                 object.__delattr__(model, name)
         for name, value in before.items():

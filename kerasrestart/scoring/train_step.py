@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.compiled_functions import as_called_here, compiled_like, is_compiled
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
 from kerasrestart.network.optimizers import held_optimizers
-from kerasrestart.network.own_training import has_own_step
+from kerasrestart.network.own_training import has_own_step, stands_for
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
 from kerasrestart.scoring.scorer import Scorer
 
 Step = Callable[[Any], Any]
+
+
+def step_in_place(model: keras.Model, scorers: Sequence[Scorer]) -> Step:
+    """A step to put in place of `model.train_step`, which scores each batch.
+
+    Where the model's step is a `tf.function`, so is this one, with the same options: the scores are
+    taken inside it.
+
+    Args:
+        model: A compiled model.
+        scorers: Scorers of this model; may be none.
+    """
+    own = model.train_step
+    python = own.python_function if is_compiled(own) else own
+
+    def own_step(data: Any) -> Any:
+        return as_called_here(python)(data)
+
+    step: Step = own_step
+    if model.distribute_strategy.num_replicas_in_sync > 1 and not has_own_step(model):
+        # Weights come out the same whether or not a batch is scored.
+        step = functools.partial(replicated_step, model)
+    for scorer in scorers:
+        step = functools.partial(scored_step, model, scorer, step)
+
+    def run(data: Any) -> Any:
+        return step(data)
+
+    return stands_for(compiled_like(own, run), model)
 
 
 def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from kerasrestart import PartialRestart
 from kerasrestart.network.describe import describe
 from kerasrestart.network.filter_layers import find_filter_layers
 
@@ -232,3 +233,59 @@ def test_the_data_of_a_model_with_keras_own_step_is_only_its_example():
     found = find_filter_layers(compiled(model), data=(X, np.zeros(2)))
     assert list(found.layers) == ["c"]
     assert found.graph.trained is None
+
+
+class UpdatesInAFunction(keras.Model):
+    """Its update is a function, and its inputs are not known before fit."""
+
+    def __init__(self):
+        super().__init__()
+        convolutions = [layers.Conv2D(4, 3, name="c"), layers.ReLU(), layers.Conv2D(4, 3)]
+        self.body = keras.Sequential(convolutions)
+        self.head = keras.Sequential([layers.Flatten(), layers.Dense(2)])
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+    @tf.function
+    def update(self, gradients):
+        self.optimizer.apply(gradients, self.trainable_weights)
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(x)[:, 0] - y) ** 2)
+        self.update(tape.gradient(loss, self.trainable_weights))
+        return {"loss": loss}
+
+
+class HeadInAFunction(UpdatesInAFunction):
+    """A part of its forward pass is a function, too."""
+
+    @tf.function
+    def top(self, x):
+        return self.head(x)
+
+    def call(self, x):
+        return self.top(self.body(x))
+
+
+@pytest.mark.parametrize("model_class", [UpdatesInAFunction, HeadInAFunction])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_function_inside_a_model_keeps_nothing_of_the_traced_pass(model_class, built):
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
+
+    def trained(*callbacks):
+        keras.utils.set_random_seed(0)
+        model = compiled(model_class())
+        model.head.build((None, 4, 4, 4))  # a function does not find what it builds
+        if built:
+            model(x)
+        model.fit(x, np.zeros(4), batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
+        return model.get_weights()
+
+    restart = PartialRestart(fraction=0.25, monitor="loss")
+    expected = trained()
+    for ours, plain in zip(trained(restart), expected, strict=True):
+        np.testing.assert_array_equal(ours, plain)
+    assert restart.scores["c"].max() > 0
