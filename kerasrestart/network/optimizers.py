@@ -1,20 +1,45 @@
-"""Finds the optimizers that a model holds, and those inside an optimizer."""
+"""Finds the optimizers of a model, held or heard in its training step, and those inside one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
+from kerasrestart.network.hooks import Hook, hooked
 
-def held_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+
+def known_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """Returns the optimizers of a model, each once.
 
-    The compiled one counts, and each that the model or a layer inside it keeps in an attribute,
-    also in a list or dict.
+    The compiled one counts, each that the model or a layer inside it keeps in an attribute, also in
+    a list or dict, and each that was heard in its training step.
     """
-    return list(_search(model, set()))
+    seen: set[int] = set()
+    held = list(_search(model, seen))
+    heard = [one for one in _heard.get(model, {}).values() if id(one) not in seen]
+    inside = {id(leaf) for one in heard for leaf in leaves(one) if leaf is not one}
+    return held + [one for one in heard if id(one) not in inside]
+
+
+def remember(model: keras.Model, optimizers: Iterable[keras.optimizers.Optimizer]) -> None:
+    """Keeps in mind that optimizers train a model, such as one in a global variable."""
+    heard = _heard.setdefault(model, weakref.WeakValueDictionary())
+    heard.update({id(optimizer): optimizer for optimizer in optimizers})
+
+
+def hearing_updates(hook: Hook) -> contextlib.AbstractContextManager[None]:
+    """Runs a hook around `apply` of any optimizer; of one inside another, too."""
+    kinds, found = [keras.optimizers.Optimizer], []
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind is keras.optimizers.Optimizer or "apply" in vars(kind):
+            found.append(kind)
+    return hooked([(kind, hook) for kind in dict.fromkeys(found)], "apply")
 
 
 def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -54,3 +79,9 @@ def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
     elif isinstance(value, list | tuple):
         for inner in list(value):
             yield from _search(inner, seen)
+
+
+# By model, the optimizers that were heard; neither keeps the other alive.
+_heard: weakref.WeakKeyDictionary[
+    keras.Model, weakref.WeakValueDictionary[int, keras.optimizers.Optimizer]
+] = weakref.WeakKeyDictionary()

@@ -21,6 +21,7 @@ from kerasrestart.network.compiled_functions import inlined, tracing_copies
 from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
+from kerasrestart.network.optimizers import hearing_updates
 from kerasrestart.network.variable_reads import variable_ids
 
 
@@ -283,5 +284,4 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
 
 def _without_updates() -> contextlib.AbstractContextManager[None]:
     """Optimizers do nothing: an update would make their slots before `fit` does."""
-    kinds = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
-    return hooked([(kind, lambda call, args, kwargs: None) for kind in kinds], "apply")
+    return hearing_updates(lambda call, args, kwargs: None)

@@ -187,7 +187,7 @@ class RestartController:
         def run(*args: Any, **kwargs: Any) -> Any:
             scale = [optimizer.scale_loss(1.0) for optimizer in self._optimizers]
             record = self.scorer.new_record()
-            with record.listening(self._optimizers):
+            with record.listening(hears_updates=True):
                 result = step(*args, **kwargs)
             size = tf.cast(batch_size_of((args, kwargs)), tf.float32)
             self.scorer.add_record(

@@ -17,7 +17,7 @@ from kerasrestart.restart.apply import apply_restart
 from kerasrestart.restart.batch_counter import BatchCounter
 from kerasrestart.restart.dropping import Chosen, HeldWeights, drop_filters
 from kerasrestart.restart.learning_rate import learning_rate_of, set_learning_rate
-from kerasrestart.restart.optimizers import check_optimizers
+from kerasrestart.restart.optimizers import check_optimizers, warn_without_optimizer
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import PendingRestart, RestartEvent
@@ -104,8 +104,10 @@ class FitSession:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
         return bool(
             self.scorer.needs_step
-            # The scored step also weighs the replicas' parts of a batch, whether or not it scores.
+            # The scored step also weighs the replicas' parts of a batch, whether or not it scores,
             or (several and not has_own_step(self._model))
+            # and hears which optimizers a step of the model's own uses.
+            or (self._plan.control != "none" and has_own_step(self._model))
             # What is attached counts the batches,
             or self._plan.between_batches
             # and learns of a fit that is broken off while weights are held.
@@ -242,6 +244,8 @@ class FitSession:
         found = self.scorer.filter_layers
         if self._held is not None:
             self._held.hold({})
+        if event.layers and self._plan.restarts_filters and has_own_step(self._model):
+            warn_without_optimizer(self._model)
         left_out = apply_restart(self._model, self._plan, found, event, reader_input_means)
         self.learning_rate = event.learning_rate
         return left_out

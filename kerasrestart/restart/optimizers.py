@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasrestart.network.optimizers import held_optimizers, leaves
+from kerasrestart.network.optimizers import known_optimizers, leaves
 from kerasrestart.restart import slots
 
 
@@ -22,8 +23,9 @@ def optimizers_of(model: keras.Model, optimizer: Any = None) -> list[keras.optim
     ```
 
     Args:
-        model: The model. Its own optimizer counts, and each optimizer that it or a layer inside it
-            keeps in an attribute, also in a list or dict.
+        model: The model. Its own optimizer counts, each optimizer that it or a layer inside it
+            keeps in an attribute, also in a list or dict, and each that was heard in a training
+            step of `fit` with `PartialRestart`.
         optimizer: An optimizer, or several, to use instead. Defaults to None: they are searched.
 
     Returns:
@@ -33,7 +35,7 @@ def optimizers_of(model: keras.Model, optimizer: Any = None) -> list[keras.optim
         TypeError: `optimizer` is not a Keras optimizer, or a list of these.
     """
     if optimizer is None:
-        return held_optimizers(model)
+        return known_optimizers(model)
     given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
     wrong = [one for one in given if not isinstance(one, keras.optimizers.Optimizer)]
     if wrong or not given:
@@ -71,6 +73,16 @@ def check_optimizers(model: keras.Model, optimizer: Any = None) -> None:
                 slots.check_slots(leaf)
             else:
                 slots.check_slots(_built_copy(leaf) or leaf)
+
+
+def warn_without_optimizer(model: keras.Model) -> None:
+    """Warns where a model that has been trained has no optimizer that could have trained it."""
+    if not any(optimizer.built for optimizer in optimizers_of(model)):
+        warnings.warn(
+            f"No Keras optimizer was found that trains '{model.name}': the optimizer state of "
+            "restarted filters, if there is any, is not reset.",
+            stacklevel=3,
+        )
 
 
 def _built_copy(leaf: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:

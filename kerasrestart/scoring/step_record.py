@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from tensorflow.python.eager import record as tape_record
 
 from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import hooked
+from kerasrestart.network.optimizers import hearing_updates
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
@@ -68,6 +69,7 @@ class StepRecord:
             `tf.recompute_grad`: they are called again for the gradient by their weights.
         out_of_reach: Numbers of the layers of which a part cannot be read, and why.
         complete: Whether the forward pass has ended.
+        optimizers: Those that were heard to apply gradients.
     """
 
     def __init__(self, plan: ReadingPlan, criterion: Criterion, inputs: ReaderInputs | None = None):
@@ -78,6 +80,8 @@ class StepRecord:
         self.called_again: set[int] = set()
         self.out_of_reach: dict[int, str] = {}
         self.complete = False
+        self.optimizers: list[keras.optimizers.Optimizer] = []
+        self._updates = False
         self._plan = plan
         self._criterion = criterion
         self._reader_inputs = inputs
@@ -90,8 +94,12 @@ class StepRecord:
         self._positions: dict[CallKey, int | tf.Tensor] = {}
 
     @contextlib.contextmanager
-    def listening(self, optimizers: Iterable[Any] = ()) -> Iterator[None]:
-        """Hears the layers of the plan, and what `optimizers` apply, while the context is open."""
+    def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
+        """Hears the layers of the plan while the context is open.
+
+        Args:
+            hears_updates: Whether to hear what optimizers apply, too. Defaults to False.
+        """
         plan = self._plan
         readers = {} if self._reader_inputs is None else self._reader_inputs.readers
         inputs = [
@@ -99,8 +107,8 @@ class StepRecord:
         ]
         weights = {id(v): id(v) for of_layer in plan.weights for v in of_layer}
         weights |= {id(v.value): id(v) for of_layer in plan.weights for v in of_layer}
-        applied = [(optimizer, partial(self._call_apply, weights)) for optimizer in optimizers]
-        with self._reading(), hooked(inputs), hooked(applied if weights else (), "apply"):
+        updates = hearing_updates(partial(self._call_apply, weights)) if hears_updates else None
+        with self._reading(), hooked(inputs), updates or contextlib.nullcontext():
             yield
         for reading, feature_map, positions in self._forward:
             self._add(reading, feature_map, feature_map, None, positions)
@@ -167,14 +175,22 @@ class StepRecord:
         self, weights: dict[int, int], call: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
         """Takes the gradients as they are given, before the optimizer scales or clips them."""
-        gradients = args[0] if args else kwargs["grads"]
-        variables = args[1] if len(args) > 1 else kwargs.get("trainable_variables")
-        for variable, gradient in zip(variables or (), gradients, strict=False):
+        optimizer, *_ = args
+        self.optimizers.append(optimizer)
+        if self._updates:  # of an optimizer inside another, or of the class that one is derived of
+            return call(*args, **kwargs)
+        given = dict(zip(("self", "grads", "trainable_variables"), args, strict=False)) | kwargs
+        variables = given.get("trainable_variables") or ()
+        for variable, gradient in zip(variables, given["grads"], strict=False):
             if id(variable) in weights and gradient is not None:
                 # Read now: the optimizer is about to change it.
                 value = tf.convert_to_tensor(variable)
                 self.add_gradient(weights[id(variable)], value, gradient)
-        return call(*args, **kwargs)
+        self._updates = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._updates = False
 
     def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._sources is not None:  # of a function with its own gradient: part of that pass

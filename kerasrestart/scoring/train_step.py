@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrestart.network.compiled_functions import as_called_here, compiled_like, is_compiled
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
-from kerasrestart.network.optimizers import held_optimizers
+from kerasrestart.network.optimizers import known_optimizers, remember
 from kerasrestart.network.own_training import has_own_step, stands_for
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
@@ -70,14 +70,14 @@ def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> An
     """
     units = _Units(model, scorer, data)
     record = scorer.new_record()
-    optimizers = held_optimizers(model)
-    with _active(units), record.listening(optimizers):
+    with _active(units), record.listening(hears_updates=True):
         logs = step(data)
+    remember(model, record.optimizers)
     scorer.add_record(
         record,
         batch_size=units.batch_size,
         loss_to_example_scale=units.factor,
-        skip_if_not_finite=any(map(_scales_loss, optimizers)),
+        skip_if_not_finite=any(map(_scales_loss, known_optimizers(model))),
     )
     return logs
 

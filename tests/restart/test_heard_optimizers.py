@@ -1,0 +1,168 @@
+"""Optimizers that a training step uses and the model does not hold: their slots are reset."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.restart.optimizers import optimizers_of
+
+KEPT = {}  # as in a global variable, out of the model's sight
+
+
+class Stepping(keras.Model):
+    """Trains by what a function gives; holds no optimizer but that of `compile`."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.update(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+    def update(self, gradients, weights):
+        KEPT["optimizer"].apply(gradients, weights)
+
+
+class Applying(Stepping):
+    def update(self, gradients, weights):
+        KEPT["optimizer"].apply_gradients(zip(gradients, weights, strict=True))
+
+
+class Wrapper(keras.optimizers.Optimizer):
+    """An optimizer around another; its apply does not call that of its base class."""
+
+    def __init__(self, inner):
+        super().__init__(learning_rate=0.0)
+        self.by = types.SimpleNamespace(inner=inner)
+
+    def apply(self, grads, trainable_variables=None):
+        self.by.inner.apply([2 * grad for grad in grads], trainable_variables)
+
+
+class Wrapped(Stepping):
+    def update(self, gradients, weights):
+        KEPT["wrapper"].apply([grad / 2 for grad in gradients], weights)
+
+
+class Compiled(Stepping):
+    """The same step with the optimizer in sight."""
+
+    def update(self, gradients, weights):
+        self.optimizer.apply(gradients, weights)
+
+
+def adam():
+    return keras.optimizers.Adam(0.01)
+
+
+def scaled_adam():
+    return keras.optimizers.LossScaleOptimizer(adam(), initial_scale=1.0)
+
+
+def net(model_class, make=adam):
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="second")(x))
+    model = model_class(image, layers.Dense(3, name="logits")(x))
+    optimizer = make()
+    optimizer.build(model.trainable_variables)
+    KEPT.update(optimizer=optimizer, wrapper=Wrapper(optimizer))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Without an optimizer of its own Keras makes an RMSprop, which the step does not use.
+    options = {"optimizer": optimizer} if model_class is Compiled else {}
+    model.compile(loss=loss, **options)
+    return model, optimizer
+
+
+class Slots(kr.RestartObserver):
+    """Notes the slots of the convolutions at each restart: by shape and place."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.notes = optimizer, []
+
+    def on_restart_end(self, event, restart):
+        # Adam's variables: its rate and steps, then two slots for each weight.
+        slots = [v.numpy() for v in self.optimizer.variables if len(v.shape) == 4]
+        self.notes.append((event, slots))
+
+
+def fit(model, images, optimizer=None, epochs=3, **options):
+    x, y = images
+    watch = Slots(optimizer)
+    arguments = {"when": kr.EveryEpochs(1, monitor="loss"), "stop_on_repeat": False} | options
+    restart = kr.PartialRestart(
+        select=kr.Fraction(0.25), max_restarts=1, observers=[watch], **arguments
+    )
+    model.fit(x, y, batch_size=10, epochs=epochs, shuffle=False, verbose=0, callbacks=[restart])
+    return restart, watch.notes
+
+
+@pytest.mark.parametrize("model_class", [Stepping, Applying, Wrapped])
+@pytest.mark.parametrize("make", [adam, scaled_adam])
+def test_slots_of_an_optimizer_out_of_sight_are_reset(model_class, make, images):
+    model, optimizer = net(model_class, make)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    _, ((event, slots),) = fit(model, images, inner)
+    assert len(slots) == 4  # two means of two kernels
+    for number, slot in enumerate(slots):
+        chosen = event.layers[("conv", "second")[number // 2]].filters
+        np.testing.assert_array_equal(slot[..., chosen], 0)
+        assert (np.delete(slot, chosen, axis=-1) != 0).any(axis=(0, 1, 2)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"criterion": "magnitude"}, {"control": "slots"}], ids=str)
+def test_training_is_as_with_the_optimizer_in_sight(options, images):
+    ends = []
+    for model_class in (Compiled, Stepping):
+        model, optimizer = net(model_class)
+        restart, _ = fit(model, images, optimizer, **options)
+        assert len(restart.events) == 1
+        ends.append([v.numpy() for v in (*model.weights, *optimizer.variables)])
+    for ours, expected in zip(*ends, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "make", "factor"),
+    [(Stepping, adam, 1), (Stepping, scaled_adam, 1), (Wrapped, adam, 1 / 4)],
+)
+def test_weights_are_scored_by_the_gradients_that_it_is_given(model_class, make, factor, images):
+    expected, _ = fit(net(Compiled)[0], images, criterion="taylor_weight", epochs=1)
+    restart, _ = fit(net(model_class, make)[0], images, criterion="taylor_weight", epochs=1)
+    for name, of_layer in expected.scores.items():
+        assert of_layer.max() > 0
+        # The wrapper gets half of the gradient, of which the score is the square.
+        np.testing.assert_allclose(restart.scores[name], factor * of_layer, rtol=1e-5)
+
+
+def test_an_optimizer_that_was_heard_is_known_after_fit(images):
+    model, optimizer = net(Stepping)
+    fit(model, images, epochs=1)
+    kr.restart_filters(model, {"conv": [1]})
+    momentum = next(v.numpy() for v in optimizer.variables if len(v.shape) == 4)
+    assert np.flatnonzero(~momentum.any(axis=(0, 1, 2))).tolist() == [1]
+
+
+def test_an_optimizer_inside_another_is_heard_once(images):
+    model, optimizer = net(Stepping, scaled_adam)
+    fit(model, images, epochs=1)
+    assert optimizers_of(model) == [model.optimizer, optimizer]
+
+
+class ByHand(Stepping):
+    def update(self, gradients, weights):
+        for gradient, weight in zip(gradients, weights, strict=True):
+            weight.assign_sub(0.01 * gradient)
+
+
+def test_filters_that_no_optimizer_trains_are_reported_at_a_restart(images):
+    with pytest.warns(UserWarning, match="No Keras optimizer was found that trains 'by_hand"):
+        fit(net(ByHand)[0], images, adam())
