@@ -116,7 +116,9 @@ class FitSession:
 
     def _attach(self, scorer: Scorer | train_function.ScorerMaker) -> None:
         every = self._plan.scoring.every
-        self._scoring = train_function.attach(self._model, scorer, every, self._release)
+        self._scoring = train_function.attach(
+            self._model, scorer, every, self._release, self._hold_dropped
+        )
 
     @property
     def has_scorer(self) -> bool:
@@ -266,10 +268,10 @@ class FitSession:
         self._held.hold({})
         self._dropped = chosen
 
-    def begin_batch(self) -> None:
+    def _hold_dropped(self) -> None:
         """Holds the outgoing weights of dropped filters, from the first batch of an epoch on.
 
-        Not sooner: where another callback breaks off the fit before it, nothing would release them.
+        Not sooner: where a callback breaks off the fit before it, nothing would release them.
         """
         if self._held is not None and self._dropped:
             self._held.hold(self._dropped)

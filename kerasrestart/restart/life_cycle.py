@@ -170,7 +170,6 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Restarts filters where the batches before this one led to it, with `EverySteps`."""
-        self._fit.begin_batch()
         # Here and not at the end of a batch: for that, Keras would read the logs of every batch.
         if self.plan.between_batches:
             with self._detaching():

@@ -25,12 +25,14 @@ class AttachedScorer:
         scorer: The scorer, or what makes it.
         every: How many batches come for each one that is scored.
         on_removed: Called when it is detached, or the fit was broken off.
+        before_batch: Called just before each batch.
 
     Attributes:
         scorer: The scorer; None before the first batch where that is to make it.
         batches: How many batches of this epoch were trained on, or groups that run as one.
         scores: Whether batches are scored at present.
         on_removed: As given.
+        before_batch: As given.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class AttachedScorer:
         scorer: Scorer | ScorerMaker,
         every: int,
         on_removed: Callable[[], None],
+        before_batch: Callable[[], None],
     ):
-        self.on_removed = on_removed
+        self.on_removed, self.before_batch = on_removed, before_batch
         self.scorer = scorer if isinstance(scorer, Scorer) else None
         self._make: Any = scorer
         self.batches = 0
@@ -131,6 +134,8 @@ class ScoringFunction:
                 iterator, data = _first_batch(iterator)
                 for scoring in self._scorings:
                     scoring.prepare(data)
+            for scoring in self._scorings:
+                scoring.before_batch()
             logs = self._choose()(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
@@ -141,14 +146,12 @@ class ScoringFunction:
             scoring.batches += 1
         return logs
 
-    def add(
-        self, scorer: Scorer | ScorerMaker, every: int, on_removed: Callable[[], None]
-    ) -> AttachedScorer:
-        """Adds a scorer; it scores from the next batch on."""
+    def add(self, scorer: Scorer | ScorerMaker, *options: Any) -> AttachedScorer:
+        """Adds a scorer, with the options of `AttachedScorer`; it scores from the next batch on."""
         if self._may_be_new_fit:
             self.remove_all()
             self._may_be_new_fit = False
-        scoring = AttachedScorer(self, scorer, every, on_removed)
+        scoring = AttachedScorer(self, scorer, *options)
         self.keep(scoring)
         scoring.was_rebuilt()  # attaching is not a compilation
         return scoring
@@ -157,8 +160,9 @@ class ScoringFunction:
         """Attaches a scoring that is not attached yet."""
         if scoring not in self._scorings:
             self._scorings.append(scoring)
+            self._in_fit = False
         self.check()
-        self._may_be_new_fit = self._in_fit = False
+        self._may_be_new_fit = False
         self._epoch_begins = True
         own = vars(self._model).get("make_train_function", self._make)
         if own != self._make:
@@ -264,6 +268,7 @@ def attach(
     scorer: Scorer | ScorerMaker,
     every: int = 1,
     on_removed: Callable[[], None] = lambda: None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> AttachedScorer:
     """Makes `fit` train with the scored step, from the next batch on, until it is detached.
 
@@ -277,6 +282,8 @@ def attach(
         every: Every N-th batch of an epoch is scored, from the first. Defaults to 1.
         on_removed: Called once the model trains without this scorer: it was detached, or the fit
             was broken off, of which Keras tells no callback. Defaults to nothing.
+        before_batch: Called just before each batch, when all callbacks have seen that it begins.
+            Defaults to nothing.
 
     Returns:
         The handle of this scorer.
@@ -284,7 +291,7 @@ def attach(
     function = model.train_function
     if not isinstance(function, ScoringFunction):
         function = ScoringFunction(model)
-    return function.add(scorer, every, on_removed)
+    return function.add(scorer, every, on_removed, before_batch)
 
 
 def detach(model: keras.Model) -> None:

@@ -110,14 +110,26 @@ def test_fit_that_is_broken_off_holds_nothing_any_more(criterion, images):
     assert np.asarray(model.get_layer("logits").kernel)[1].all()
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_fit_that_ends_before_a_batch_holds_nothing_any_more(epoch, images):
-    def break_off(at, logs):
-        if at == epoch:
+class BreakBeforeABatch(keras.callbacks.Callback):
+    def __init__(self, epoch, sees_batch):
+        super().__init__()
+        self.epoch, self.sees_batch, self.epochs = epoch, sees_batch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs = epoch
+        if epoch == self.epoch and not self.sees_batch:
             raise BrokenError
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.epochs == self.epoch:
+            raise BrokenError
+
+
+@pytest.mark.parametrize("sees_batch", [False, True])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_fit_that_ends_before_a_batch_holds_nothing_any_more(epoch, sees_batch, images):
     model = net()
-    callbacks = [restarts(), keras.callbacks.LambdaCallback(on_epoch_begin=break_off)]
+    callbacks = [restarts(), BreakBeforeABatch(epoch, sees_batch)]
     with contextlib.suppress(BrokenError):
         model.fit(*images, epochs=3, verbose=0, callbacks=callbacks)
     gc.collect()
