@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
 from tensorflow.python.autograph.impl.api import autograph_artifact
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+from tensorflow.python.util import tf_decorator
 
 from kerasrestart.network.hooks import hooked
 
@@ -32,13 +33,15 @@ def inlined(function: Any) -> Callable[..., Any]:
         with ag_ctx.ControlStatusCtx(status):
             return as_called_here(function.python_function)(*args, **kwargs)
 
-    return run
+    return autograph_artifact(run)
 
 
 def as_called_here(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function converted by AutoGraph where the code that runs now is, else as it is."""
     context = tf.__internal__.autograph.control_status_ctx()
-    return tf.__internal__.autograph.tf_convert(function, context, convert_by_default=False)
+    if context.status is not ag_ctx.Status.ENABLED:
+        return function
+    return tf.__internal__.autograph.tf_convert(function, context)
 
 
 def compiled_like(function: Any, other: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +50,10 @@ def compiled_like(function: Any, other: Callable[..., Any]) -> Callable[..., Any
     AutoGraph leaves its code alone; what it calls by `as_called_here` is converted.
     """
     other = autograph_artifact(other)
-    return function._clone(other) if is_compiled(function) else other
+    if not is_compiled(function):
+        return other
+    # As tf.function does: else a strategy does not see that it is one, and cannot merge in it.
+    return tf_decorator.make_decorator(other, function._clone(other))
 
 
 def tracing_copies() -> contextlib.AbstractContextManager[None]:

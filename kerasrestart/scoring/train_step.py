@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.network.compiled_functions import as_called_here, compiled_like, is_compiled
+from kerasrestart.network.compiled_functions import as_called_here, compiled_like, inlined
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
 from kerasrestart.network.optimizers import known_optimizers, remember
 from kerasrestart.network.own_training import has_own_step, stands_for
@@ -33,10 +33,9 @@ def step_in_place(model: keras.Model, scorers: Sequence[Scorer]) -> Step:
         scorers: Scorers of this model; may be none.
     """
     own = model.train_step
-    python = own.python_function if is_compiled(own) else own
 
     def own_step(data: Any) -> Any:
-        return as_called_here(python)(data)
+        return as_called_here(inlined(own))(data)
 
     step: Step = own_step
     if model.distribute_strategy.num_replicas_in_sync > 1 and not has_own_step(model):

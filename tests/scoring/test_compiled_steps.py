@@ -31,6 +31,12 @@ class Decorated(OwnStep):
         return OwnStep.train_step(self, data)
 
 
+class WithoutAutoGraph(OwnStep):
+    @tf.function(autograph=False)
+    def train_step(self, data):
+        return OwnStep.train_step(self, data)
+
+
 class Fused(OwnStep):
     @tf.function(jit_compile=True)
     def train_step(self, data):
@@ -82,7 +88,15 @@ class RunsAnother(LooksItUpLate):
         raise NotImplementedError
 
 
-CLASSES = [Decorated, Fused, WithASignature, ByAutoGraph, LooksItUpLate, LooksItUpByAutoGraph]
+CLASSES = [
+    Decorated,
+    WithoutAutoGraph,
+    Fused,
+    WithASignature,
+    ByAutoGraph,
+    LooksItUpLate,
+    LooksItUpByAutoGraph,
+]
 
 
 def net(model_class, rate=0.0, **options):
@@ -140,6 +154,14 @@ def test_a_step_that_is_compiled_by_the_model_is_scored(model_class, images):
 @pytest.mark.parametrize("model_class", [Decorated, LooksItUpLate])
 def test_it_is_scored_where_fit_runs_eagerly(model_class, images):
     model = net(model_class, run_eagerly=True)
+    restart = fit(model, images, restart_of())
+    assert_scores_match(restart.scores, reference_of(model, images))
+
+
+@pytest.mark.parametrize("model_class", [Decorated, ByAutoGraph])
+def test_it_is_scored_under_a_strategy(model_class, images):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = net(model_class)
     restart = fit(model, images, restart_of())
     assert_scores_match(restart.scores, reference_of(model, images))
 
