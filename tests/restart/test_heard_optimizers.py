@@ -105,8 +105,9 @@ def fit(model, images, optimizer=None, epochs=3, **options):
     return restart, watch.notes
 
 
-@pytest.mark.parametrize("model_class", [Stepping, Applying, Wrapped])
-@pytest.mark.parametrize("make", [adam, scaled_adam])
+@pytest.mark.parametrize(
+    ("model_class", "make"), [(Stepping, scaled_adam), (Applying, adam), (Wrapped, adam)]
+)
 def test_slots_of_an_optimizer_out_of_sight_are_reset(model_class, make, images):
     model, optimizer = net(model_class, make)
     inner = getattr(optimizer, "inner_optimizer", optimizer)
