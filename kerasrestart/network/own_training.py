@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 def has_own_step(model: keras.Model) -> bool:
@@ -21,6 +22,11 @@ def has_own_loss(model: keras.Model) -> bool:
 def trains_by_call(model: keras.Model) -> bool:
     """Whether all that trains is in the model's call, and the loss reads its outputs alone."""
     return not (has_own_step(model) or has_own_loss(model))
+
+
+def runs_eagerly(model: keras.Model) -> bool:
+    """Whether `fit` runs the Python code of the step at each batch."""
+    return bool(model.run_eagerly or tf.config.functions_run_eagerly())
 
 
 def stands_for(step: Callable[[Any], Any], model: keras.Model) -> Callable[[Any], Any]:

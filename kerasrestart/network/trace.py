@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
@@ -119,7 +121,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
     def run(trace: Trace) -> None:
         given = placeholders(data)
         trace.inputs = tensors_in(given)
-        with _noting_gradients(trace), _without_updates():
+        with _noting_gradients(trace), _without_updates(), _python_state_kept(model):
             inlined(model.train_step)(given)
 
     return _traced(model, run, opaque)
@@ -280,6 +282,23 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         return gradients
 
     return tapes_heard(noting, noting)
+
+
+@contextlib.contextmanager
+def _python_state_kept(model: keras.Model) -> Iterator[None]:
+    """Undoes what a step does in Python alone: counts in attributes, random draws.
+
+    It would run once more than without scores.
+    """
+    numbers = {name: value for name, value in vars(model).items() if type(value) in (int, float)}
+    states = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        for name, value in numbers.items():
+            object.__setattr__(model, name, value)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _without_updates() -> contextlib.AbstractContextManager[None]:

@@ -54,7 +54,11 @@ def traced_graph(
     if not trains and not calls:
         raise TypeError(_what_to_pass(model))
     # A step that only runs eagerly cannot be traced: then its call shows the most.
-    graph = _graph(model, _first_that_works(model, trains + calls))
+    trace = _first_that_works(model, trains + calls)
+    if trains and calls and not trace.outputs:
+        # The step trains within a function or loop, where nothing can be followed.
+        return _graph(model, _first_that_works(model, calls))
+    graph = _graph(model, trace)
     if trains and calls:
         with contextlib.suppress(NotTracedError):
             graph.of_call = _graph(model, _first_that_works(model, calls))

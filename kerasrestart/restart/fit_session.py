@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerasrestart.network.input_specs import has_input_layers, known_inputs
-from kerasrestart.network.own_training import has_own_step, trains_by_call
+from kerasrestart.network.own_training import has_own_step, runs_eagerly, trains_by_call
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import NotTracedError
 from kerasrestart.restart.apply import apply_restart
@@ -57,8 +57,8 @@ class FitSession:
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
         _sessions.add(self)
-        if known_inputs(model) is None or not trains_by_call(model):
-            # Its step may read what its call does not give: the first batch shows what it reads.
+        if known_inputs(model) is None:
+            # As of a model without a `call`: the first batch shows what its step reads.
             self._attach(self._prepare)
             return
         try:
@@ -68,7 +68,11 @@ class FitSession:
                 raise
             self._attach(self._prepare)  # the shapes that it was built with do not tell the dtypes
             return
-        if self._needs_attaching:
+        if not trains_by_call(model) and not runs_eagerly(model):
+            # Its step or loss may read what its call does not give: the first batch shows that. An
+            # eager step is not traced, as its Python code would run once more than without scores.
+            self._attach(self._prepare)
+        elif self._needs_attaching:
             self._attach(self.scorer)
 
     def _prepare(self, data: Any = None) -> Scorer:
@@ -78,6 +82,7 @@ class FitSession:
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
         if self._plan.reset.drop_epochs:
+            self._release()  # those of a map that was drawn before
             self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self._check_others()

@@ -71,7 +71,8 @@ def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> An
     record = scorer.new_record()
     with _active(units), record.listening(hears_updates=True):
         logs = step(data)
-    remember(model, record.optimizers)
+    if has_own_step(model):  # Keras's own uses the compiled one
+        remember(model, record.optimizers)
     scorer.add_record(
         record,
         batch_size=units.batch_size,

@@ -290,6 +290,17 @@ def test_a_map_that_only_the_loss_reads_counts(model_class, images, randomized):
         assert_scores_match(kr.score_filters(model, *images), reference)
 
 
+def test_a_loss_of_the_models_own_in_a_loop_of_fits_is_restarted(images, randomized):
+    model = built(PerceptualLoss, randomized)
+    restart = kr.PartialRestart(
+        select=kr.Fraction(0.34), when=kr.EveryEpochs(1, monitor="loss", recovery_epochs=0)
+    )
+    for epoch in range(3):
+        options = {"initial_epoch": epoch, "epochs": epoch + 1, "verbose": 0}
+        model.fit(*images, callbacks=[restart], **options)
+    assert restart.events
+
+
 class PerExample(keras.Model):
     """Clips the gradient of each example, as differentially private training does."""
 
@@ -360,7 +371,9 @@ def test_a_layer_in_an_inner_function_is_left_out_and_the_others_are_scored(
     reference = brute_force_scores(forward_of(model), Z_OF, *images)
     restart = scored(model, *images)
     assert_scores_match(restart.scores, {"second": reference["second"]})
-    assert restart.scorer.filter_layers.unreached == {"conv": "called in a tf.function of its own"}
+    left_out = restart.scorer.filter_layers.unreached | restart.scorer.left_out
+    assert list(left_out) == ["conv"]
+    assert "function of its own" in left_out["conv"]
 
 
 class Looped(InnerFunction):
