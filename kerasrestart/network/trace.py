@@ -290,12 +290,18 @@ def _python_state_kept(model: keras.Model) -> Iterator[None]:
 
     It would run once more than without scores.
     """
-    numbers = {name: value for name, value in vars(model).items() if type(value) in (int, float)}
+
+    def numbers() -> dict[str, Any]:
+        return {name: value for name, value in vars(model).items() if type(value) in (int, float)}
+
+    before = numbers()
     states = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
-        for name, value in numbers.items():
+        for name in numbers().keys() - before.keys():  # begun with the class's own
+            object.__delattr__(model, name)
+        for name, value in before.items():
             object.__setattr__(model, name, value)
         random.setstate(states[0])
         np.random.set_state(states[1])
