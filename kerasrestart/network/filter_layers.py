@@ -133,7 +133,7 @@ def find_filter_layers(
     training: bool = True,
     may_be_none: bool = False,
 ) -> FilterLayers:
-    """Finds all layers with filters in a model, by one traced forward pass.
+    """Finds all layers with filters in a model, by a traced forward pass or training step.
 
     Nothing is computed, and no variable of a built model changes.
 

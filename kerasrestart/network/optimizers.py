@@ -1,4 +1,4 @@
-"""Finds the optimizers of a model, held or heard in its training step, and those inside one."""
+"""Finds the optimizers of a model, held or seen in its training step, and those inside one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ import keras
 
 from kerasrestart.network.hooks import Hook, hooked
 
+_Optimizers = weakref.WeakValueDictionary[int, keras.optimizers.Optimizer]
+
 
 def known_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """Returns the optimizers of a model, each once.
 
     The compiled one counts, each that the model or a layer inside it keeps in an attribute, also in
-    a list or dict, and each that was heard in its training step.
+    a list or dict, and each that was seen to apply gradients in a training step since `compile`.
     """
-    seen: set[int] = set()
-    held = list(_search(model, seen))
-    heard = [one for one in _heard.get(model, {}).values() if id(one) not in seen]
-    inside = {id(leaf) for one in heard for leaf in leaves(one) if leaf is not one}
-    return held + [one for one in heard if id(one) not in inside]
+    known: set[int] = set()
+    held = list(_search(model, known))
+    used = [one for one in _used(model).values() if id(one) not in known]
+    inside = {id(leaf) for one in used for leaf in leaves(one) if leaf is not one}
+    return held + [one for one in used if id(one) not in inside]
 
 
-def remember(model: keras.Model, optimizers: Iterable[keras.optimizers.Optimizer]) -> None:
-    """Keeps in mind that optimizers train a model, such as one in a global variable."""
-    heard = _heard.setdefault(model, weakref.WeakValueDictionary())
-    heard.update({id(optimizer): optimizer for optimizer in optimizers})
+def note_used(model: keras.Model, optimizers: Iterable[keras.optimizers.Optimizer]) -> None:
+    """Notes that optimizers train a model, such as one in a global variable."""
+    used = _used(model)
+    used.update({id(optimizer): optimizer for optimizer in optimizers})
+    compiled = model.optimizer
+    _seen[model] = (None if compiled is None else weakref.ref(compiled)), used
+
+
+def _used(model: keras.Model) -> _Optimizers:
+    """Those that were noted while the model had the compiled optimizer that it has now."""
+    compiled, used = _seen.get(model, (None, None))
+    same = model.optimizer is (None if compiled is None else compiled())
+    return used if used is not None and same else weakref.WeakValueDictionary()
 
 
 def hearing_updates(hook: Hook) -> contextlib.AbstractContextManager[None]:
@@ -81,7 +92,7 @@ def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
             yield from _search(inner, seen)
 
 
-# By model, the optimizers that were heard; neither keeps the other alive.
-_heard: weakref.WeakKeyDictionary[
-    keras.Model, weakref.WeakValueDictionary[int, keras.optimizers.Optimizer]
-] = weakref.WeakKeyDictionary()
+# By model: its compiled optimizer, and those that were seen to train it. None keeps another alive.
+_seen: weakref.WeakKeyDictionary[keras.Model, tuple[weakref.ref | None, _Optimizers]] = (
+    weakref.WeakKeyDictionary()
+)

@@ -121,7 +121,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
     def run(trace: Trace) -> None:
         given = placeholders(data)
         trace.inputs = tensors_in(given)
-        with _noting_gradients(trace), _without_updates(), _python_state_kept(model):
+        with _noting_gradients(trace), _without_updates():
             inlined(model.train_step)(given)
 
     return _traced(model, run, opaque)
@@ -176,7 +176,8 @@ def _traced(
 
     if not all(layer.built for layer in [model, *keras_internals.layers_inside(model)]):
         once(heard=False)  # builds them: only then all layers are known
-    return once(heard=True)
+    with _python_state_kept(model):
+        return once(heard=True)
 
 
 def _heard(
@@ -286,10 +287,7 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _python_state_kept(model: keras.Model) -> Iterator[None]:
-    """Undoes what a step does in Python alone: counts in attributes, random draws.
-
-    It would run once more than without scores.
-    """
+    """Undoes what a traced pass does in Python: counts in attributes of the model, random draws."""
 
     def numbers() -> dict[str, Any]:
         return {name: value for name, value in vars(model).items() if type(value) in (int, float)}
@@ -299,8 +297,9 @@ def _python_state_kept(model: keras.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in numbers().keys() - before.keys():  # begun with the class's own
-            object.__delattr__(model, name)
+        for name in numbers().keys() - before.keys():
+            if hasattr(type(model), name):  # a count that begins with the class's own
+                object.__delattr__(model, name)
         for name, value in before.items():
             object.__setattr__(model, name, value)
         random.setstate(states[0])

@@ -53,13 +53,18 @@ def traced_graph(
     calls = _ways_to_call(model, x, training)
     if not trains and not calls:
         raise TypeError(_what_to_pass(model))
-    # A step that only runs eagerly cannot be traced: then its call shows the most.
-    trace = _first_that_works(model, trains + calls)
-    if trains and calls and not trace.outputs:
-        # The step trains within a function or loop, where nothing can be followed.
+    if not trains:
+        return _graph(model, _first_that_works(model, calls))
+    try:
+        trace = _first_that_works(model, trains)
+    except NotTracedError:  # such as of a step that only runs eagerly
+        if not calls:
+            raise
+        return _graph(model, _first_that_works(model, calls))
+    if calls and not trace.outputs:  # it trains within a function or loop, out of sight
         return _graph(model, _first_that_works(model, calls))
     graph = _graph(model, trace)
-    if trains and calls:
+    if calls:
         with contextlib.suppress(NotTracedError):
             graph.of_call = _graph(model, _first_that_works(model, calls))
     return graph

@@ -57,8 +57,7 @@ class FitSession:
         self.coverage = ""
         self._scoring: train_function.AttachedScorer | None = None
         _sessions.add(self)
-        if known_inputs(model) is None:
-            # As of a model without a `call`: the first batch shows what its step reads.
+        if known_inputs(model) is None or self._needs_batch:
             self._attach(self._prepare)
             return
         try:
@@ -68,12 +67,17 @@ class FitSession:
                 raise
             self._attach(self._prepare)  # the shapes that it was built with do not tell the dtypes
             return
-        if not trains_by_call(model) and not runs_eagerly(model):
-            # Its step or loss may read what its call does not give: the first batch shows that. An
-            # eager step is not traced, as its Python code would run once more than without scores.
-            self._attach(self._prepare)
-        elif self._needs_attaching:
+        if self._needs_attaching:
             self._attach(self.scorer)
+
+    @property
+    def _needs_batch(self) -> bool:
+        """Whether the step or the loss may read what the call does not give, as a batch shows.
+
+        A step that runs eagerly is not traced: its Python code would run once more than without
+        scores.
+        """
+        return not trains_by_call(self._model) and not runs_eagerly(self._model)
 
     def _prepare(self, data: Any = None) -> Scorer:
         self._data = data
@@ -82,7 +86,7 @@ class FitSession:
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
         if self._plan.reset.drop_epochs:
-            self._release()  # those of a map that was drawn before
+            self._release()
             self._held = HeldWeights(self._model, scorer.filter_layers)
         self._scorer, self.left_out = scorer, left_out
         self._check_others()
@@ -109,13 +113,13 @@ class FitSession:
         several = self._model.distribute_strategy.num_replicas_in_sync > 1
         return bool(
             self.scorer.needs_step
-            # The scored step also weighs the replicas' parts of a batch, whether or not it scores,
+            # The scored step weighs the replicas' parts of a batch, whether or not it scores.
             or (several and not has_own_step(self._model))
-            # and hears which optimizers a step of the model's own uses.
+            # It shows which optimizers a step of the model's own uses.
             or (self._plan.control != "none" and has_own_step(self._model))
-            # What is attached counts the batches,
+            # What is attached counts the batches.
             or self._plan.between_batches
-            # and learns of a fit that is broken off while weights are held.
+            # What is attached learns of a fit that is broken off while weights are held.
             or self._held is not None
         )
 
@@ -132,7 +136,7 @@ class FitSession:
 
     @property
     def scorer(self) -> Scorer:
-        """The `Scorer`; of a model that does not know its inputs, from the first batch on."""
+        """The `Scorer`; from the first batch on where that shows what is computed."""
         if self._scorer is None:
             raise AttributeError("There is no scorer before the first batch of this model.")
         return self._scorer
@@ -248,6 +252,7 @@ class FitSession:
         Returns:
             By layer, why it is left out: it may have been frozen since training began.
         """
+        self._prepare_before_batch()
         found = self.scorer.filter_layers
         if self._held is not None:
             self._held.hold({})
@@ -263,6 +268,7 @@ class FitSession:
         Args:
             pending: The restart.
         """
+        self._prepare_before_batch()
         chosen = {name: layer.filters for name, layer in pending.event.layers.items()}
         if self._plan.control is not None or self._held is None:
             return
@@ -272,6 +278,11 @@ class FitSession:
             drop_filters(self._model, chosen, self.scorer.filter_layers, reset, means)
         self._held.hold({})
         self._dropped = chosen
+
+    def _prepare_before_batch(self) -> None:
+        """Takes the model's call for a restart of an earlier fit, before the first batch."""
+        if self._scorer is None:
+            self._prepare()
 
     def _hold_dropped(self) -> None:
         """Holds the outgoing weights of dropped filters, from the first batch of an epoch on.

@@ -90,7 +90,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     @property
     def scorer(self) -> Scorer:
-        """What scores the filters, from the start of `fit` on."""
+        """What scores the filters, from the start of `fit` or its first batch on."""
         if self._fit is None:
             raise AttributeError("There is no scorer before the start of fit.")
         return self._fit.scorer
@@ -384,7 +384,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _report_filters(self) -> None:
         if self._fit.coverage:
-            self.messages.add(f"{self._fit.coverage}.")
+            self.messages.add_once(self._fit.coverage, f"{self._fit.coverage}.")
             self._fit.coverage = ""
         if left_out := self._fit.left_out:
             self.messages.add(

@@ -24,7 +24,7 @@ def optimizers_of(model: keras.Model, optimizer: Any = None) -> list[keras.optim
 
     Args:
         model: The model. Its own optimizer counts, each optimizer that it or a layer inside it
-            keeps in an attribute, also in a list or dict, and each that was heard in a training
+            keeps in an attribute, also in a list or dict, and each that was seen in a training
             step of `fit` with `PartialRestart`.
         optimizer: An optimizer, or several, to use instead. Defaults to None: they are searched.
 

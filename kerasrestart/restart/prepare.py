@@ -35,8 +35,8 @@ def prepare(
     Args:
         model: A compiled model.
         plan: The plan.
-        data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs.
-            Defaults to None.
+        data: Specs of a batch as `train_step` gets it, for a model that does not know its inputs or
+            has a step or loss of its own. Defaults to None.
         optimizer: The optimizer of a loop without `fit`, or several; the model need not be
             compiled. Defaults to None: the model's own.
 

@@ -77,7 +77,7 @@ def restart_filters(
             on average (or the moving mean of a batch norm behind it falls). Defaults to None: no
             compensation.
         optimizer: The optimizer that trains the filters, or several. Defaults to None: the model's
-            own, all that it or its layers keep in attributes, and those heard in a training step of
+            own, all that it or its layers keep in attributes, and those seen in a training step of
             `fit` with `PartialRestart`.
         seed: 0 or more. New weights are a function of the seed and the layer's place in the model,
             whichever other layers take part: give each restart its own seed. Defaults to 0.

@@ -69,7 +69,7 @@ class StepRecord:
             `tf.recompute_grad`: they are called again for the gradient by their weights.
         out_of_reach: Numbers of the layers of which a part cannot be read, and why.
         complete: Whether the forward pass has ended.
-        optimizers: Those that were heard to apply gradients.
+        optimizers: Those that were seen to apply gradients.
     """
 
     def __init__(self, plan: ReadingPlan, criterion: Criterion, inputs: ReaderInputs | None = None):

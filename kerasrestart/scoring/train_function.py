@@ -238,9 +238,7 @@ class ScoringFunction:
         """What the model makes of its training step, with these scorers around it."""
         model = self._model
         step = step_in_place(model, scorers)
-        with _instance_attributes(
-            model, without="make_train_function", train_step=step, **self._own_make
-        ):
+        with _instance_attributes(model, "make_train_function", train_step=step, **self._own_make):
             model.train_function = None  # it would be kept, and not made again
             try:
                 model.make_train_function()
@@ -323,9 +321,9 @@ def _is_of_fit(iterator: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _instance_attributes(model: keras.Model, without: str | None = None, **values: Any):
-    """Sets attributes of an instance, and hides one, for the length of a context."""
-    names = [*values] if without is None else [without, *values]
+def _instance_attributes(model: keras.Model, *hidden: str, **values: Any):
+    """Sets attributes of an instance, and hides some, for the length of a context."""
+    names = [*hidden, *values]
     before = {name: vars(model)[name] for name in names if name in vars(model)}
     for name in before:
         object.__delattr__(model, name)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrestart.network.compiled_functions import as_called_here, compiled_like, inlined
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
-from kerasrestart.network.optimizers import known_optimizers, remember
+from kerasrestart.network.optimizers import known_optimizers, note_used
 from kerasrestart.network.own_training import has_own_step, stands_for
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
@@ -72,7 +72,7 @@ def scored_step(model: keras.Model, scorer: Scorer, step: Step, data: Any) -> An
     with _active(units), record.listening(hears_updates=True):
         logs = step(data)
     if has_own_step(model):  # Keras's own uses the compiled one
-        remember(model, record.optimizers)
+        note_used(model, record.optimizers)
     scorer.add_record(
         record,
         batch_size=units.batch_size,

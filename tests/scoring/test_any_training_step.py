@@ -10,6 +10,7 @@ from float64_reference import assert_scores_match, brute_force_scores, chain, cr
 from keras import layers
 
 import kerasrestart as kr
+from tests.own_steps import OneTape
 
 Z_OF = {"conv": "conv", "second": "second"}
 
@@ -46,16 +47,6 @@ def scored(model, x, y, criterion="taylor", **options):
     options = {"batch_size": 8, "shuffle": False, "verbose": 0} | options
     model.fit(x, y, callbacks=[restart], **options)
     return restart
-
-
-class OneTape(keras.Model):
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x, y, self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
-        return {"loss": loss}
 
 
 class CallsTheParent(keras.Model):
@@ -243,14 +234,8 @@ class PerceptualLoss(ReadsAMap, keras.Model):
         return self.loss_of(x, y, y_pred)
 
 
-class PerceptualStep(ReadsAMap, keras.Model):
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.loss_of(x, y, self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
-        return {"loss": loss}
+class PerceptualStep(ReadsAMap, OneTape):
+    """The same in a step of its own."""
 
 
 class OnePass(ReadsAMap, keras.Model):
@@ -288,17 +273,6 @@ def test_a_map_that_only_the_loss_reads_counts(model_class, images, randomized):
     assert restart.scorer.filter_layers.left_out.keys() == {"logits"}
     if model_class is PerceptualLoss:  # the pass that score_filters makes takes this loss, too
         assert_scores_match(kr.score_filters(model, *images), reference)
-
-
-def test_a_loss_of_the_models_own_in_a_loop_of_fits_is_restarted(images, randomized):
-    model = built(PerceptualLoss, randomized)
-    restart = kr.PartialRestart(
-        select=kr.Fraction(0.34), when=kr.EveryEpochs(1, monitor="loss", recovery_epochs=0)
-    )
-    for epoch in range(3):
-        options = {"initial_epoch": epoch, "epochs": epoch + 1, "verbose": 0}
-        model.fit(*images, callbacks=[restart], **options)
-    assert restart.events
 
 
 class PerExample(keras.Model):

@@ -10,57 +10,48 @@ from float64_reference import assert_scores_match, brute_force_scores, chain
 from keras import layers
 
 import kerasrestart as kr
+from tests.own_steps import OneTape
 
 Z_OF = {"conv": "conv", "second": "second"}
 BATCH = [tf.TensorSpec((None, 8, 8, 2)), tf.TensorSpec((None,), tf.int64)]
 
 
-class OwnStep(keras.Model):
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x, y, self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.optimizer.apply(gradients, self.trainable_weights)
-        return {"loss": loss}
-
-
-class Decorated(OwnStep):
+class Decorated(OneTape):
     @tf.function
     def train_step(self, data):
-        return OwnStep.train_step(self, data)
+        return OneTape.train_step(self, data)
 
 
-class WithoutAutoGraph(OwnStep):
+class WithoutAutoGraph(OneTape):
     @tf.function(autograph=False)
     def train_step(self, data):
-        return OwnStep.train_step(self, data)
+        return OneTape.train_step(self, data)
 
 
-class Fused(OwnStep):
+class Fused(OneTape):
     @tf.function(jit_compile=True)
     def train_step(self, data):
-        return OwnStep.train_step(self, data)
+        return OneTape.train_step(self, data)
 
 
-class WithASignature(OwnStep):
+class WithASignature(OneTape):
     @tf.function(input_signature=[tuple(BATCH)])
     def train_step(self, data):
-        return OwnStep.train_step(self, data)
+        return OneTape.train_step(self, data)
 
 
-class ByAutoGraph(OwnStep):
+class ByAutoGraph(OneTape):
     """A condition in Python on a tensor, which only AutoGraph understands."""
 
     @tf.function
     def train_step(self, data):
-        logs = OwnStep.train_step(self, data)
+        logs = OneTape.train_step(self, data)
         if logs["loss"] > 1e6:
             logs["loss"] = tf.constant(1e6)
         return logs
 
 
-class LooksItUpLate(OwnStep):
+class LooksItUpLate(OneTape):
     """Its function asks for the step when it runs, and its maker has no argument."""
 
     def make_train_function(self):
@@ -81,7 +72,7 @@ class LooksItUpByAutoGraph(LooksItUpLate):
 
 class RunsAnother(LooksItUpLate):
     def make_train_function(self):
-        one = tf.function(lambda data: OwnStep.train_step(self, data))
+        one = tf.function(lambda data: OneTape.train_step(self, data))
         self.train_function = lambda iterator: one(next(iterator))
 
     def train_step(self, data):
@@ -202,7 +193,7 @@ def test_a_compiled_step_of_a_model_that_is_not_built_is_scored(images):
 
 
 def test_a_maker_of_the_instance_is_used_and_comes_back(images):
-    model = net(OwnStep)
+    model = net(OneTape)
     make = types.MethodType(LooksItUpLate.make_train_function, model)
     object.__setattr__(model, "make_train_function", make)
     restart = fit(model, images, restart_of())

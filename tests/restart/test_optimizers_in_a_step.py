@@ -5,25 +5,17 @@ import types
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.restart.optimizers import optimizers_of
+from tests.own_steps import OneTape
 
 KEPT = {}  # as in a global variable, out of the model's sight
 
 
-class Stepping(keras.Model):
-    """Trains by what a function gives; holds no optimizer but that of `compile`."""
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x, y, self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_weights)
-        self.update(gradients, self.trainable_weights)
-        return {"loss": loss}
+class Stepping(OneTape):
+    """Holds no optimizer but that of `compile`, which it does not use."""
 
     def update(self, gradients, weights):
         KEPT["optimizer"].apply(gradients, weights)
@@ -50,13 +42,6 @@ class Wrapped(Stepping):
         KEPT["wrapper"].apply([grad / 2 for grad in gradients], weights)
 
 
-class Compiled(Stepping):
-    """The same step with the optimizer in sight."""
-
-    def update(self, gradients, weights):
-        self.optimizer.apply(gradients, weights)
-
-
 def adam():
     return keras.optimizers.Adam(0.01)
 
@@ -77,7 +62,7 @@ def net(model_class, make=adam):
     KEPT.update(optimizer=optimizer, wrapper=Wrapper(optimizer))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Without an optimizer of its own Keras makes an RMSprop, which the step does not use.
-    options = {"optimizer": optimizer} if model_class is Compiled else {}
+    options = {"optimizer": optimizer} if model_class is OneTape else {}
     model.compile(loss=loss, **options)
     return model, optimizer
 
@@ -122,7 +107,7 @@ def test_slots_of_an_optimizer_out_of_sight_are_reset(model_class, make, images)
 @pytest.mark.parametrize("options", [{}, {"criterion": "magnitude"}, {"control": "slots"}], ids=str)
 def test_training_is_as_with_the_optimizer_in_sight(options, images):
     ends = []
-    for model_class in (Compiled, Stepping):
+    for model_class in (OneTape, Stepping):
         model, optimizer = net(model_class)
         restart, _ = fit(model, images, optimizer, **options)
         assert len(restart.events) == 1
@@ -136,7 +121,7 @@ def test_training_is_as_with_the_optimizer_in_sight(options, images):
     [(Stepping, adam, 1), (Stepping, scaled_adam, 1), (Wrapped, adam, 1 / 4)],
 )
 def test_weights_are_scored_by_the_gradients_that_it_is_given(model_class, make, factor, images):
-    expected, _ = fit(net(Compiled)[0], images, criterion="taylor_weight", epochs=1)
+    expected, _ = fit(net(OneTape)[0], images, criterion="taylor_weight", epochs=1)
     restart, _ = fit(net(model_class, make)[0], images, criterion="taylor_weight", epochs=1)
     for name, of_layer in expected.scores.items():
         assert of_layer.max() > 0
@@ -150,6 +135,17 @@ def test_an_optimizer_that_was_heard_is_known_after_fit(images):
     kr.restart_filters(model, {"conv": [1]})
     momentum = next(v.numpy() for v in optimizer.variables if len(v.shape) == 4)
     assert np.flatnonzero(~momentum.any(axis=(0, 1, 2))).tolist() == [1]
+
+
+@pytest.mark.parametrize("model_class", [Stepping, keras.Model])
+def test_an_optimizer_is_forgotten_when_the_model_is_compiled_again(model_class, images):
+    model, optimizer = net(model_class)
+    first = model.optimizer  # kept alive, as by a variable of the user's
+    fit(model, images, epochs=1)
+    assert first in optimizers_of(model)
+    model.compile("sgd", model.loss)
+    assert optimizers_of(model) == [model.optimizer]
+    assert optimizer.built
 
 
 def test_an_optimizer_inside_another_is_heard_once(images):
