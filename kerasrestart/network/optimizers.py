@@ -38,7 +38,8 @@ def note_used(model: keras.Model, optimizers: Iterable[keras.optimizers.Optimize
 def _used(model: keras.Model) -> _Optimizers:
     """Those that were noted while the model had the compiled optimizer that it has now."""
     compiled, used = _seen.get(model, (None, None))
-    same = model.optimizer is (None if compiled is None else compiled())
+    now = getattr(model, "optimizer", None)  # which a model lacks that is not compiled
+    same = now is (None if compiled is None else compiled())
     return used if used is not None and same else weakref.WeakValueDictionary()
 
 
