@@ -12,6 +12,9 @@ degree one (Euler's theorem): ReLU, pooling, dropout, padding, cropping, up-samp
 depthwise convolution that adds nothing. A score read after a 2x2 pooling costs a quarter of the
 one before it.
 
+Where a training step or loss may read maps in a way that is not seen, the score is read at the
+first place.
+
 Only the output of a layer can be read. Behind a raw operation, such as `tf.nn.relu`, the score is
 read at a later layer if the sum is still the same there, else before it.
 """
@@ -80,7 +83,9 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
     unread = walk.unread
     if unread is None and _is_normed_apart(graph, current):
         unread = NORM
-    if not walk.changed:
+    if graph.is_part and walk.same:
+        read, same = walk.same[0], walk.same[:1]
+    elif not walk.changed:
         read, same = _cheapest(graph, read, axis, same)
     read = _unshared(graph, read, same, uses)
     return ReadingPlace(read, walk.norm, walk.activation or walk.best, unread)

@@ -54,19 +54,27 @@ def traced_graph(
     if not trains and not calls:
         raise TypeError(_what_to_pass(model))
     if not trains:
-        return _graph(model, _first_that_works(model, calls))
+        return _graph_of_call(model, calls, training)
     try:
         trace = _first_that_works(model, trains)
     except NotTracedError:  # such as of a step that only runs eagerly
         if not calls:
             raise
-        return _graph(model, _first_that_works(model, calls))
+        return _graph_of_call(model, calls, training)
     if calls and not trace.outputs:  # it trains within a function or loop, out of sight
-        return _graph(model, _first_that_works(model, calls))
+        return _graph_of_call(model, calls, training)
     graph = _graph(model, trace)
     if calls:
         with contextlib.suppress(NotTracedError):
             graph.of_call = _graph(model, _first_that_works(model, calls))
+    return graph
+
+
+def _graph_of_call(
+    model: keras.Model, calls: Sequence[Callable[[], Trace]], training: bool
+) -> Graph:
+    graph = _graph(model, _first_that_works(model, calls))
+    graph.is_part = has_own_loss(model) or (training and has_own_step(model))
     return graph
 
 

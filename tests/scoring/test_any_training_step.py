@@ -253,9 +253,10 @@ class OnePass(ReadsAMap, keras.Model):
         return {"loss": loss}
 
 
+@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("model_class", [PerceptualLoss, PerceptualStep, OnePass])
-def test_a_map_that_only_the_loss_reads_counts(model_class, images, randomized):
-    model = built(model_class, randomized)
+def test_a_map_that_only_the_loss_reads_counts(model_class, eager, images, randomized):
+    model = built(model_class, randomized, run_eagerly=eager)
     conv, forward = model.get_layer("conv"), forward_of(model)
 
     def passes(run, x):
