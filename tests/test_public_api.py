@@ -6,6 +6,8 @@ python -m tests.test_public_api updates the list.
 import inspect
 import pathlib
 
+import keras
+
 import kerasrestart
 
 LIST = pathlib.Path(__file__).with_name("public_api.txt")
@@ -51,6 +53,19 @@ def test_public_names_and_signatures_equal_the_list():
         "The public API has changed. If that is intended, run python -m tests.test_public_api and "
         "add an entry to CHANGELOG.md."
     )
+
+
+def test_callbacks_name_their_arguments_as_keras_does():
+    values = [getattr(kerasrestart, name) for name in kerasrestart.__all__]
+    callbacks = [
+        v for v in values if inspect.isclass(v) and issubclass(v, keras.callbacks.Callback)
+    ]
+    assert len(callbacks) > 1
+    for callback in callbacks:
+        for name, method in inspect.getmembers(keras.callbacks.Callback, inspect.isfunction):
+            if name.startswith("on_"):
+                expected = list(inspect.signature(method).parameters)
+                assert list(inspect.signature(getattr(callback, name)).parameters) == expected
 
 
 if __name__ == "__main__":

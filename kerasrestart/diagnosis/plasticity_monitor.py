@@ -79,17 +79,17 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         self._pass: DiagnosisPass | None = None
         self._writer: tf.summary.SummaryWriter | None = None
 
-    def on_train_begin(self, restart=None):
+    def on_train_begin(self, logs=None):
         """Opens the file, and forgets the last trace: the model may have been compiled again."""
-        if restart and not isinstance(restart, dict):
-            self.set_model(restart.model)  # as an observer
+        if logs and not isinstance(logs, dict):
+            self.set_model(logs.model)  # as an observer, which gets the callback
         self._pass = None
         if self.log_dir is not None:
             self._writer = summary_writer(pathlib.Path(self.log_dir) / "plasticity")
 
-    def on_epoch_end(self, epoch, restart=None):
+    def on_epoch_end(self, epoch, logs=None):
         """Diagnoses the model, where the epoch is one of those to diagnose."""
-        del restart
+        del logs
         if epoch % self.every:
             return
         began = time.perf_counter()
@@ -103,9 +103,9 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         self.seconds += seconds
         self.history.append({"epoch": epoch, "seconds": seconds, "layers": layers})
 
-    def on_train_end(self, restart=None):
+    def on_train_end(self, logs=None):
         """Closes the file; another `fit` opens another."""
-        del restart
+        del logs
         if self._writer is not None:
             self._writer.close()
             self._writer = None

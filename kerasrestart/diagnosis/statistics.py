@@ -12,6 +12,8 @@ from kerasrestart.scoring.plan import Reading
 from kerasrestart.scoring.replicas import sum_variable
 from kerasrestart.scoring.step_record import StepRecord
 
+BLOCK = 2**20  # numbers that are taken to float64 at once
+
 
 class FeatureRecord(StepRecord):
     """Keeps the activations of each layer as `(number of the layer, feature map, channel axis)`."""
@@ -45,7 +47,8 @@ class Features(NamedTuple):
 class FeatureSums:
     """Adds up the features of one layer, batch by batch.
 
-    Memory: one float64 matrix of at most `max_width` squared, whatever the number of examples.
+    Memory: one float64 matrix of at most `max_width` squared, whatever the number of examples, and
+    8 MB while a batch is added.
 
     Args:
         layer: The layer.
@@ -69,17 +72,30 @@ class FeatureSums:
         order = [a for a in range(rank) if a != channel_axis % rank] + [channel_axis % rank]
         filters = self._sums[1].shape[0]
         rows = tf.reshape(tf.transpose(feature_map, order), [-1, filters])
-        rows = tf.cast(rows, tf.float64)
-        sample = rows if len(self.sampled) == filters else tf.gather(rows, self.sampled, axis=1)
-        parts = (
+        count, block = tf.shape(rows)[0], max(BLOCK // filters, 1)
+
+        # Block by block: all rows at once in float64 take several times the memory of the map.
+        def add_block(begin: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = self._sums_of(tf.cast(rows[begin : begin + block], tf.float64))
+            return begin + block, *(one + part for one, part in zip(sums, parts, strict=True))
+
+        zeros = [tf.zeros(variable.shape, tf.float64) for variable in self._sums]
+        _, *sums = tf.while_loop(
+            lambda begin, *_: begin < count, add_block, (0, *zeros), parallel_iterations=1
+        )
+        for variable, part in zip(self._sums, sums, strict=True):
+            variable.assign_add(part)
+
+    def _sums_of(self, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        is_sampled = len(self.sampled) < rows.shape[1]
+        sample = tf.gather(rows, self.sampled, axis=1) if is_sampled else rows
+        return (
             tf.cast(tf.shape(rows)[0], tf.float64),
             tf.math.count_nonzero(rows, axis=0, dtype=tf.float64),
             tf.reduce_sum(tf.abs(rows), axis=0),
             tf.matmul(sample, sample, transpose_a=True),
             tf.reduce_sum(sample, axis=0),
         )
-        for variable, part in zip(self._sums, parts, strict=True):
-            variable.assign_add(part)
 
     def reset(self) -> None:
         """Forgets all batches."""

@@ -23,6 +23,7 @@ from kerasrestart.network.compiled_functions import inlined, tracing_copies
 from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
+from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.optimizers import hearing_updates
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -198,6 +199,9 @@ def _heard(
             occurrence = occurrences[id(layer)]
             occurrences[id(layer)] += 1
             if inside:
+                if isinstance(layer, WITH_FILTERS):
+                    within = f"called inside {inside[-1].name}"
+                    trace.elsewhere.setdefault(id(layer), within)
                 return call(*args, **kwargs)
             begin = trace.graph.version
             if takes_whole:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +14,7 @@ from kerasrestart.network.filter_layers import FilterLayer, FilterLayers
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.restart import initializers
 from kerasrestart.restart.initializers import derive_seed
+from kerasrestart.restart.norms import starts_at_zero
 from kerasrestart.restart.writing import Replacement, constrained
 
 
@@ -57,7 +59,9 @@ def _draw_kernel(
     return Replacement(kernel, tf.reshape(new, kernel.shape), filter_mask(filter_layer, filters))
 
 
-def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgoing: str) -> None:
+def check_draws(
+    filter_layers: Iterable[FilterLayer], initializer: Any, *, outgoing: str, norms: bool
+) -> None:
     """Draws half of the filters of each layer as a trial and drops them.
 
     The trial uses made-up weights: the present ones may be zero, but not when a restart comes.
@@ -67,15 +71,18 @@ def check_draws(filter_layers: Iterable[FilterLayer], initializer: Any, *, outgo
         filter_layers: The layers to draw for.
         initializer: As in `restart_filters`.
         outgoing: As in `restart_filters`.
+        norms: As in `restart_filters`.
 
     Raises:
-        ValueError: The initializer cannot draw for such a layer; or draws zeros, with
-            `outgoing="zero"`. An error of a user's own initializer is raised as it is, with a note
-            that names the layer.
+        ValueError: The initializer cannot draw for such a layer; or with `outgoing="zero"` it draws
+            zeros, or a norm begins with zeros. An error of a user's own initializer is
+            raised as it is, with a note that names the layer.
     """
     rule = initializers.get(initializer)
     tried = set()
     for filter_layer in filter_layers:
+        if outgoing == "zero" and norms and filter_layer.norm is not None:
+            check_norm(filter_layer.name, filter_layer.norm)
         kernel = kernels.incoming_kernel(filter_layer.layer)
         layout = type(filter_layer.layer), tuple(kernel.shape), kernel.value.dtype
         # `Own` draws by another rule in each layer.
@@ -105,6 +112,16 @@ def check_alive(key: str, drawn: Replacement) -> None:
         raise ValueError(
             f"The new weights of '{key}' are all zero, and so would its outgoing weights be: its "
             "filters would never learn again. Use another initializer, or outgoing='keep'."
+        )
+
+
+def check_norm(key: str, norm: keras.Layer) -> None:
+    """Refuses a norm of new filters that begins with a scale and shift of zero."""
+    if starts_at_zero(norm):
+        raise ValueError(
+            f"The norm '{norm.name}' gives zeros for new filters of '{key}', and their outgoing "
+            "weights would be zero, too: they would never learn again. Received: a norm with "
+            "gamma_initializer='zeros'. Expected another one, outgoing='keep', or norms=False."
         )
 
 

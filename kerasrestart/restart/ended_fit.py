@@ -35,10 +35,12 @@ class EndedFit:
         last = self.state.rounds[-1]
         return last.first_epoch + last.epochs
 
-    def continued(
+    def take_state(
         self, optimizer: keras.optimizers.Optimizer, learning_rate: float | None
     ) -> RestartState:
-        """The state as the next `fit` continues it, without what was true of this one alone.
+        """Hands over the state to the next `fit`, without what was true of this one alone.
+
+        The state is changed, and belongs to the next `fit` from now on.
 
         Args:
             optimizer: The optimizer now.

@@ -251,7 +251,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
                     "begins again", messages.begins_again_line(epoch, last.next_epoch)
                 )
             return
-        self.state = last.continued(self.model.optimizer, self.state.learning_rate)
+        self.state = last.take_state(self.model.optimizer, self.state.learning_rate)
         self.scores = last.scores
 
     def _record(self, epoch: int, metrics: dict[str, float]) -> None:

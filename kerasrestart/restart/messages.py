@@ -10,7 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kerasrestart.restart.plan import TOO_FEW_EPOCHS, RestartPlan
+from kerasrestart.restart.plan import (
+    NONE_SELECTED,
+    SAME_SELECTED,
+    TARGET_REACHED,
+    TOO_FEW_EPOCHS,
+    RestartPlan,
+)
 from kerasrestart.restart.records import RestartEvent, by_layer
 from kerasrestart.restart.when import OnPlateau, RoundProgress, When
 
@@ -203,9 +209,9 @@ def step_restart_lines(events: Sequence[RestartEvent], epoch: int) -> list[str]:
 def early_end_line(plan: RestartPlan, why: str, epochs_left: int, hints: bool = True) -> str:
     """Why training ends before its last epoch, and with `hints` which argument changes that."""
     change = f"; {_setting(plan.when, 'stop_when_done', 'False')} trains on"
-    if why == "target reached":
+    if why == TARGET_REACHED:
         why, change = f"target={plan.when.target:g} reached", ""
-    elif why.startswith(("the same filters", "no filter")):
+    elif why in (NONE_SELECTED, SAME_SELECTED):
         change = "; stop_on_repeat=False restarts again"
     skipped = f"{epochs_left} epoch{'s' * (epochs_left != 1)}"
     return f"Training ends {skipped} early: {why}{change if hints else ''}."

@@ -82,6 +82,13 @@ def channel_values(
         yield variable, tf.sqrt(initial) if is_root else initial, mask
 
 
+def starts_at_zero(norm: layers.Layer) -> bool:
+    """Whether a norm gives zeros for channels that were reset."""
+    new = {id(v): np.asarray(value)[:1] for v, value, _ in channel_values(norm, [0], 0)}
+    scale, shift = (new.get(id(getattr(norm, name, None))) for name in ("gamma", "beta"))
+    return scale is not None and not scale.any() and (shift is None or not shift.any())
+
+
 def other_variables(norm: layers.Layer) -> list[keras.Variable]:
     """Returns the variables of a norm with one number per channel that a restart does not know."""
     known = [getattr(norm, name, None) for name in CHANNEL_VARIABLES]

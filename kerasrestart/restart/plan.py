@@ -21,6 +21,10 @@ from kerasrestart.restart.select_filters import check_select, choose
 from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
 from kerasrestart.scoring.scoring import Scoring
 
+# Why there are no more restarts. `RestartState.finished` is one of these, or ends with one.
+TARGET_REACHED = "target reached"
+NONE_SELECTED = "no filter was selected"
+SAME_SELECTED = "the same filters were selected as at the last restart"
 TOO_FEW_EPOCHS = "too few for a filter to recover in"
 ENDED_BY_ANOTHER = "another callback has ended the training"
 DIVERGED = "training has diverged, the scores are not finite"
@@ -193,7 +197,7 @@ class RestartPlan:
             return Decision(
                 progress,
                 round_over=f"{when.monitor} has reached {when.target:g}",
-                finished="target reached",
+                finished=TARGET_REACHED,
                 ends_training=True,
             )
         if action is Action.LOWER_LEARNING_RATE:
@@ -215,10 +219,9 @@ class RestartPlan:
             return Decision(progress, finished=DIVERGED)
         chosen = self.choose(scores, state.events)
         if self._stops_on_repeat and not chosen:
-            return self._last_round(progress, "no filter was selected")
+            return self._last_round(progress, NONE_SELECTED)
         if self._stops_on_repeat and self.repeats(chosen, state.events):
-            why = "the same filters were selected as at the last restart"
-            return self._last_round(progress, why)
+            return self._last_round(progress, SAME_SELECTED)
         return Decision(progress, round_over=when.describe(), chosen=chosen)
 
     @property

@@ -77,18 +77,16 @@ def prepare(
             build_optimizer(model)  # a MultiOptimizer made with a function: it has none before
         check_optimizers(model)
         _check_trained(model)
-    own = getattr(model, "optimizer", None)
-    if plan.when.learning_rate_drops and own and learning_rate_of(own) is None:
-        raise ValueError(
-            "learning_rate_drops needs a learning rate that can be set, but the optimizer was made "
-            f"with a schedule. Received: learning_rate_drops={plan.when.learning_rate_drops}; "
-            "expected 0, or an optimizer made with a number."
-        )
+    if plan.when.learning_rate_drops:
+        _check_rate(getattr(model, "optimizer", None), plan.when.learning_rate_drops)
     if isinstance(plan.remedy, Remedy):
         plan.remedy.check(model)
     if plan.control is None and plan.remedy is None:
         drawing.check_draws(
-            scorer.layers.values(), plan.reset.initializer, outgoing=plan.reset.outgoing
+            scorer.layers.values(),
+            plan.reset.initializer,
+            outgoing=plan.reset.outgoing,
+            norms=plan.reset.norms,
         )
     if plan.reset.outgoing == "zero":
         for one in optimizers_of(model, optimizer):
@@ -108,6 +106,19 @@ def _check_trained(model: keras.Model) -> None:
             "The optimizer must know all weights that train: compile the model again after layers "
             f"are unfrozen. Received: an optimizer that was built without {listed(unknown)}."
         )
+
+
+def _check_rate(optimizer: keras.optimizers.Optimizer | None, drops: int) -> None:
+    """Raises ValueError where no learning rate can be lowered."""
+    if optimizer is not None and learning_rate_of(optimizer) is not None:
+        return
+    why = "the optimizer was made with a schedule"
+    if optimizer is None:
+        why = "the model is compiled without an optimizer"
+    raise ValueError(
+        f"learning_rate_drops needs a learning rate that can be set, but {why}. Received: "
+        f"learning_rate_drops={drops}; expected 0, or an optimizer made with a number."
+    )
 
 
 def _scorer(

@@ -17,7 +17,14 @@ from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.compensation import compensations
-from kerasrestart.restart.drawing import check_alive, chosen_mask, draw, filter_mask, layer_seeds
+from kerasrestart.restart.drawing import (
+    check_alive,
+    check_norm,
+    chosen_mask,
+    draw,
+    filter_mask,
+    layer_seeds,
+)
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
@@ -87,7 +94,8 @@ def restart_filters(
         ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a
             layer's kernel does not train, or all of its filters are chosen; the optimizer's slots
             are not known; with `outgoing="zero"`: the outgoing weights belong to other filters too,
-            or a layer's new incoming weights are all zero, so that it would never learn again; with
+            or a layer's new incoming weights, or the scale of its norm, are all zero, so that it
+            would never learn again; with
             `reader_input_means`: a reader has neither bias nor batch norm, or no means.
         TypeError: `model` is not a Keras model or was not called yet, or `optimizer` is not a Keras
             optimizer.
@@ -125,6 +133,9 @@ def restart_filters(
             check_alive(key, drawn[0])
         replacements += drawn
         if norms:
+            for norm, _ in norm_channels(filter_layer, taken[key], paths[key]):
+                if outgoing == "zero":
+                    check_norm(key, norm)
             replacements += _reset_norms(filter_layer, taken[key], paths[key], own_seed)
     writes = plan_writes(replacements, model.distribute_strategy, shifts)
     for remark in remarks(found, paths, norms=norms):

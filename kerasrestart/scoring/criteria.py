@@ -314,10 +314,11 @@ def get(criterion: str | Criterion | Saliency) -> Criterion:
     if callable(criterion):
         name = getattr(criterion, "__name__", type(criterion).__name__)
         return Criterion(name, Needs.CONTRIBUTION, criterion)
-    if criterion in CRITERIA:
-        return CRITERIA[criterion]
-    if isinstance(criterion, str) and criterion.removeprefix(REVERSED) in CRITERIA:
-        return CRITERIA[criterion.removeprefix(REVERSED)].reverse()
+    if isinstance(criterion, str):
+        if criterion in CRITERIA:
+            return CRITERIA[criterion]
+        if criterion.removeprefix(REVERSED) in CRITERIA:
+            return CRITERIA[criterion.removeprefix(REVERSED)].reverse()
     raise ValueError(
         f"Unknown criterion: {criterion!r}. Expected one of {sorted(CRITERIA)}, one of these after "
         f"{REVERSED!r}, or a function."

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from kerasrestart.diagnosis import statistics
 from kerasrestart.diagnosis.diagnose import diagnose
 from kerasrestart.diagnosis.statistics import effective_rank
 from kerasrestart.network.filter_layers import find_filter_layers
@@ -85,7 +86,9 @@ def test_a_healthy_network_is_advised_against_a_restart():
     )
 
 
-def test_numbers_equal_those_of_numpy():
+@pytest.mark.parametrize("block", [1000, statistics.BLOCK])
+def test_numbers_equal_those_of_numpy(block, monkeypatch):
+    monkeypatch.setattr(statistics, "BLOCK", block)  # 16 examples have 2048 numbers
     model, (x, y) = network(), data()
     found = diagnose(model, x, y, batch_size=16)  # the last batch is short
     for name in ("conv", "dense"):

@@ -10,6 +10,7 @@ from kerasrestart.network.describe import describe
 from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.network.kernels import filter_mask, incoming_kernel
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
+from kerasrestart.restart.surgery import restart_filters
 
 X = np.zeros((2, 8, 8, 3), "float32")
 
@@ -252,6 +253,35 @@ def test_what_cannot_be_followed_is_named_and_left_out(how, reason):
         f"Watching 7 of 10 filters in 2 layers; 3 out of reach: inner ({reason}"
     )
     assert f"left out: {reason}" in describe(model)
+
+
+class Cell(layers.Layer):
+    """A recurrent cell that applies a layer which others may call, too."""
+
+    def __init__(self, dense):
+        super().__init__()
+        self.dense, self.state_size, self.output_size = dense, 4, 4
+
+    def build(self, shape):
+        if not self.dense.built:
+            self.dense.build(shape)
+
+    def call(self, x, states):
+        return self.dense(x) + states[0], [states[0]]
+
+
+@pytest.mark.parametrize("recurrent_first", [False, True])
+def test_a_layer_that_a_recurrent_cell_calls_too_is_left_out(recurrent_first):
+    shared, steps = layers.Dense(4, name="shared"), keras.Input((5, 4))
+    parts = [layers.RNN(Cell(shared), name="rnn"), lambda x: shared(x[:, 0])]
+    outputs = [part(steps) for part in parts[:: 1 if recurrent_first else -1]]
+    behind = layers.Dense(3, name="behind")(layers.Concatenate()(outputs))
+    model = keras.Model(steps, layers.Dense(2)(behind))
+    found = find_filter_layers(model, ".*")
+    assert found.left_out["shared"] == "called inside rnn"
+    restart_filters(model, {"behind": [0]})
+    with pytest.raises(ValueError, match="called inside rnn"):
+        restart_filters(model, {"shared": [0]})
 
 
 def test_a_nested_model_called_by_names_is_wired_by_names():

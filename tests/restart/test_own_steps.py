@@ -49,6 +49,22 @@ def loop(model, images, restart, epochs=4):
 
 
 SELECT = {"select": kr.Fraction(0.25)}
+
+
+@pytest.mark.parametrize("optimizer", ["of the step", "of fit"])
+def test_a_learning_rate_that_is_not_there_is_not_lowered(optimizer, images):
+    model = net(OneTape)
+    if optimizer == "of the step":
+        model.update = keras.optimizers.SGD(0.1).apply
+        model.compile(optimizer=None, loss=model.loss)
+    else:
+        model.compile(keras.optimizers.SGD(lambda: 0.1), model.loss)
+    when = kr.EveryEpochs(2, monitor="loss", learning_rate_drops=1)
+    with pytest.raises(ValueError, match=r"learning rate that can be set.*expected 0") as error:
+        fit(model, images, kr.PartialRestart(when=when, select=kr.Fraction(0.25)), epochs=3)
+    assert "\n" not in str(error.value)
+
+
 RESETS = {"filters": SELECT, "remedy": {"reset": kr.ShrinkAndPerturb(0.8, 0.01)}}
 
 

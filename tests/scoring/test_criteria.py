@@ -337,7 +337,9 @@ def test_reversed_criterion_turns_the_order_round(name, net, images):
     assert scores["third"][chosen[0]] == scores["third"].max()
 
 
-@pytest.mark.parametrize("name", ["reversed_", "reversed_reversed_taylor", "tayl", None, 3])
+@pytest.mark.parametrize(
+    "name", ["reversed_", "reversed_reversed_taylor", "tayl", None, 3, ["taylor"]]
+)
 def test_unknown_criterion_is_refused_in_one_line(name):
     with pytest.raises(ValueError, match="Unknown criterion") as error:
         criteria.get(name)
