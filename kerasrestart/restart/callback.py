@@ -63,8 +63,8 @@ class PartialRestart(RestartLifeCycle):
         monitor: Metric whose plateau ends a round, and
         patience: epochs without improvement that make a plateau: the short form of
             `when=OnPlateau(monitor, patience)`. Default to `"val_loss"` and 5.
-        max_restarts: Largest number of restarts. Defaults to None: 3, and with `EverySteps` no
-            limit.
+        max_restarts: Largest number of restarts; None: no limit. Defaults to `"auto"`: 3, and with
+            `EverySteps` no limit.
         seed: Seed of the new weights, and of a criterion that draws scores. Defaults to 0.
         select: Which filters a restart selects: `Fraction`, `BelowMean`, `GlobalFraction`, or a
             function that takes the scores by layer, float32 `[filters]`, and returns
@@ -114,7 +114,7 @@ class PartialRestart(RestartLifeCycle):
         *,
         monitor: str = "val_loss",
         patience: int = 5,
-        max_restarts: int | None = None,
+        max_restarts: int | str | None = "auto",
         seed: int = 0,
         select: Select | None = None,
         when: When | None = None,
@@ -194,7 +194,7 @@ class PartialRestart(RestartLifeCycle):
         prepare(model, self.plan)
 
 
-def _limit(max_restarts: int | None, when: When | None) -> int | None:
-    if max_restarts is None and not isinstance(when, EverySteps):
-        return 3
+def _limit(max_restarts: Any, when: When | None) -> Any:
+    if max_restarts == "auto":
+        return None if isinstance(when, EverySteps) else 3
     return max_restarts
