@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 
 import pytest
 
@@ -83,6 +84,39 @@ def test_no_files_import_each_other():
     }
     assert sum(map(len, graph.values())) > 500
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def private_uses(source):
+    """What a source uses that is private to Keras or TensorFlow, as far as its names show."""
+    yield from (
+        name for name in imported(source) if re.match(r"(tensorflow\.python|keras\.src)\b", name)
+    )
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and re.match(r"_(?!_)|__internal__", node.attr):
+            of_own_class = ast.unparse(node.value) in ("self", "cls", "other")
+            if not of_own_class and ast.unparse(node) != "os._exit":
+                yield ast.unparse(node)
+
+
+def test_private_names_of_keras_and_tensorflow_are_used_in_one_file_for_each():
+    used = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        if any(private_uses(path.read_text()))
+    }
+    assert used == {"network/keras_internals.py", "network/tensorflow_internals.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("from tensorflow.python.eager import record", "import keras.src.backend"),
+        *("tf.__internal__.FuncGraph('g')", "self.graph._get_function('f')", "model._inputs"),
+    ],
+)
+def test_each_kind_of_private_use_is_seen(source):
+    assert len(list(private_uses(source))) == 1
+    assert not list(private_uses("self._a = cls._b(tf.python, keras.source, x.__name__)"))
 
 
 def test_all_ways_to_import_are_seen():

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kerasrestart.network.raw_operations import CONVOLUTIONS, filter_axes
+from kerasrestart.network.tensorflow_internals import function_graph
 
 # For operations that call functions: the attributes that name these, and how many of the inputs
 # come before the functions' own.
@@ -44,7 +45,7 @@ def applied_kernels(op: tf.Operation) -> dict[int, AppliedKernel]:
     names, before = _CALLS.get(op.type, ((), 0))
     found = {}
     for name in names:
-        body = op.graph._get_function(op.get_attr(name).name).graph
+        body = function_graph(op, name)
         places = {id(tensor): place for place, tensor in enumerate(body.inputs, before)}
         for inner in body.get_operations():
             for place, kernel in applied_kernels(inner).items():

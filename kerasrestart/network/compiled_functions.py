@@ -6,18 +6,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-from tensorflow.python.autograph.core import ag_ctx
-from tensorflow.python.autograph.impl.api import autograph_artifact
-from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
-from tensorflow.python.util import tf_decorator
-
+from kerasrestart.network import tensorflow_internals as internals
 from kerasrestart.network.hooks import hooked
-
-
-def is_compiled(function: Any) -> bool:
-    """Whether a function is a `tf.function`."""
-    return isinstance(function, Function)
+from kerasrestart.network.tensorflow_internals import is_compiled
 
 
 def inlined(function: Any) -> Callable[..., Any]:
@@ -27,33 +18,24 @@ def inlined(function: Any) -> Callable[..., Any]:
     """
     if not is_compiled(function):
         return function
-    status = ag_ctx.Status.ENABLED if function._autograph else ag_ctx.Status.DISABLED
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with ag_ctx.ControlStatusCtx(status):
-            return as_called_here(function.python_function)(*args, **kwargs)
+        with internals.autograph_of(function):
+            return internals.converted_as_here(function.python_function)(*args, **kwargs)
 
-    return autograph_artifact(run)
-
-
-def as_called_here(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function converted by AutoGraph where the code that runs now is, else as it is."""
-    context = tf.__internal__.autograph.control_status_ctx()
-    if context.status is not ag_ctx.Status.ENABLED:
-        return function
-    return tf.__internal__.autograph.tf_convert(function, context)
+    return internals.not_converted(run)
 
 
 def compiled_like(function: Any, other: Callable[..., Any]) -> Callable[..., Any]:
     """Another function, compiled with the options of this one if this one is a `tf.function`.
 
-    AutoGraph leaves its code alone; what it calls by `as_called_here` is converted.
+    AutoGraph leaves its code alone; what it calls by `converted_as_here` is converted.
     """
-    other = autograph_artifact(other)
+    other = internals.not_converted(other)
     if not is_compiled(function):
         return other
     # As tf.function does: else a strategy does not see that it is one, and cannot merge in it.
-    return tf_decorator.make_decorator(other, function._clone(other))
+    return internals.decorated(other, internals.clone(function, other))
 
 
 def tracing_copies() -> contextlib.AbstractContextManager[None]:
@@ -65,6 +47,6 @@ def tracing_copies() -> contextlib.AbstractContextManager[None]:
 
     def call_copy(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         function, *others = args
-        return call(function._clone(None), *others, **kwargs)
+        return call(internals.clone(function), *others, **kwargs)
 
-    return hooked([(Function, call_copy)], "__call__")
+    return hooked([(internals.Function, call_copy)], "__call__")

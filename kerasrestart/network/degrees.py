@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import raw_operations as raw
+from kerasrestart.network.tensorflow_internals import has_own_gradient
 
 MIXING = raw.REDUCTIONS | raw.POOLING | {"EuclideanNorm"}
 MOVING = (
@@ -48,7 +49,7 @@ def degree_of(op: tf.Operation, degrees: Sequence[float]) -> float | None:
     """
     if not any(degrees):
         return 0.0
-    if op.type in _OF_DEGREE_ONE and not raw.has_own_gradient(op):
+    if op.type in _OF_DEGREE_ONE and not has_own_gradient(op):
         return sum(degrees)  # the other inputs are axes and shapes
     if op.type in raw.PRODUCTS or (op.type in raw.MATRIX_PRODUCTS and all(degrees)):
         return sum(degrees)  # a matrix product with weights makes new features

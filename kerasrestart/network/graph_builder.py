@@ -17,6 +17,7 @@ from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.keras_internals import direct_sublayers
 from kerasrestart.network.normalizations import find_normalizations
 from kerasrestart.network.operation_words import words_of
+from kerasrestart.network.tensorflow_internals import has_own_gradient
 from kerasrestart.network.trace import Trace, TracedCall
 from kerasrestart.network.variable_reads import VariableReads
 
@@ -163,7 +164,7 @@ class GraphBuilder:
 
     def _add_operation(self, op: tf.Operation) -> None:
         of_each = [self._numbers[id(t)] for t in op.inputs]
-        if op.type in raw.IDENTITIES and not raw.has_own_gradient(op) and not _to_integers(op):
+        if op.type in raw.IDENTITIES and not has_own_gradient(op) and not _to_integers(op):
             for result, number in zip(op.outputs, of_each, strict=True):
                 self._numbers[id(result)] = number
             return

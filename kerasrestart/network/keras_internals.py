@@ -1,9 +1,12 @@
-"""All uses of private Keras attributes, in one place: what to check when Keras changes."""
+"""All uses of private Keras attributes, in one place: what to check when Keras changes.
+
+The names of optimizers' slots are in the table of `restart/slots.py`, with their initial values.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -89,6 +92,22 @@ def index_in(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) ->
     """The place of a variable among those that an optimizer trains; None if it is not one."""
     # The optimizer's own key, by identity: it also finds the backend's variable inside a Keras one.
     return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+
+
+def slot_of(
+    optimizer: keras.optimizers.Optimizer, name: str, variable: keras.Variable
+) -> keras.Variable | None:
+    """The slot of a variable that an optimizer trains; None if it has none of this name.
+
+    Args:
+        optimizer: A built optimizer.
+        name: The attribute that holds the slots of one kind.
+        variable: A variable that it trains.
+    """
+    of_all = getattr(optimizer, name, None)
+    if isinstance(of_all, Mapping):  # Muon of Keras 3.10 uses the path
+        return of_all.get(variable.path)
+    return of_all[index_in(optimizer, variable)] if of_all else None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.tensorflow_internals import has_own_gradient
+
 # Give their input as it is.
 IDENTITIES = frozenset(
     {"Identity", "Snapshot", "PreventGradient", "CheckNumerics", "EnsureShape", "Cast"}
@@ -107,14 +109,6 @@ class RawOperation:
     def passes_scores(self, channel: int) -> bool:
         """Whether sum(z * dC/dz) over a channel and an example is the same before and behind it."""
         return self.homogeneous and 0 not in self.axes and self.keeps_channels(channel)
-
-
-def has_own_gradient(op: tf.Operation) -> bool:
-    """Whether an identity stands for a function with a gradient of its own."""
-    try:
-        return bool(op.get_attr("_gradient_op_type"))
-    except ValueError:
-        return False
 
 
 def makes_features(op: tf.Operation, data: Sequence[tf.Tensor]) -> bool:

@@ -25,6 +25,12 @@ from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.optimizers import hearing_updates
+from kerasrestart.network.tensorflow_internals import (
+    FuncGraph,
+    in_vectorized_map,
+    is_of_branch,
+    is_of_loop,
+)
 from kerasrestart.network.variable_reads import variable_ids
 
 
@@ -160,7 +166,7 @@ def _traced(
     shape_only: Callable[[keras.Layer], bool] = lambda layer: False,
 ) -> Trace:
     def once(heard: bool) -> Trace:
-        trace = Trace(tf.__internal__.FuncGraph("kerasrestart_trace"))
+        trace = Trace(FuncGraph("kerasrestart_trace"))
         layers = keras_internals.layers_inside(model) if heard else []
         try:
             with (
@@ -237,7 +243,7 @@ def _placeholder_of(
     layer: keras.Layer, own_call: Callable[..., Any], x: tf.Tensor, *args: Any, **kwargs: Any
 ) -> tf.Tensor:
     """What the call of a layer gives, without a value."""
-    if _is_in_vectorized_map() or x.shape.rank is None:
+    if in_vectorized_map() or x.shape.rank is None:
         return own_call(x, *args, **kwargs)  # a vectorized_map follows what its body computes
     shape = layer.compute_output_shape(tuple(x.shape))
     return tf.compat.v1.placeholder(layer.compute_dtype, shape)
@@ -252,17 +258,12 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
     """Why a call is out of sight; None if it is not."""
     for tensor in call.outputs:
         if tensor.graph is not graph:
-            kind = type(tensor.graph).__name__
-            if kind.startswith("While"):
+            if is_of_loop(tensor.graph):
                 return "called in a while_loop"
-            if kind.startswith("Cond"):
+            if is_of_branch(tensor.graph):
                 return "called in a condition"
             return "called in a tf.function of its own"
-    return "called in a vectorized_map" if _is_in_vectorized_map() else None
-
-
-def _is_in_vectorized_map() -> bool:
-    return "loop_body" in (tf.get_current_name_scope() or "")
+    return "called in a vectorized_map" if in_vectorized_map() else None
 
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.tensorflow_internals import captured
+
 
 class VariableReads:
     """For the tensors of a trace that hold no data, the reads of variables that lead to them.
@@ -20,7 +22,7 @@ class VariableReads:
     """
 
     def __init__(self, graph: tf.Graph):
-        self._variables = {id(inside): id(outside) for outside, inside in graph.captures}
+        self._variables = {id(inside): id(outside) for outside, inside in captured(graph)}
         self._of: dict[int, frozenset[tf.Operation]] = {}
 
     def note(self, op: tf.Operation) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.arguments import check_choice
-from kerasrestart.network.keras_internals import index_in, layers_inside, trained_by
+from kerasrestart.network.keras_internals import index_in, layers_inside, slot_of, trained_by
 from kerasrestart.network.optimizers import keras_class, leaves, unwrap
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
@@ -218,18 +218,13 @@ def _slots(
 def _find(
     leaf: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
-    index = index_in(leaf, variable)
-    if index is None:
+    if index_in(leaf, variable) is None:
         return
     for class_name, rules in SLOTS.items():
         if not isinstance(leaf, keras_class(class_name)):
             continue
         for name, rule in rules.items():
-            of_all = getattr(leaf, name, None)
-            if isinstance(of_all, Mapping):  # Muon of Keras 3.10 uses the path
-                slot = of_all.get(variable.path)
-            else:
-                slot = of_all[index] if of_all else None
+            slot = slot_of(leaf, name, variable)
             # Adafactor has a placeholder for weights of fewer than two axes.
             placeholder = rule.averaged is not None and len(variable.shape) < 2
             if slot is not None and not placeholder:

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# tf.custom_gradient registers each function for the life of the process, and with it the graph that
-# it was traced in. Recording on the tape leaves nothing behind, and in graphs that a tape does not
-# see, such as the body of a loop, the probe is a plain identity.
-from tensorflow.python.eager import record as tape_record
+from kerasrestart.network.tensorflow_internals import record_gradient, tape_paused
 
 
 def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
@@ -34,14 +31,17 @@ def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
     Returns:
         A tensor of the same values.
     """
-    with tape_record.stop_recording():
+    # tf.custom_gradient registers each function for the life of the process, and with it the graph
+    # that it was traced in. Recording on the tape leaves nothing behind, and in graphs that a tape
+    # does not see, such as the body of a loop, the probe is a plain identity.
+    with tape_paused():
         output = tf.identity(tensor)
 
     def backward(gradient: tf.Tensor | tf.IndexedSlices) -> list[tf.Tensor | tf.IndexedSlices]:
         report(tf.convert_to_tensor(gradient))
         return [gradient]
 
-    tape_record.record_operation("GradientProbe", [output], [tensor], backward)
+    record_gradient("GradientProbe", output, tensor, backward)
     return output
 
 

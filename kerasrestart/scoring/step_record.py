@@ -10,12 +10,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager import record as tape_record
 
 from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
 from kerasrestart.network.hooks import hooked
 from kerasrestart.network.optimizers import hearing_updates
 from kerasrestart.network.reading_places import NORM
+from kerasrestart.network.tensorflow_internals import tape_records
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
@@ -239,7 +239,7 @@ class StepRecord:
         if reading.unread is not None:
             self.out_of_reach[reading.number] = _why_unread(reading)
             return output
-        if not tape_record.could_possibly_record():
+        if not tape_records():
             self.called_again.add(reading.number)
             return output
         self.maps.append(output)

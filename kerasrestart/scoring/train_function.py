@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.tensorflow_internals import replica_specs
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import step_in_place
 
@@ -309,8 +310,7 @@ def _first_batch(iterator: Any) -> tuple[Any, Any]:
     def spec_of(leaf: Any) -> Any:
         if isinstance(leaf, tf.OptionalSpec):  # as Keras marks what there is not
             return None
-        of_replicas = getattr(leaf, "_value_specs", None)
-        return of_replicas[0] if of_replicas else leaf
+        return next(iter(replica_specs(leaf)), leaf)
 
     return iterator, keras.tree.map_structure(spec_of, iterator.element_spec)
 

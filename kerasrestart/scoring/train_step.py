@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrestart.network.compiled_functions import as_called_here, compiled_like, inlined
+from kerasrestart.network.compiled_functions import compiled_like, inlined
 from kerasrestart.network.keras_internals import compute_loss, record_loss, takes_training
 from kerasrestart.network.optimizers import known_optimizers, note_used
 from kerasrestart.network.own_training import has_own_step, stands_for
+from kerasrestart.network.tensorflow_internals import converted_as_here
 from kerasrestart.scoring import replicas
 from kerasrestart.scoring.reduction import loss_to_example_scale, replica_loss_weight
 from kerasrestart.scoring.scorer import Scorer
@@ -35,7 +36,7 @@ def step_in_place(model: keras.Model, scorers: Sequence[Scorer]) -> Step:
     own = model.train_step
 
     def own_step(data: Any) -> Any:
-        return as_called_here(inlined(own))(data)
+        return converted_as_here(inlined(own))(data)
 
     step: Step = own_step
     if model.distribute_strategy.num_replicas_in_sync > 1 and not has_own_step(model):
