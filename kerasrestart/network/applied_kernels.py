@@ -45,7 +45,8 @@ def applied_kernels(op: tf.Operation) -> dict[int, AppliedKernel]:
     names, before = _CALLS.get(op.type, ((), 0))
     found = {}
     for name in names:
-        body = function_graph(op, name)
+        if (body := function_graph(op, name)) is None:
+            continue
         places = {id(tensor): place for place, tensor in enumerate(body.inputs, before)}
         for inner in body.get_operations():
             for place, kernel in applied_kernels(inner).items():

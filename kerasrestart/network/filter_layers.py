@@ -21,6 +21,7 @@ from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import (
+    applied_parts,
     called_layers,
     layers_out_of_sight,
     traced_graph,
@@ -210,6 +211,9 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
         own = graph.own_kernels[id(layer)]
         kind = "convolution" if own.convolves else "Dense layer"
         hint = f"it is watched if a Keras {kind}, or a subclass, holds it"
+        if parts := applied_parts(graph, layer):
+            names = listed([part.name for part in parts])
+            return f"applies the kernel of {names} by operations of its own"
         return own.unfollowed or f"has a kernel of its own: {hint}"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]

@@ -80,6 +80,7 @@ class Graph:
         own_kernels: By id of a layer, the kernels of its own that it applies by raw operations.
         shared_weights: By id of a layer with filters, what else of the model reads its weights.
         of_call: The graph of the model's call, where this is the graph of what trains it.
+        holders: By id of a layer, that of the innermost model that holds it.
         is_part: Whether this is the graph of the call of a model that trains by more, so that
             tensors may have readers that are not seen.
     """
@@ -116,6 +117,7 @@ class Graph:
         self.own_kernels: dict[int, OwnKernels] = {}
         self.shared_weights: dict[int, tuple[str, ...]] = {}
         self.of_call: Graph | None = None
+        self.holders: dict[int, int] = {}
         self.is_part = False
         self._ends = self.outputs | self.losses
         self._reaching = self._tensors_before(self.outputs)

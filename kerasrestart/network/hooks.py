@@ -8,13 +8,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from kerasrestart.network.keras_internals import call_method
+
 # Called in place of a method, with the method and the positional and keyword arguments of the call;
 # returns what that call returns.
 Hook = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 @contextlib.contextmanager
-def hooked(pairs: Iterable[tuple[Any, Hook]], method: str = "call") -> Iterator[None]:
+def hooked(pairs: Iterable[tuple[Any, Hook]], method: str | None = None) -> Iterator[None]:
     """Runs hooks around each call of a method, as long as the context is open.
 
     A hook hears the calls of the thread that opened the context. Of several hooks on one object,
@@ -24,11 +26,11 @@ def hooked(pairs: Iterable[tuple[Any, Hook]], method: str = "call") -> Iterator[
         pairs: Layers or other objects, each with its hook. The method of an object is wrapped on
             that instance, and its class is left alone; for a class it is wrapped on the class. It
             is unwrapped when the context ends, with or without an error.
-        method: Name of the method. Defaults to `"call"`.
+        method: Name of the method. Defaults to None: that by which Keras calls a layer.
     """
     with contextlib.ExitStack() as stack:
         for owner, hook in pairs:
-            stack.enter_context(_hooked(owner, method, hook))
+            stack.enter_context(_hooked(owner, method or call_method(owner), hook))
         yield
 
 

@@ -28,6 +28,11 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     return layer._trainable_variables + layer._non_trainable_variables
 
 
+def call_method(layer: keras.Layer) -> str:
+    """The name of the method that a call of a layer runs."""
+    return "quantized_call" if getattr(layer, "quantization_mode", None) else "call"
+
+
 def takes_training(layer: keras.Layer) -> bool:
     """Whether the `call` of a layer has an argument `training`."""
     return bool(layer._call_has_training_arg)

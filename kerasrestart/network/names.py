@@ -1,4 +1,4 @@
-"""The key of each layer: its name where that is unique, else its path in the model."""
+"""The key of each layer: its name where that is unique, else its path; and what holds it."""
 
 from __future__ import annotations
 
@@ -43,3 +43,16 @@ def layer_keys(model: keras.Model, counts: Callable[[keras.Layer], bool]) -> dic
                 key = f"{key}:{used[key]}"
         keys[id(layer)] = key
     return keys
+
+
+def holders(model: keras.Model) -> dict[int, int]:
+    """By id of a layer of a model, that of the innermost model in it that holds the layer."""
+    found: dict[int, int] = {}
+    ahead = [(layer, model) for layer in direct_sublayers(model)]
+    while ahead:
+        layer, holder = ahead.pop()
+        if id(layer) not in found:
+            found[id(layer)] = id(holder)
+            inner = layer if isinstance(layer, keras.Model) else holder
+            ahead += [(one, inner) for one in direct_sublayers(layer)]
+    return found

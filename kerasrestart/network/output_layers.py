@@ -36,10 +36,34 @@ def output_layer_ids(graph: Graph) -> set[int]:
     """Ids of the layers that make an output; a loss may read more than the outputs of a call."""
     outputs = _output_calls(graph)
     found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
-    if graph.of_call is None:
+    if graph.of_call is not None:
+        called = {id(_layer_of(call)) for call in graph.of_call.calls}
+        return (found - called) | output_layer_ids(graph.of_call)
+    if graph.trained is None:
         return found
-    called = {id(_layer_of(call)) for call in graph.of_call.calls}
-    return (found - called) | output_layer_ids(graph.of_call)
+    # Of a step alone it is not known what a model gives: a loss may read what is inside, too.
+    return found - {id(_layer_of(call)) for call in graph.calls if _goes_on(graph, call)}
+
+
+def _goes_on(graph: Graph, call: Call) -> bool:
+    """Whether the next weights behind a call are of the same model, and of the same pass of it."""
+    holder = graph.holders.get(id(_layer_of(call)))
+    ahead, seen = [call], {id(call)}
+    while ahead:
+        for tensor in ahead.pop().outputs:
+            for reader in graph.consumers.get(tensor, ()):
+                if id(reader) in seen:
+                    continue
+                seen.add(id(reader))
+                if not makes_features(reader.operation):
+                    ahead.append(reader)
+                elif (
+                    graph.holders.get(id(_layer_of(reader))) == holder
+                    and reader.occurrence == call.occurrence
+                    and graph.reaches_loss(reader)
+                ):
+                    return True
+    return False
 
 
 def _layer_of(call: Call) -> Any:

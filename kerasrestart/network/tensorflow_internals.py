@@ -80,8 +80,11 @@ def captured(graph: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
 
 
 def function_graph(op: tf.Operation, attribute: str) -> Any:
-    """The `FuncGraph` of the function that an attribute of an operation names."""
-    return op.graph._get_function(op.get_attr(attribute).name).graph
+    """The graph of the function that an attribute of an operation names; None if it has none.
+
+    Functions of TensorFlow 1, such as those in `tf.nn.ctc_loss`, have none.
+    """
+    return getattr(op.graph._get_function(op.get_attr(attribute).name), "graph", None)
 
 
 def has_own_gradient(op: tf.Operation) -> bool:

@@ -17,12 +17,13 @@ from kerasrestart.network.input_specs import has_input_layers, known_inputs, spe
 from kerasrestart.network.keras_internals import layers_inside, own_variables
 from kerasrestart.network.kernel_uses import mark_kernel_uses
 from kerasrestart.network.kernels import WITH_FILTERS
-from kerasrestart.network.names import layer_keys
+from kerasrestart.network.names import holders, layer_keys
 from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.own_training import has_own_loss, has_own_step
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
+from kerasrestart.network.variable_reads import variable_ids
 
 
 class NotTracedError(ValueError):
@@ -80,6 +81,7 @@ def _graph_of_call(
 
 def _graph(model: keras.Model, trace: Trace) -> Graph:
     graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
+    graph.holders = holders(model)
     mark_own_calls(graph, trace, model)
     mark_kernel_uses(graph, model)
     return graph
@@ -107,8 +109,21 @@ def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
         if isinstance(layer, UNFOLLOWED) and is_opaque(layer)
         for part in layers_inside(layer)
     }
+    for own in graph.own_kernels.values():  # such as a wrapper that normalizes a kernel
+        parts |= {id(part) for part in applied_parts(graph, own.layer)}
     return [
         layer for layer in inside if isinstance(layer, _LISTED) and id(layer) not in called | parts
+    ]
+
+
+def applied_parts(graph: Graph, layer: keras.Layer) -> list[keras.Layer]:
+    """The layers inside a layer of which it applies the kernels by operations of its own."""
+    return [
+        part
+        for part in layers_inside(layer)
+        if isinstance(part, WITH_FILTERS)
+        and not graph.calls_of(part)
+        and not variable_ids(part.trainable_variables).isdisjoint(graph.readers)
     ]
 
 

@@ -265,6 +265,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if self.plan.between_batches:
             self._end_epoch_of_steps()
         self.state.add_epoch(epoch, metrics, self.monitor, self.higher_is_better)
+        if metrics[self.monitor] == 0 and self._fit.has_own_step:
+            self.messages.add_once("zero", messages.zero_line(self.monitor))
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 

@@ -150,6 +150,14 @@ def no_state_line(epoch: int) -> str:
     )
 
 
+def zero_line(monitor: str) -> str:
+    """That the monitored metric of a model with its own step may never have been updated."""
+    return (
+        f"{monitor} is 0 in the logs. Where train_step returns a metric of the model, such as its "
+        "loss, Keras logs that metric's result: update it in the step, or return another name."
+    )
+
+
 def _epochs_needed(plan: RestartPlan) -> int:
     when = plan.when
     least = when.min_epochs_to_end(RoundProgress()) + when.min_epochs_after_restart

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from kerasrestart.network.tensorflow_internals import record_gradient, tape_paused
+from kerasrestart.network.tensorflow_internals import record_gradient, tape_paused, tape_records
 
 
-def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
+def probe(
+    tensor: tf.Tensor,
+    report: Callable[[tf.Tensor], None],
+    report_second: Callable[[tf.Tensor, tf.Tensor], None] | None = None,
+) -> tf.Tensor:
     """Returns `tensor` unchanged, and hears each gradient by it that a tape computes.
 
     ```python
@@ -27,6 +32,8 @@ def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
         tensor: A floating tensor, symbolic or eager.
         report: Called with the gradient, of the shape and dtype of `tensor`, once for each
             backward pass.
+        report_second: Called where a gradient by the tensor is differentiated itself, as in a
+            gradient penalty: with that gradient and the gradient by it. Defaults to None.
 
     Returns:
         A tensor of the same values.
@@ -37,9 +44,14 @@ def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], None]) -> tf.Tensor:
     with tape_paused():
         output = tf.identity(tensor)
 
-    def backward(gradient: tf.Tensor | tf.IndexedSlices) -> list[tf.Tensor | tf.IndexedSlices]:
-        report(tf.convert_to_tensor(gradient))
-        return [gradient]
+    graph = current_graph()
+
+    def backward(gradient: tf.Tensor | tf.IndexedSlices) -> list[tf.Tensor]:
+        gradient = tf.convert_to_tensor(gradient)
+        report(gradient)
+        if report_second is None or not tape_records() or not same_graph(gradient, graph):
+            return [gradient]
+        return [probe(gradient, functools.partial(report_second, gradient))]
 
     record_gradient("GradientProbe", output, tensor, backward)
     return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from kerasrestart.network.tensorflow_internals import tape_records
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
-from kerasrestart.scoring.feature_maps import positions_of, unshared
+from kerasrestart.scoring.feature_maps import position_axes, positions_of, unshared
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
@@ -92,6 +92,8 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
+        # What is differentiated of gradients by maps, until it is added to that of the map.
+        self._inner: list[tuple[Reading, list[ValueAndGradient], int | tf.Tensor]] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -126,6 +128,7 @@ class StepRecord:
         try:
             with self._reading():
                 yield
+            self._add_inner()
         finally:
             self._sources = None
 
@@ -198,9 +201,19 @@ class StepRecord:
         _, sources = target_and_sources(args, kwargs)
         self._sources = variable_ids(sources)
         try:
-            return call(*args, **kwargs)
+            gradients = call(*args, **kwargs)
+            self._add_inner()
+            return gradients
         finally:
             self._sources = None
+
+    def _add_inner(self) -> None:
+        """Adds the gradients of maps on which the target depends by those gradients alone."""
+        for reading, inner, positions in self._inner:
+            for gradient, second in inner[:1]:
+                self._add(reading, gradient, gradient, second, positions, inner[1:])
+            inner.clear()
+        self._inner.clear()
 
     def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Its loop over the targets runs as one operation, where no single gradient can be read.
@@ -244,15 +257,25 @@ class StepRecord:
             return output
         self.maps.append(output)
 
+        inner: list[ValueAndGradient] = []
+
         def report(gradient: tf.Tensor) -> None:
             if not self._trains(reading.number):
                 return
             if self._in_jacobian:
                 self.out_of_reach[reading.number] = JACOBIAN
             else:
-                self._add(reading, output, probed, gradient, positions)
+                self._add(reading, output, probed, gradient, positions, inner)
+                inner.clear()
 
-        probed = probe(output, report)
+        def report_second(gradient: tf.Tensor, second: tf.Tensor) -> None:
+            # Without a filter its part of this gradient is gone, too. The tape computes this before
+            # the gradient by the map, as it goes from the last operation to the first.
+            if self._trains(reading.number) and self._criterion.needs is Needs.CONTRIBUTION:
+                inner.append((gradient, second))
+                self._inner.append((reading, inner, positions))
+
+        probed = probe(output, report, report_second)
         return probed
 
     def _trains(self, number: int) -> bool:
@@ -266,13 +289,18 @@ class StepRecord:
         passed_on: tf.Tensor,
         gradient: tf.Tensor | None,
         positions: int | tf.Tensor,
+        inner: Sequence[ValueAndGradient] = (),
     ) -> None:
         reachable = gradient is None or same_graph(gradient, self._graph)
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
         axis = reading.channel_axis
-        of_examples = self._criterion.saliency(unshared(feature_map, passed_on), gradient, axis)
+        feature_map = unshared(feature_map, passed_on)
+        if inner:
+            parts = [(feature_map, gradient), *inner]
+            feature_map, gradient = (_end_to_end(one, axis) for one in zip(*parts, strict=True))
+        of_examples = self._criterion.saliency(feature_map, gradient, axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.
             rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
@@ -280,6 +308,12 @@ class StepRecord:
         else:
             saliency = tf.reduce_sum(of_examples, axis=0)
         self.saliencies[reading.number].append((saliency, positions))
+
+
+def _end_to_end(maps: Sequence[tf.Tensor], channel_axis: int) -> tf.Tensor:
+    """Maps of one shape as if each had a part of the positions of one map."""
+    axes = position_axes(maps[0].shape.rank, channel_axis)
+    return tf.concat(maps, axis=axes[0]) if axes else tf.stack(maps, axis=1)
 
 
 def _why_unread(reading: Reading) -> str:

@@ -1,5 +1,7 @@
 """Layers that keep weights of their own and apply them by raw operations."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -430,3 +432,42 @@ def test_words_for_operations():
     assert words_of("Relu+Pow+Square") == "ReLU and a power"
     assert words_of("LeakyReluGrad") == "a gradient"
     assert words_of("SpaceToDepth") == "TensorFlow's SpaceToDepth"
+
+
+class NormalizesKernel(layers.Wrapper):
+    """Weight normalization: applies the kernel of a Keras convolution that it holds."""
+
+    def build(self, shape):
+        self.layer.build(shape)
+        self.scale = self.add_weight(shape=(self.layer.filters,), initializer="ones")
+
+    def call(self, x):
+        kernel = tf.math.l2_normalize(self.layer.kernel, [0, 1, 2]) * self.scale
+        return tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME") + self.layer.bias)
+
+
+def test_filters_whose_kernel_a_wrapper_applies_itself_are_counted_once():
+    wrapper = NormalizesKernel(layers.Conv2D(5, 3, name="inner"), name="wrapper")
+    image = keras.Input((8, 8, 2))
+    x = wrapper(layers.Conv2D(4, 3, activation="relu", name="conv")(image))
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    assert find_filter_layers(model).coverage() == (
+        "Watching 4 of 9 filters in 1 layer; 5 out of reach: wrapper (applies the kernel of inner "
+        "by operations of its own)"
+    )
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_quantized_layer_reads_channels_as_a_frozen_one_does(whole):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    out = layers.Dense(3, name="out")
+    model = keras.Model(image, out(layers.Flatten()(x)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # convolutions have no quantized form
+        (model if whole else out).quantize("int8")
+    found = find_filter_layers(model)
+    assert list(found.layers) == ["conv"]
+    assert found.left_out == {"out": "makes an output of the model"}
+    (reader,) = found.channels.path(model.get_layer("conv")).readers
+    assert reader.layer is out

@@ -148,6 +148,35 @@ def test_all_parts_of_an_autoencoder_are_found_by_its_step():
     assert found.channels.outgoing(found.layers["d1"].layer).obstacle() is None
 
 
+class Quantizes(keras.Model):
+    """A trainer without a call, whose loss reads a map inside a network that it holds."""
+
+    def __init__(self):
+        super().__init__()
+        image = keras.Input((8, 8, 1))
+        code = layers.Conv2D(3, 3, strides=2, padding="same", name="code")(image)
+        x = layers.Conv2DTranspose(4, 2, strides=2, activation="relu", name="grow")(code)
+        self.network = keras.Model(image, [layers.Conv2D(1, 1, name="image")(x), code])
+        self.judge = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(2, 3, name="judge")])
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            image, code = self.network(data)
+            loss = tf.reduce_mean((image - data) ** 2) + tf.reduce_mean((code - 1) ** 2)
+            loss += tf.reduce_mean(self.judge(image))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {"cost": loss}
+
+
+def test_a_map_inside_a_network_is_no_output_of_it_though_a_loss_reads_it():
+    model = Quantizes()
+    model.compile("sgd")
+    found = find_filter_layers(model, data=X)
+    assert list(found.layers) == ["code", "grow"]
+    assert found.left_out["image"] == found.left_out["judge"] == "makes an output of the model"
+
+
 def test_a_step_without_data_is_asked_for_in_one_line():
     with pytest.raises(TypeError, match=r"describe\(model, data=batch\)") as error:
         describe(compiled(Autoencoder()))

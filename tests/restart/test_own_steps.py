@@ -65,6 +65,15 @@ def test_a_learning_rate_that_is_not_there_is_not_lowered(optimizer, images):
     assert "\n" not in str(error.value)
 
 
+def test_a_loss_that_the_step_does_not_update_is_told_of(images, capsys):
+    restart = restart_of(**SELECT)
+    fit(net(OneTape), images, restart, epochs=3)  # Keras logs the metric "loss", which stays at 0
+    assert not capsys.readouterr().out
+    x, y = images
+    net(OneTape).fit(x, y, epochs=3, verbose=2, callbacks=[restart_of(**SELECT)])
+    assert capsys.readouterr().out.count("loss is 0 in the logs.") == 1
+
+
 RESETS = {"filters": SELECT, "remedy": {"reset": kr.ShrinkAndPerturb(0.8, 0.01)}}
 
 

@@ -545,3 +545,24 @@ def test_what_norms_read_apart_is_left_out_as_its_scores_are_about_zero(block, i
         scores = kr.score_filters(model, *images)
     assert ("normed" in scores) == is_scored
     assert "plain" in scores
+
+
+class TimeClasses(keras.Model):
+    """The loss of a network that reads lines of text, of its own or as it is compiled."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.losses.CTC()(y, y_pred)
+
+
+def test_a_loss_that_calls_functions_of_tensorflow_1_is_scored_as_a_compiled_one(randomized):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 12, 3)).astype("float32"), rng.integers(1, 5, (8, 3))
+    scores = []
+    for model_class, compiled in ((keras.Model, keras.losses.CTC()), (TimeClasses, None)):
+        steps = keras.Input((12, 3))
+        hidden = layers.Conv1D(6, 3, padding="same", activation="relu", name="conv")(steps)
+        model = randomized(model_class(steps, layers.Dense(6)(hidden)))
+        model.compile(keras.optimizers.SGD(0.0), compiled)
+        scores.append(scored(model, x, y).scores)
+    assert scores[0]["conv"].max() > 1e-3
+    np.testing.assert_allclose(scores[1]["conv"], scores[0]["conv"], rtol=1e-5)
