@@ -30,6 +30,7 @@ from kerasrestart.scoring.batches import (
     metrics_kept,
 )
 from kerasrestart.scoring.loss_scale import LossScale
+from kerasrestart.scoring.over_mean import lowest_over_mean
 from kerasrestart.scoring.plan import ReadingPlan
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.replicas import sum_variable
@@ -167,7 +168,7 @@ class DiagnosisPass:
         lowest = useless = gradient_norm = None
         if scores is not None:
             useless = _indices(scores <= USELESS * scores.mean(dtype=np.float64))
-            lowest = float(scores.min() / scores.mean()) if scores.any() else None
+            lowest = lowest_over_mean(scores)
             gradient = self._gradients[number].read_value() / examples
             gradient_norm = _mean_norm(gradient, layer)
         return LayerDiagnosis(

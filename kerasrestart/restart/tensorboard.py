@@ -19,7 +19,6 @@ from kerasrestart.restart.observer import RestartObserver, Restarts
 from kerasrestart.restart.restart_scalars import (
     level_scalars,
     recovery_scalars,
-    relative,
     restart_scalars,
     restarted_layers,
     restarted_scalars,
@@ -28,6 +27,7 @@ from kerasrestart.restart.restart_scalars import (
 )
 from kerasrestart.restart.story_layout import story_layout
 from kerasrestart.restart.summary_writer import summary_writer
+from kerasrestart.scoring.over_mean import over_mean
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
@@ -144,7 +144,7 @@ class RestartTensorBoard(RestartObserver):
             return  # with Scoring(window=): these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
-                tf.summary.histogram(f"scores_relative/{name}", relative(scores), last_epoch)
+                tf.summary.histogram(f"scores_relative/{name}", over_mean(scores), last_epoch)
 
     def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
