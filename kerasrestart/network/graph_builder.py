@@ -322,31 +322,31 @@ class GraphBuilder:
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""
-        natures, types, ahead = {source: raw.LINEAR}, [], [last.outputs[0]]
+        found, types, ahead = {source: raw.LINEAR}, [], [last.outputs[0]]
         while ahead:
             step = makers[ahead[-1]]
-            waiting = [number for number in step.inputs if number not in natures]
+            waiting = [number for number in step.inputs if number not in found]
             if waiting:
                 ahead += waiting
                 continue
             number, op = ahead.pop(), step.made_by
-            if number in natures:
+            if number in found:
                 continue
             if op.type == "IdentityN":
-                natures[number] = raw.CURVED
+                found[number] = raw.NONLINEAR
             else:
                 of_each = [self._numbers[id(t)] for t in op.inputs]
-                natures[number] = raw.nature_of(
-                    op, [raw.CONSTANT if n is None else natures[n] for n in of_each]
+                found[number] = raw.homogeneity_of(
+                    op, [raw.CONSTANT if n is None else found[n] for n in of_each]
                 )
             types.append(op.type)
-        nature = natures[last.outputs[0]]
+        homogeneity = found[last.outputs[0]]
         return raw.RawOperation(
             self._owner(last.made_by),
             _title(types),
             "elementwise",
-            homogeneous=nature == raw.LINEAR,
-            activates=nature == raw.CURVED or bool(raw.HOMOGENEOUS & set(types)),
+            homogeneous=homogeneity == raw.LINEAR,
+            activates=homogeneity == raw.NONLINEAR or bool(raw.HOMOGENEOUS & set(types)),
         )
 
     def _owner(self, op: tf.Operation) -> str:
