@@ -52,9 +52,9 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
     if len(call.outputs) != 1:
         return False
     given = {id(tensor) for tensor in call.inputs}
-    ends, seen, ahead = set(), set(), [call.outputs[0]]
-    while ahead:
-        tensor = ahead.pop()
+    ends, seen, stack = set(), set(), [call.outputs[0]]
+    while stack:
+        tensor = stack.pop()
         op = tensor.op
         if id(tensor) in given:
             return False
@@ -64,9 +64,9 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
         if op.type in _PRODUCTS or (as_keras and op.type == "Transpose"):
             ends.add(op)
         elif op.type in raw.ELEMENTWISE:
-            ahead += [t for t in op.inputs if _depends(t, given)]
+            stack += [t for t in op.inputs if _depends(t, given)]
         elif op.type in raw.RESHAPING and op.inputs[0].shape[-1] == tensor.shape[-1]:
-            ahead.append(op.inputs[0])
+            stack.append(op.inputs[0])
         else:
             return False
     if len(ends) != 1:
