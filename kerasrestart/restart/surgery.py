@@ -23,8 +23,8 @@ from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
-from kerasrestart.restart.remarks import remarks
 from kerasrestart.restart.reset import SECOND_MOMENTS, check_outgoing
+from kerasrestart.restart.restart_warnings import restart_warnings
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 
@@ -129,8 +129,8 @@ def restart_filters(
         if norms:
             replacements += _reset_norms(filter_layer, taken[key], paths[key], own_seed)
     writes = plan_writes(replacements, model.distribute_strategy, shifts)
-    for remark in remarks(found, paths, norms=norms):
-        warnings.warn(remark, stacklevel=2)
+    for line in restart_warnings(found, paths, norms=norms):
+        warnings.warn(line, stacklevel=2)
     for write in writes:
         write.apply()
     for one in found_optimizers:

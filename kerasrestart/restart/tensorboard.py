@@ -14,6 +14,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
+from kerasrestart.restart.custom_scalars_layout import custom_scalars_layout
 from kerasrestart.restart.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver, Restarts
 from kerasrestart.restart.restart_scalars import (
@@ -25,7 +26,6 @@ from kerasrestart.restart.restart_scalars import (
     score_scalars,
     step_restart_scalars,
 )
-from kerasrestart.restart.story_layout import story_layout
 from kerasrestart.restart.summary_writer import summary_writer
 from kerasrestart.scoring.over_mean import over_mean
 
@@ -179,7 +179,7 @@ class RestartTensorBoard(RestartObserver):
         selects_again = plan is None or (
             plan.remedy is None and (plan.max_restarts is None or plan.max_restarts > 1)
         )
-        return story_layout(
+        return custom_scalars_layout(
             restart.monitor,
             list(restart.scorer.layers),
             restarts_filters=restarts_filters,
