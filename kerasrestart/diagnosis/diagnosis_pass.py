@@ -20,6 +20,7 @@ from kerasrestart.diagnosis.statistics import (
 from kerasrestart.network import kernels
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.filter_layers import FilterLayer, find_filter_layers
+from kerasrestart.network.own_training import has_own_loss
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.affine_weights import filter_columns
 from kerasrestart.scoring.batches import (
@@ -30,6 +31,7 @@ from kerasrestart.scoring.batches import (
     metrics_kept,
 )
 from kerasrestart.scoring.loss_scale import LossScale
+from kerasrestart.scoring.over_mean import lowest_over_mean
 from kerasrestart.scoring.plan import ReadingPlan
 from kerasrestart.scoring.reduction import check_reductions
 from kerasrestart.scoring.replicas import sum_variable
@@ -99,8 +101,8 @@ class DiagnosisPass:
                 features.listening(),
             ):
                 y_pred = call_in_inference(model, x)
-                own = type(model).compute_loss is not keras.Model.compute_loss
-                self._scored = bool(model.loss is not None or model.losses or own)
+                has_loss = model.loss is not None or model.losses or has_own_loss(model)
+                self._scored = bool(has_loss)
                 if self._scored:
                     loss = self._loss_scale.scaled_loss(x, y, y_pred, sample_weight)
             if self._scored:
@@ -167,7 +169,7 @@ class DiagnosisPass:
         lowest = useless = gradient_norm = None
         if scores is not None:
             useless = _indices(scores <= USELESS * scores.mean(dtype=np.float64))
-            lowest = float(scores.min() / scores.mean()) if scores.any() else None
+            lowest = lowest_over_mean(scores)
             gradient = self._gradients[number].read_value() / examples
             gradient_norm = _mean_norm(gradient, layer)
         return LayerDiagnosis(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasrestart.network.raw_operations import CONVOLUTIONS, filter_axes
 from kerasrestart.network.tensorflow_internals import function_graph
+from kerasrestart.network.tensors_before import tensors_before
 
 # For operations that call functions: the attributes that name these, and how many of the inputs
 # come before the functions' own.
@@ -50,7 +51,7 @@ def applied_kernels(op: tf.Operation) -> dict[int, AppliedKernel]:
         places = {id(tensor): place for place, tensor in enumerate(body.inputs, before)}
         for inner in body.get_operations():
             for place, kernel in applied_kernels(inner).items():
-                for tensor in _before(inner.inputs[place]):
+                for tensor in tensors_before(inner.inputs[place]):
                     if id(tensor) in places:
                         found[places[id(tensor)]] = kernel
     return found
@@ -63,13 +64,3 @@ def _kernel(op: tf.Operation) -> AppliedKernel:
     sizes = [size or 0 for size in shape]
     others = [size for axis, size in enumerate(sizes) if axis - len(sizes) not in axes]
     return AppliedKernel(math.prod(sizes[axis] for axis in axes), math.prod(others))
-
-
-def _before(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """A tensor, and all that it is computed from."""
-    found, ahead = {id(tensor): tensor}, [tensor]
-    while ahead:
-        new = [t for t in ahead.pop().op.inputs if id(t) not in found]
-        found.update({id(t): t for t in new})
-        ahead += new
-    return list(found.values())

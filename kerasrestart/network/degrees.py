@@ -2,7 +2,9 @@
 
 A tensor has degree d in another one where scaling that by a > 0 scales it by a^d: a mean has degree
 one, a variance two, its inverse square root minus one, and a normalized tensor zero. Small
-constants, such as the epsilon beside a variance, are taken for zero, and so is a learned one.
+constants, such as the epsilon beside a variance, are taken for zero, and so is a learned one: this
+finds norms, which are homogeneous except for it. What a score passes must be homogeneous exactly:
+see `raw_operations.homogeneity_of`.
 """
 
 from __future__ import annotations

@@ -190,9 +190,7 @@ def _is_convolutional(layer: keras.Layer) -> bool:
 
 
 def _filters_in(graph: Graph, layer: keras.Layer) -> int:
-    if isinstance(layer, kernels.UNITS):
-        return kernels.filters_of(layer) if layer.built else 0
-    if isinstance(layer, kernels.DEPTHWISE):
+    if isinstance(layer, (*kernels.UNITS, *kernels.DEPTHWISE)):
         return kernels.filters_of(layer) if layer.built else 0
     if id(layer) in graph.own_kernels:
         return graph.own_kernels[id(layer)].filters

@@ -163,11 +163,11 @@ class Graph:
         return any(tensor in self._training for tensor in call.outputs)
 
     def _tensors_before(self, ends: frozenset[int], through_gradients: bool = True) -> set[int]:
-        seen, ahead = set(ends), list(ends)
-        while ahead:
-            call = self.makers.get(ahead.pop())
+        seen, stack = set(ends), list(ends)
+        while stack:
+            call = self.makers.get(stack.pop())
             if call is not None and (through_gradients or not call.backward):
                 new = set(call.inputs) - seen
                 seen |= new
-                ahead += new
+                stack += new
         return seen

@@ -129,18 +129,18 @@ class GraphBuilder:
         """Adds all operations that lead to a tensor; returns its number, None without data."""
         if tensor.graph is not self._trace.graph:
             return None
-        ahead = [tensor]
-        while ahead:
-            op = ahead[-1].op
-            if id(ahead[-1]) in self._numbers:
-                ahead.pop()
+        stack = [tensor]
+        while stack:
+            op = stack[-1].op
+            if id(stack[-1]) in self._numbers:
+                stack.pop()
                 continue
             cut = op.type in raw.SHAPES_ONLY
             waiting = [] if cut else [t for t in op.inputs if id(t) not in self._numbers]
             if waiting:
-                ahead += waiting
+                stack += waiting
                 continue
-            ahead.pop()
+            stack.pop()
             if cut or all(self._numbers[id(t)] is None for t in op.inputs):
                 for result in op.outputs:
                     self._numbers.setdefault(id(result), None)
@@ -307,9 +307,9 @@ class GraphBuilder:
             if isinstance(step.made_by, TracedCall):
                 continue
             for place, kernel in applied_kernels(step.made_by).items():
-                ahead = [self._numbers[id(step.made_by.inputs[place])]]
-                while ahead:
-                    before = makers.get(ahead.pop())
+                stack = [self._numbers[id(step.made_by.inputs[place])]]
+                while stack:
+                    before = makers.get(stack.pop())
                     op = None if before is None else before.made_by
                     if not isinstance(op, tf.Operation) or op.type in raw.CONVOLUTIONS:
                         continue
@@ -317,36 +317,36 @@ class GraphBuilder:
                     if self._reads_of(op) and raw.makes_features(op, data):
                         found[op.name] = kernel.size
                     else:
-                        ahead += before.inputs
+                        stack += before.inputs
         return found
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""
-        natures, types, ahead = {source: raw.LINEAR}, [], [last.outputs[0]]
-        while ahead:
-            step = makers[ahead[-1]]
-            waiting = [number for number in step.inputs if number not in natures]
+        found, types, stack = {source: raw.LINEAR}, [], [last.outputs[0]]
+        while stack:
+            step = makers[stack[-1]]
+            waiting = [number for number in step.inputs if number not in found]
             if waiting:
-                ahead += waiting
+                stack += waiting
                 continue
-            number, op = ahead.pop(), step.made_by
-            if number in natures:
+            number, op = stack.pop(), step.made_by
+            if number in found:
                 continue
             if op.type == "IdentityN":
-                natures[number] = raw.CURVED
+                found[number] = raw.NONLINEAR
             else:
                 of_each = [self._numbers[id(t)] for t in op.inputs]
-                natures[number] = raw.nature_of(
-                    op, [raw.CONSTANT if n is None else natures[n] for n in of_each]
+                found[number] = raw.homogeneity_of(
+                    op, [raw.CONSTANT if n is None else found[n] for n in of_each]
                 )
             types.append(op.type)
-        nature = natures[last.outputs[0]]
+        homogeneity = found[last.outputs[0]]
         return raw.RawOperation(
             self._owner(last.made_by),
             _title(types),
             "elementwise",
-            homogeneous=nature == raw.LINEAR,
-            activates=nature == raw.CURVED or bool(raw.HOMOGENEOUS & set(types)),
+            homogeneous=homogeneity == raw.LINEAR,
+            activates=homogeneity == raw.NONLINEAR or bool(raw.HOMOGENEOUS & set(types)),
         )
 
     def _owner(self, op: tf.Operation) -> str:

@@ -58,15 +58,15 @@ def record_loss(model: keras.Model, loss: Any, batch_size: Any) -> None:
     model._loss_tracker.update_state(loss, sample_weight=batch_size)
 
 
-def own_rate(optimizer: keras.optimizers.Optimizer) -> Any:
-    """A variable where the learning rate was given as a number, else the schedule or function."""
+def given_learning_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The learning rate: a variable where it is a number, else the schedule or function."""
     return optimizer._learning_rate
 
 
 @contextlib.contextmanager
-def any_rate(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+def configurable_learning_rate(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Gives an optimizer a schedule that has a config, in place of one that need not have any."""
-    before = own_rate(optimizer)
+    before = given_learning_rate(optimizer)
     if isinstance(before, keras.Variable):
         yield
         return

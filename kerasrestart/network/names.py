@@ -23,15 +23,15 @@ def layer_keys(model: keras.Model, counts: Callable[[keras.Layer], bool]) -> dic
     """
     paths: dict[int, str] = {}
     found: list[keras.Layer] = []
-    ahead = [(layer, layer.name) for layer in reversed(direct_sublayers(model))]
-    while ahead:
-        layer, path = ahead.pop()
+    stack = [(layer, layer.name) for layer in reversed(direct_sublayers(model))]
+    while stack:
+        layer, path = stack.pop()
         if id(layer) in paths:
             continue
         paths[id(layer)] = path
         found.append(layer)
         inside = reversed(direct_sublayers(layer))
-        ahead += [(inner, f"{path}/{inner.name}") for inner in inside]
+        stack += [(inner, f"{path}/{inner.name}") for inner in inside]
     of_name = Counter(layer.name for layer in found if counts(layer))
     keys: dict[int, str] = {}
     used: Counter[str] = Counter()

@@ -55,6 +55,8 @@ ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 # Layers that are not looked into: what they compute is known, or cannot be followed.
 KNOWN = (*CHANNELWISE, *NORMS, *MERGING, layers.Concatenate, layers.Flatten, layers.Reshape)
 UNFOLLOWED = (*RECURRENT, *ATTENTION)
+# Activation functions that make a number of several channels.
+_MIXING = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.glu)
 # What a subclass may define without changing what `call` computes.
 _HARMLESS = frozenset(
     {"__init__", "__module__", "__qualname__", "__doc__", "__annotations__", "__dict__"}
@@ -120,7 +122,7 @@ def activates(operation: layers.Layer | RawOperation) -> bool:
     """Whether an operation is an activation function, applied to each number."""
     if isinstance(operation, RawOperation):
         return operation.activates
-    return isinstance(operation, ACTIVATIONS) and not _is_softmax(operation)
+    return isinstance(operation, ACTIVATIONS) and not _mixes_channels(operation)
 
 
 def has_activation(layer: layers.Layer) -> bool:
@@ -132,8 +134,7 @@ def has_known_activation(layer: layers.Layer) -> bool:
     """Whether the activation function within a layer is known to map each number by itself."""
     function = layer.activation
     own = getattr(keras.activations, getattr(function, "__name__", ""), None)
-    mixing = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.glu)
-    return function is None or (function is own and function not in mixing)
+    return function is None or (function is own and function not in _MIXING)
 
 
 def is_linear_by_channel(operation: layers.Layer | RawOperation) -> bool:
@@ -183,12 +184,9 @@ def keeps_channels(layer: layers.Layer, axis: int = LAST) -> bool:
         layer: A layer whose calls are opaque.
         axis: The channel axis of the tensor, `LAST` or 1. Defaults to the last.
     """
-    keeps = isinstance(layer, CHANNELWISE) and not _is_softmax(layer)
+    keeps = isinstance(layer, CHANNELWISE) and not _mixes_channels(layer)
     return keeps and takes_as_channels(layer, axis)
 
 
-def _is_softmax(layer: layers.Layer) -> bool:
-    activation = getattr(layer, "activation", None)
-    return activation in (
-        *(keras.activations.softmax, keras.activations.log_softmax, keras.activations.glu),
-    )
+def _mixes_channels(layer: layers.Layer) -> bool:
+    return getattr(layer, "activation", None) in _MIXING

@@ -74,11 +74,11 @@ def _layer_of(call: Call) -> Any:
 def _output_calls(graph: Graph) -> set[int]:
     """Ids of the calls whose result reaches an output of the model with no weights in between."""
     found: set[int] = set()
-    ahead = [graph.makers[tensor] for tensor in graph.outputs if tensor in graph.makers]
-    while ahead:
-        call = ahead.pop()
+    stack = [graph.makers[tensor] for tensor in graph.outputs if tensor in graph.makers]
+    while stack:
+        call = stack.pop()
         if id(call) not in found:
             found.add(id(call))
             if not makes_features(call.operation):
-                ahead += [graph.makers[t] for t in call.inputs if t in graph.makers]
+                stack += [graph.makers[t] for t in call.inputs if t in graph.makers]
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 import tensorflow as tf
 from keras import layers
@@ -13,6 +11,7 @@ from kerasrestart.network.graph import Graph
 from kerasrestart.network.keras_internals import layers_inside
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.operations import computes_as_keras, has_known_activation
+from kerasrestart.network.tensors_before import tensors_before
 from kerasrestart.network.trace import Trace, TracedCall
 
 _PRODUCTS = raw.CONVOLUTIONS | {"MatMul", "BatchMatMulV2"}
@@ -53,9 +52,9 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
     if len(call.outputs) != 1:
         return False
     given = {id(tensor) for tensor in call.inputs}
-    ends, seen, ahead = set(), set(), [call.outputs[0]]
-    while ahead:
-        tensor = ahead.pop()
+    ends, seen, stack = set(), set(), [call.outputs[0]]
+    while stack:
+        tensor = stack.pop()
         op = tensor.op
         if id(tensor) in given:
             return False
@@ -65,28 +64,16 @@ def _in_place(call: TracedCall, as_keras: bool) -> bool:
         if op.type in _PRODUCTS or (as_keras and op.type == "Transpose"):
             ends.add(op)
         elif op.type in raw.ELEMENTWISE:
-            ahead += [t for t in op.inputs if _depends(t, given)]
+            stack += [t for t in op.inputs if _depends(t, given)]
         elif op.type in raw.RESHAPING and op.inputs[0].shape[-1] == tensor.shape[-1]:
-            ahead.append(op.inputs[0])
+            stack.append(op.inputs[0])
         else:
             return False
     if len(ends) != 1:
         return False
-    return as_keras or all(op.type in _KERNEL_OPERATIONS for op in _before(ends.pop().inputs[1]))
+    kernel = ends.pop().inputs[1]
+    return as_keras or all(t.op.type in _KERNEL_OPERATIONS for t in tensors_before(kernel))
 
 
 def _depends(tensor: tf.Tensor, given: set[int]) -> bool:
-    if id(tensor) in given:
-        return True
-    return any(id(source) in given for op in _before(tensor) for source in op.inputs)
-
-
-def _before(tensor: tf.Tensor) -> Iterator[tf.Operation]:
-    """All operations that lead to a tensor."""
-    seen, ahead = set(), [tensor.op]
-    while ahead:
-        op = ahead.pop()
-        if id(op) not in seen:
-            seen.add(id(op))
-            yield op
-            ahead += [source.op for source in op.inputs]
+    return any(id(source) in given for source in tensors_before(tensor))

@@ -50,7 +50,9 @@ CONVOLUTIONS = frozenset(
 )
 MATRIX_PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
 RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
-LINEAR, SCALE_FREE, CONSTANT, SHIFTED, CURVED = "linear", "scale free", "constant", "shifted", ""
+# How a result depends on a tensor, see `homogeneity_of`.
+LINEAR, SCALE_FREE, CONSTANT = "linear", "scale free", "constant"
+AFFINE, NONLINEAR = "affine", "nonlinear"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -303,49 +305,53 @@ def _strided_slice(op: tf.Operation, shape: tf.TensorShape) -> dict:
     return {"kind": "positions", "axes": frozenset(axes), "homogeneous": True}
 
 
-def nature_of(op: tf.Operation, natures: Sequence[str]) -> str:
+def homogeneity_of(op: tf.Operation, of_inputs: Sequence[str]) -> str:
     """How the result of an elementwise operation depends on one tensor, from how its inputs do.
+
+    Euler's theorem needs f(ax) = a f(x) exactly: any constant that is added counts here, however
+    small. A norm is homogeneous except for such a constant, so `degrees.degree_of`, which finds
+    norms, takes it for zero.
 
     Args:
         op: An operation of `ELEMENTWISE`.
-        natures: For each input: `LINEAR` for all that is homogeneous of degree one, `SCALE_FREE`
-            of degree zero, `CONSTANT`, `SHIFTED` for a sum with a constant, else `CURVED`.
+        of_inputs: How each input depends on it: `LINEAR` where it is homogeneous of degree one,
+            `SCALE_FREE` of degree zero, `CONSTANT`, `AFFINE` for a sum with a constant, else
+            `NONLINEAR`.
 
     Returns:
         One of these.
     """
-    kind, found = op.type, set(natures)
+    kind, found = op.type, set(of_inputs)
     if found == {CONSTANT}:
         return CONSTANT
     if kind in IDENTITIES:
-        return CURVED if has_own_gradient(op) else natures[0]
+        return NONLINEAR if has_own_gradient(op) else of_inputs[0]
     if kind in HOMOGENEOUS:
-        return natures[0] if natures[0] in (LINEAR, SCALE_FREE) or kind == "Neg" else CURVED
+        keeps = of_inputs[0] in (LINEAR, SCALE_FREE) or kind == "Neg"
+        return of_inputs[0] if keeps else NONLINEAR
     if kind in COMPARISONS:
-        other_is_zero = [
-            n == LINEAR or _is_zero(t) for n, t in zip(natures, op.inputs, strict=True)
-        ]
-        return SCALE_FREE if all(other_is_zero) else CURVED
+        both = zip(of_inputs, op.inputs, strict=True)
+        return SCALE_FREE if all(h == LINEAR or _is_zero(t) for h, t in both) else NONLINEAR
     if kind in CHOICES:
-        if natures[0] not in (CONSTANT, SCALE_FREE):
-            return CURVED
-        values = zip(natures[1:], op.inputs[1:], strict=True)
-        return LINEAR if all(n == LINEAR or _is_zero(t) for n, t in values) else CURVED
+        if of_inputs[0] not in (CONSTANT, SCALE_FREE):
+            return NONLINEAR
+        values = zip(of_inputs[1:], op.inputs[1:], strict=True)
+        return LINEAR if all(h == LINEAR or _is_zero(t) for h, t in values) else NONLINEAR
     if kind in EXTREMES:
-        both = zip(natures, op.inputs, strict=True)
-        return LINEAR if all(n == LINEAR or _is_zero(t) for n, t in both) else CURVED
+        both = zip(of_inputs, op.inputs, strict=True)
+        return LINEAR if all(h == LINEAR or _is_zero(t) for h, t in both) else NONLINEAR
     if kind in SUMS:
         if found == {LINEAR}:
             return LINEAR
-        return SHIFTED if found <= {LINEAR, SHIFTED, CONSTANT} else CURVED
+        return AFFINE if found <= {LINEAR, AFFINE, CONSTANT} else NONLINEAR
     if kind in PRODUCTS or kind in QUOTIENTS:
-        first, *rest = sorted(natures, key=(LINEAR, SHIFTED).__contains__, reverse=True)
-        free = all(nature in (CONSTANT, SCALE_FREE) for nature in rest)
-        below = kind in QUOTIENTS and natures[1] not in (CONSTANT, SCALE_FREE)
+        first, *rest = sorted(of_inputs, key=(LINEAR, AFFINE).__contains__, reverse=True)
+        free = all(h in (CONSTANT, SCALE_FREE) for h in rest)
+        below = kind in QUOTIENTS and of_inputs[1] not in (CONSTANT, SCALE_FREE)
         if not free or below:
-            return CURVED
-        return first if SCALE_FREE not in rest or first == LINEAR else CURVED
-    return CURVED
+            return NONLINEAR
+        return first if SCALE_FREE not in rest or first == LINEAR else NONLINEAR
+    return NONLINEAR
 
 
 def _static(tensor: tf.Tensor) -> np.ndarray | None:

@@ -303,14 +303,14 @@ def _cheapest(graph: Graph, read: Call, axis: int, same: list[Call]) -> tuple[Ca
     """The last place after `read` that holds fewer elements; and all of the same sum."""
     same, fewer, current = list(same), False, read
     while (following := graph.only_consumer(current)) is not None:
-        raw_relu = isinstance(following.operation, RawOperation)
+        is_raw = isinstance(following.operation, RawOperation)
         if not passes_scores(graph, following, axis, linear=True):
             break
         fewer = fewer or shrinks(following.operation)
         place = _place(graph, following)
         if place is not None and place not in same:
             same.append(place)
-        if place is not None and fewer and (shrinks(following.operation) or raw_relu):
+        if place is not None and fewer and (shrinks(following.operation) or is_raw):
             read, fewer = place, False
         current = following
     return read, same

@@ -185,7 +185,8 @@ class RestartController:
 
         @functools.wraps(step)
         def run(*args: Any, **kwargs: Any) -> Any:
-            scale = [optimizer.scale_loss(1.0) for optimizer in self._optimizers]
+            # A step has one loss scale: that of its first optimizer. The step may change it.
+            loss_scale = self._optimizers[0].scale_loss(1.0)
             record = self.scorer.new_record()
             with record.listening(hears_updates=True):
                 result = step(*args, **kwargs)
@@ -193,7 +194,7 @@ class RestartController:
             self.scorer.add_record(
                 record,
                 batch_size=size,
-                loss_to_example_scale=size / scale[0],
+                loss_to_example_scale=size / loss_scale,
                 skip_if_not_finite=any(
                     isinstance(one, keras.optimizers.LossScaleOptimizer) for one in self._optimizers
                 ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kerasrestart.network.keras_internals import own_rate
+from kerasrestart.network.keras_internals import given_learning_rate
 from kerasrestart.network.optimizers import leaves
 
 
@@ -15,7 +15,7 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> float | None:
     Of a `MultiOptimizer` it is the highest of its optimizers' rates; None before such an optimizer,
     where it was made with a function, is built and has its optimizers.
     """
-    rates = [own_rate(leaf) for leaf in leaves(optimizer)]
+    rates = [given_learning_rate(leaf) for leaf in leaves(optimizer)]
     if not rates or not all(isinstance(rate, keras.Variable) for rate in rates):
         return None
     return _decimal(max(float(rate.numpy()) for rate in rates))
@@ -32,7 +32,7 @@ def set_learning_rate(optimizer: keras.optimizers.Optimizer, rate: float) -> Non
         parts[0].learning_rate = rate
     elif highest:
         for part in parts:
-            own = float(own_rate(part).numpy())
+            own = float(given_learning_rate(part).numpy())
             part.learning_rate = float(f"{own * (rate / highest):.7g}")
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,11 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check, check_share, check_whole, is_number
 from kerasrestart.network.filter_layers import find_filter_layers
-from kerasrestart.network.keras_internals import any_rate, layers_inside, trained_by
+from kerasrestart.network.keras_internals import (
+    configurable_learning_rate,
+    layers_inside,
+    trained_by,
+)
 from kerasrestart.network.names import layer_keys
 from kerasrestart.network.operations import NORMS
 from kerasrestart.network.optimizers import leaves
@@ -173,7 +178,7 @@ def _new_optimizers(model: keras.Model, optimizer: Any) -> Callable[[], None]:
     pairs = []
     for one in optimizers_of(model, optimizer):
         for leaf in filter(lambda leaf: leaf.built, leaves(one)):
-            with model.distribute_strategy.scope(), any_rate(leaf):
+            with model.distribute_strategy.scope(), configurable_learning_rate(leaf):
                 new = type(leaf).from_config(leaf.get_config())
                 new.build(trained_by(leaf))
             pairs.append((leaf, new))
@@ -298,7 +303,7 @@ def _default_seeds(seed: int) -> Iterator[None]:
 
 def _seeded(config: Any, seed: int) -> Any:
     """Replaces all seeds of a config, each by one of its own."""
-    places = iter(range(1_000_000))
+    places = itertools.count()
 
     def walk(part: Any) -> Any:
         if isinstance(part, dict):

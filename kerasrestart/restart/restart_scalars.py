@@ -8,27 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerasrestart.scoring.over_mean import over_mean
+
 if TYPE_CHECKING:
     from kerasrestart.restart.records import LayerRestart, RestartEvent
 
 
 def score_scalars(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Lowest and median score of each layer over the layer's mean, by tag.
-
-    All scores fall with the loss; only their ratio shows useless filters.
-    """
+    """Lowest and median score of each layer over the layer's mean, by tag."""
     scalars = {}
     for name, of_layer in scores.items():
-        over_mean = relative(of_layer)
-        scalars[f"scores_relative/{name}/min"] = float(over_mean.min())
-        scalars[f"scores_relative/{name}/median"] = float(np.median(over_mean))
+        relative = over_mean(of_layer)
+        scalars[f"scores_relative/{name}/min"] = float(relative.min())
+        scalars[f"scores_relative/{name}/median"] = float(np.median(relative))
     return scalars
-
-
-def relative(scores: np.ndarray) -> np.ndarray:
-    """Scores over their mean; zeros where all are zero."""
-    mean = scores.mean()
-    return scores / mean if mean else np.zeros_like(scores)
 
 
 def restart_scalars(event: RestartEvent, monitor: str) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.network.arguments import check
+from kerasrestart.restart.filter_indices import checked_filters
 from kerasrestart.restart.select import Chosen, Fraction, Scores, Spared
 
 Select = Callable[..., Mapping[str, Any]]
@@ -105,7 +106,7 @@ def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chos
                 f"select returned a layer that has no scores. Received: {name!r}; expected one of "
                 f"{list(scores)}."
             )
-        filters = _checked_indices(name, indices, len(scores[name]))
+        filters = checked_filters("The result of select", name, indices, len(scores[name]))
         chosen[name] = np.setdiff1d(filters, np.array(list(spared.get(name, ())), np.int64))
     return {name: filters for name, filters in chosen.items() if len(filters)}
 
@@ -115,23 +116,3 @@ def _takes(function: Callable[..., Any], argument: str) -> bool:
         return argument in inspect.signature(function).parameters
     except (TypeError, ValueError):  # as of some functions written in C
         return False
-
-
-def _checked_indices(name: str, indices: Any, count: int) -> np.ndarray:
-    filters = np.asarray(indices)
-    is_list = filters.ndim == 1 and (not filters.size or np.issubdtype(filters.dtype, np.integer))
-    if not is_list or (filters.size and not 0 <= filters.min() <= filters.max() < count):
-        raise ValueError(
-            f"select must return indices from 0 to {count - 1} for layer {name!r}. "
-            f"Received: {indices!r}"
-        )
-    if len(set(filters.tolist())) < len(filters):
-        raise ValueError(
-            f"select returned a filter of layer {name!r} twice. Received: {indices!r}; expected "
-            "each index once."
-        )
-    if len(filters) == count:
-        raise ValueError(
-            f"select returned all {count} filters of layer {name!r}: expected at least one to stay."
-        )
-    return np.sort(filters).astype(np.int64)

@@ -6,9 +6,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from kerasrestart.restart.records import RestartEvent
+from kerasrestart.scoring.over_mean import lowest_over_mean
 
 COLUMNS = (
     *("restart", "epoch", "layer", "filters", "lowest/ mean", "chosen again"),
@@ -73,7 +72,7 @@ def _rows(event: RestartEvent, *others: RestartEvent) -> list[tuple[str, ...]]:
         (
             name,
             f"{len(layer.filters)}/{layer.count}",
-            _number(_lowest_over_mean(layer.scores)),
+            _number(lowest_over_mean(layer.scores)),
             _number(layer.reselected),
         )
         for name, layer in event.layers.items()
@@ -95,11 +94,6 @@ def _summed_rows(events: Sequence[RestartEvent]) -> list[tuple[str, ...]]:
     if not selected:
         return [(*start, "none", "0", *"----")]
     return [(*start, name, f"{selected[name]}/{counts[name]}", *"----") for name in counts]
-
-
-def _lowest_over_mean(scores: Sequence[float]) -> float | None:
-    mean = float(np.mean(scores))
-    return float(np.min(scores)) / mean if mean else None
 
 
 def _number(value: float | None) -> str:

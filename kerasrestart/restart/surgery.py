@@ -25,12 +25,13 @@ from kerasrestart.restart.drawing import (
     filter_mask,
     layer_seeds,
 )
+from kerasrestart.restart.filter_indices import checked_filters
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
 from kerasrestart.restart.outgoing import outgoing_masks, outgoing_paths
-from kerasrestart.restart.remarks import remarks
 from kerasrestart.restart.reset import SECOND_MOMENTS, check_outgoing
+from kerasrestart.restart.restart_warnings import restart_warnings
 from kerasrestart.restart.writing import Replacement, plan_writes
 
 
@@ -91,12 +92,12 @@ def restart_filters(
         found: The model's filter layers, if already known. Defaults to None: they are searched.
 
     Raises:
-        ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; a
-            layer's kernel does not train, or all of its filters are chosen; the optimizer's slots
-            are not known; with `outgoing="zero"`: the outgoing weights belong to other filters too,
-            or a layer's new incoming weights, or the scale of its norm, are all zero, so that it
-            would never learn again; with
-            `reader_input_means`: a reader has neither bias nor batch norm, or no means.
+        ValueError: A layer, index, initializer, `outgoing` or `second_moment` is not known; an
+            index comes twice; a layer's kernel does not train, or all of its filters are chosen;
+            the optimizer's slots are not known; with `outgoing="zero"`: the outgoing weights belong
+            to other filters too, or a layer's new incoming weights, or the scale of its norm, are
+            all zero, so that it would never learn again; with `reader_input_means`: a reader has
+            neither bias nor batch norm, or no means.
         TypeError: `model` is not a Keras model or was not called yet, or `optimizer` is not a Keras
             optimizer.
 
@@ -138,8 +139,8 @@ def restart_filters(
                     check_norm(key, norm)
             replacements += _reset_norms(filter_layer, taken[key], paths[key], own_seed)
     writes = plan_writes(replacements, model.distribute_strategy, shifts)
-    for remark in remarks(found, paths, norms=norms):
-        warnings.warn(remark, stacklevel=2)
+    for line in restart_warnings(found, paths, norms=norms):
+        warnings.warn(line, stacklevel=2)
     for write in writes:
         write.apply()
     for one in found_optimizers:
@@ -265,21 +266,7 @@ def _checked_filters(
         raise ValueError(
             f"Unknown layer in chosen. Received: {key!r}. Expected some of {list(found.layers)}."
         )
-    filters, count = np.asarray(indices), found.layers[key].filters
-    if not filters.size:
-        return np.zeros(0, int)
-    if filters.ndim != 1 or not np.issubdtype(filters.dtype, np.integer):
-        raise ValueError(f"The filters of '{key}' must be a list of indices. Received: {indices!r}")
-    if not 0 <= filters.min() <= filters.max() < count:
-        raise ValueError(
-            f"The filters of '{key}' must be indices from 0 to {count - 1}. Received: {indices!r}"
-        )
-    if len(set(filters.tolist())) == count:
-        raise ValueError(
-            f"All {count} filters of '{key}' are chosen. Received: {indices!r}. Expected at least "
-            "one that survives."
-        )
-    return filters
+    return checked_filters("chosen", key, indices, found.layers[key].filters)
 
 
 def _checked_optimizers(

@@ -14,20 +14,20 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
+from kerasrestart.restart.custom_scalars_layout import custom_scalars_layout
 from kerasrestart.restart.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver, Restarts
 from kerasrestart.restart.restart_scalars import (
     level_scalars,
     recovery_scalars,
-    relative,
     restart_scalars,
     restarted_layers,
     restarted_scalars,
     score_scalars,
     step_restart_scalars,
 )
-from kerasrestart.restart.story_layout import story_layout
 from kerasrestart.restart.summary_writer import summary_writer
+from kerasrestart.scoring.over_mean import over_mean
 
 if TYPE_CHECKING:
     from kerasrestart.network.filter_layers import FilterLayer
@@ -144,7 +144,7 @@ class RestartTensorBoard(RestartObserver):
             return  # with Scoring(window=): these scores are of an earlier epoch
         with self._recording():
             for name, scores in restart.scores.items():
-                tf.summary.histogram(f"scores_relative/{name}", relative(scores), last_epoch)
+                tf.summary.histogram(f"scores_relative/{name}", over_mean(scores), last_epoch)
 
     def on_restart_begin(self, event: RestartEvent, restart: Restarts) -> None:
         """Writes which filters are restarted, and draws them before it."""
@@ -179,7 +179,7 @@ class RestartTensorBoard(RestartObserver):
         selects_again = plan is None or (
             plan.remedy is None and (plan.max_restarts is None or plan.max_restarts > 1)
         )
-        return story_layout(
+        return custom_scalars_layout(
             restart.monitor,
             list(restart.scorer.layers),
             restarts_filters=restarts_filters,

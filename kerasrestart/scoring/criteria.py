@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import over_positions
+from kerasrestart.scoring.over_mean import over_mean
 from kerasrestart.scoring.scoring import REVERSED
 
 Saliency = Callable[..., Any]
@@ -273,12 +274,6 @@ def orthogonality(kernel: np.ndarray) -> np.ndarray:
 def random(generator: np.random.Generator, filters: int) -> np.ndarray:
     """The control that looks at nothing: uniform between 0 and 1, `[filters]`."""
     return generator.random(filters)
-
-
-def over_mean(scores: np.ndarray) -> np.ndarray:
-    """Divides a layer's scores by their mean; zeros where all are zero."""
-    mean = scores.mean(dtype=np.float64)
-    return scores if mean == 0 else (scores / mean).astype(scores.dtype)
 
 
 CRITERIA: dict[str, Criterion] = {

@@ -293,14 +293,6 @@ def attach(
     return function.add(scorer, every, on_removed, before_batch)
 
 
-def detach(model: keras.Model) -> None:
-    """Lets the model train by its own step again; does nothing where no scorer is attached."""
-    made_by = getattr(vars(model).get("make_train_function"), "__self__", None)
-    for function in (model.train_function, made_by):
-        if isinstance(function, ScoringFunction):
-            function.remove_all()
-
-
 def _first_batch(iterator: Any) -> tuple[Any, Any]:
     """An iterator with the same batches, and the specs or arrays of its first."""
     if not _is_of_fit(iterator):

@@ -186,11 +186,8 @@ class _Units:
         if not has_own_step(model):
             x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             self.set(batch_size_of(x), sample_weight)
-            if (
-                self.factor is not None and replicas.count() > 1
-            ):  # as `replicated_step` weighs the loss
-                weight = replica_loss_weight(model, self.batch_size, sample_weight)
-                self.factor = tf.math.divide_no_nan(self.factor, weight)
+            if self.factor is not None:
+                self.factor = _replica_factor(model, self.factor, self.batch_size, sample_weight)
         else:
             self.batch_size = batch_size_of(data)
             if self._by_gradient:
@@ -203,6 +200,15 @@ class _Units:
         if self._by_gradient:
             scale = loss_to_example_scale(self._model, batch_size, sample_weight)
             self.factor = scale / self._loss_scale
+
+
+def _replica_factor(
+    model: keras.Model, factor: tf.Tensor, batch_size: int | tf.Tensor, sample_weight: Any
+) -> tf.Tensor:
+    """A factor for gradients of a loss that is weighed as `replicated_step` weighs it."""
+    if replicas.count() == 1:
+        return factor
+    return tf.math.divide_no_nan(factor, replica_loss_weight(model, batch_size, sample_weight))
 
 
 _running = threading.local()

@@ -259,7 +259,8 @@ def test_restarting_does_not_disturb_the_global_random_state(net):
         ({"first": [0], "second": [0.5]}, {}, "indices"),
         ({"first": [0], "second": np.ones(5, bool)}, {}, "indices"),
         ({"first": [0], "second": 3}, {}, "indices"),
-        ({"first": [0], "second": range(5)}, {}, "All 5 filters of 'second' are chosen"),
+        ({"first": [0], "second": range(5)}, {}, "chosen has all 5 filters of layer 'second'"),
+        ({"first": [0], "second": [1, 3, 1]}, {}, "chosen has a filter of layer 'second' twice"),
         ({"first": [0]}, {"initializer": "unifrom"}, "unifrom"),
         ({"first": [0]}, {"initializer": "none"}, "control='none'"),
         ({"first": [0]}, {"initializer": None}, "control='none'"),
@@ -272,8 +273,9 @@ def test_restarting_does_not_disturb_the_global_random_state(net):
 def test_refused_arguments_change_nothing(chosen, options, message, net):
     model = net()
     before = values(model)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         kr.restart_filters(model, chosen, **options)
+    assert "\n" not in str(error.value)
     for name, old in values(model).items():
         np.testing.assert_array_equal(old, before[name])
 

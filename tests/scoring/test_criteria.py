@@ -11,7 +11,7 @@ import kerasrestart as kr
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Needs
 from kerasrestart.scoring.scorer import Scorer
-from kerasrestart.scoring.train_function import attach, detach
+from kerasrestart.scoring.train_function import attach
 
 BASE = tuple(criteria.CRITERIA)
 # Directly after the activation: a pooling follows the first, a batch norm the third.
@@ -54,10 +54,10 @@ class Scored(keras.callbacks.Callback):
         self.scorer = scorer
 
     def on_train_begin(self, logs=None):
-        attach(self.model, self.scorer)
+        self.attached = attach(self.model, self.scorer)
 
     def on_train_end(self, logs=None):
-        detach(self.model)
+        self.attached.detach()
 
 
 def fitted(model, criterion, x, y=None, *, batch_size=8, **options):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 
-def story_layout(
+def custom_scalars_layout(
     monitor: str,
     layers: Sequence[str],
     *,

@@ -15,7 +15,7 @@ from kerasrestart.network.text import listed
 from kerasrestart.restart.norms import norm_channels, other_variables
 
 
-def remarks(found: FilterLayers, paths: Mapping[str, Path], *, norms: bool) -> list[str]:
+def restart_warnings(found: FilterLayers, paths: Mapping[str, Path], *, norms: bool) -> list[str]:
     """Says what a restart leaves of the old filters.
 
     Args:
