@@ -27,7 +27,14 @@ MODES = ("auto", "min", "max")
 
 
 class Action(enum.Enum):
-    """What follows from the end of an epoch."""
+    """What follows from the end of an epoch; see `When.step`.
+
+    Attributes:
+        TRAIN: The round continues.
+        LOWER_LEARNING_RATE: The round continues, and the next epoch begins with a lower learning
+            rate.
+        END_ROUND: The round is over.
+    """
 
     TRAIN = "train"
     LOWER_LEARNING_RATE = "lower learning rate"
