@@ -243,11 +243,11 @@ class RestartPlan:
         """
         if self.remedy is not None:
             return {}
-        spared: dict[str, set[int]] = {}
+        excluded: dict[str, set[int]] = {}
         if self.reset.grace:
             for event in events[-self.reset.grace :]:
                 for name, layer in event.layers.items():
-                    spared.setdefault(name, set()).update(layer.filters)
+                    excluded.setdefault(name, set()).update(layer.filters)
         check_sizes = getattr(self.select, "check", None)
         try:
             if check_sizes is not None:
@@ -255,7 +255,7 @@ class RestartPlan:
         except ValueError:
             # All layers passed this check before training; those with a score, known now, do not.
             return {}
-        return choose(self.select, scores, spared)
+        return choose(self.select, scores, excluded)
 
     def repeats(self, chosen: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> bool:
         """Whether a selection equals that of the last restart.
