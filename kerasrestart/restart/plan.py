@@ -54,7 +54,11 @@ class RestartPlan:
 
     Example:
     ```python
-    plan = RestartPlan(select=BelowMean(0.1), when=EveryEpochs(15))
+    from kerasrestart.restart.plan import RestartPlan
+    from kerasrestart.restart.records import RestartState
+
+    plan = RestartPlan(select=kerasrestart.BelowMean(0.1), when=kerasrestart.EveryEpochs(15))
+    scores = kerasrestart.score_filters(model, x, y)
     decision = plan.decide(RestartState(), 0.5, epochs_left=20, scores=scores)
     ```
 
