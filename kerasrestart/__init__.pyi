@@ -6,6 +6,7 @@ from .network.describe import describe as describe
 from .restart.callback import PartialRestart as PartialRestart
 from .restart.controller import RestartController as RestartController
 from .restart.every_steps import EverySteps as EverySteps
+from .restart.initializers import NormMatched as NormMatched
 from .restart.observer import RestartObserver as RestartObserver
 from .restart.remedies import ResetLayer as ResetLayer
 from .restart.remedies import ResetModel as ResetModel
@@ -22,9 +23,12 @@ from .restart.select import Fraction as Fraction
 from .restart.select import GlobalFraction as GlobalFraction
 from .restart.select_filters import select_filters as select_filters
 from .restart.surgery import restart_filters as restart_filters
+from .restart.survivor_rules import Clone as Clone
 from .restart.tensorboard import RestartTensorBoard as RestartTensorBoard
+from .restart.when import Action as Action
 from .restart.when import EveryEpochs as EveryEpochs
 from .restart.when import OnPlateau as OnPlateau
+from .restart.when import RoundProgress as RoundProgress
 from .restart.when import When as When
 from .scoring.reader_input_means import reader_input_means as reader_input_means
 from .scoring.score_filters import score_filters as score_filters

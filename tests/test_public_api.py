@@ -3,6 +3,7 @@
 python -m tests.test_public_api updates the list.
 """
 
+import enum
 import inspect
 import pathlib
 
@@ -21,6 +22,9 @@ def public_api():
         if inspect.ismodule(value):
             lines.append(f"{name}: module")
             lines += [f"{name}.{n}{_signature(getattr(value, n))}" for n in sorted(value.__all__)]
+        elif inspect.isclass(value) and issubclass(value, enum.Enum):
+            # The signature of an enumeration depends on the version of Python.
+            lines.append(f"{name}: {', '.join(value.__members__)}")
         elif inspect.isclass(value):
             # Keras turns a subclass of Model into one of Functional when it is first built so.
             names = (base.__name__.replace("Functional", "Model") for base in value.__bases__)

@@ -35,10 +35,17 @@ def run(
     from kerasrestart import experiments
 
     def tiny(input_shape, classes):
-        return keras.Sequential([keras.Input(input_shape), ..., layers.Dense(classes)])
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                layers.Conv2D(16, 3, activation="relu", name="conv1"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(classes),
+            ]
+        )
 
     result = experiments.run(
-        model=tiny, dataset=(x, y), init="he_uniform", fraction=0.2, max_restarts=2
+        model=tiny, dataset=(x, y), init="he_uniform", fraction=0.2, epochs=20, max_restarts=2
     )
     print(result.table[-1]["test_accuracy"])
     ```

@@ -16,10 +16,13 @@ class RunResult:
 
     Example:
     ```python
-    result = experiments.run(model=tiny, dataset="shapes", max_restarts=1)
+    from kerasrestart import experiments
+    from nets import tiny  # a function (input_shape, classes) of your own
+
+    result = experiments.run(model=tiny, dataset=(x, y), epochs=20, max_restarts=1)
     print(result)  # the table
     result.table[-1]["test_accuracy"]
-    result.model.predict(images)
+    result.model.predict(x)
     ```
 
     Attributes:

@@ -13,6 +13,9 @@ class StudyResult:
 
     Example:
     ```python
+    from kerasrestart import experiments
+    from nets import tiny
+
     result = experiments.study(study_name="mine", network=tiny, arms=["uniform"], seeds=range(4))
     for row in result.table:
         print(row["arm"], row["difference"], row["low"], row["high"])

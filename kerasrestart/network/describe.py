@@ -28,8 +28,9 @@ def describe(
 ) -> str:
     """Shows for each layer with filters whether and how it is restarted.
 
+    Example:
     ```python
-    print(kerasrestart.describe(keras.applications.ResNet50(weights=None)))
+    print(kerasrestart.describe(model))
     print(kerasrestart.describe(model, x[:1]))  # a subclass of keras.Model that is not built
     ```
 

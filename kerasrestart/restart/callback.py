@@ -68,7 +68,9 @@ class PartialRestart(RestartLifeCycle):
         seed: Seed of the new weights, and of a criterion that draws scores. Defaults to 0.
         select: Which filters a restart selects: `Fraction`, `BelowMean`, `GlobalFraction`, or a
             function that takes the scores by layer, float32 `[filters]`, and returns
-            `{layer: indices}`. Defaults to None: the short form.
+            `{layer: indices}`. If it has an argument `exclude`, it also gets the filters that a
+            restart leaves out now, `{layer: indices}`; else these are removed from its result.
+            Defaults to None: the short form.
         when: When a round ends: `OnPlateau`, `EveryEpochs`, or an object of a class of your own,
             see `kerasrestart.When`. Or `EverySteps`, which restarts filters between batches.
             Defaults to None: the short form.

@@ -172,7 +172,18 @@ class RestartController:
         For loops that compile a larger part than a step, or run it under a strategy:
 
         ```python
-        train_step = tf.function(lambda x, y: strategy.run(controller.scored(step), (x, y)))
+        controller = kerasrestart.RestartController(model, when=kerasrestart.EverySteps(1000))
+
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                loss = loss_fn(y, model(x, training=True))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            model.optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+
+        scored, strategy = controller.scored(step), tf.distribute.get_strategy()
+        train_step = tf.function(lambda x, y: strategy.run(scored, (x, y)))
+        train_step(x, y)
+        controller.step()
         ```
 
         Args:

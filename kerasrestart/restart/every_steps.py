@@ -175,7 +175,7 @@ class StepState:
         """Which filters of a layer can be selected, bool `[filters]`."""
         return self.step - self.since[name] > when.min_age
 
-    def spared(self, when: EverySteps) -> dict[str, np.ndarray]:
+    def excluded(self, when: EverySteps) -> dict[str, np.ndarray]:
         """By layer, the indices of the filters that cannot be selected."""
         return {name: np.flatnonzero(~self.mature(when, name)) for name in self.since}
 

@@ -18,6 +18,8 @@ def draw_filters(kernels: np.ndarray, framed: Collection[int] = ()) -> np.ndarra
 
     Example:
     ```python
+    from kerasrestart.restart.filter_images import draw_filters
+
     kernel = model.get_layer("conv1").kernel.numpy()  # [height, width, channels, filters]
     picture = draw_filters(kernel.transpose(3, 0, 1, 2), framed=[3, 7])
     ```

@@ -27,6 +27,8 @@ A rule is a function `(kernel, axis, seed, chosen) -> new kernel`:
 Your own initializer is such a function, passed as `initializer=`:
 
 ```python
+import numpy as np
+
 def as_the_mean_survivor(kernel, axis, seed, chosen):
     filters_first = np.moveaxis(kernel.numpy(), axis, 0)
     mean = filters_first[~chosen].mean(axis=0)
@@ -108,7 +110,7 @@ class NormMatched:
 
     Example:
     ```python
-    kerasrestart.PartialRestart(initializer=NormMatched("he_normal"))
+    kerasrestart.PartialRestart(initializer=kerasrestart.NormMatched("he_normal"))
     ```
 
     Args:

@@ -17,9 +17,11 @@ def optimizers_of(model: keras.Model, optimizer: Any = None) -> list[keras.optim
     """Finds the optimizers that may train the weights of a model.
 
     ```python
-    gan.generator_optimizer = keras.optimizers.Adam(1e-4)
-    gan.discriminator_optimizer = keras.optimizers.Adam(4e-4)
-    optimizers_of(gan)  # both, and gan.optimizer if the GAN is compiled with one
+    from kerasrestart.restart.optimizers import optimizers_of
+
+    model.generator_optimizer = keras.optimizers.Adam(1e-4)
+    model.discriminator_optimizer = keras.optimizers.Adam(4e-4)
+    optimizers_of(model)  # both, and model.optimizer if the model is compiled with one
     ```
 
     Args:

@@ -58,7 +58,11 @@ class RestartPlan:
 
     Example:
     ```python
-    plan = RestartPlan(select=BelowMean(0.1), when=EveryEpochs(15))
+    from kerasrestart.restart.plan import RestartPlan
+    from kerasrestart.restart.records import RestartState
+
+    plan = RestartPlan(select=kerasrestart.BelowMean(0.1), when=kerasrestart.EveryEpochs(15))
+    scores = kerasrestart.score_filters(model, x, y)
     decision = plan.decide(RestartState(), 0.5, epochs_left=20, scores=scores)
     ```
 
@@ -246,11 +250,11 @@ class RestartPlan:
         """
         if self.remedy is not None:
             return {}
-        spared: dict[str, set[int]] = {}
+        excluded: dict[str, set[int]] = {}
         if self.reset.grace:
             for event in events[-self.reset.grace :]:
                 for name, layer in event.layers.items():
-                    spared.setdefault(name, set()).update(layer.filters)
+                    excluded.setdefault(name, set()).update(layer.filters)
         check_sizes = getattr(self.select, "check", None)
         try:
             if check_sizes is not None:
@@ -258,7 +262,7 @@ class RestartPlan:
         except ValueError:
             # All layers passed this check before training; those with a score, known now, do not.
             return {}
-        return choose(self.select, scores, spared)
+        return choose(self.select, scores, excluded)
 
     def repeats(self, chosen: Mapping[str, np.ndarray], events: Sequence[RestartEvent]) -> bool:
         """Whether a selection equals that of the last restart.

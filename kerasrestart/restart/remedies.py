@@ -48,6 +48,7 @@ class Remedy:
 class ResetLayer(Remedy):
     """`reset_layer` as an argument of `PartialRestart`.
 
+    Example:
     ```python
     head = kerasrestart.PartialRestart(
         when=kerasrestart.EveryEpochs(6), reset=kerasrestart.ResetLayer("logits"), max_restarts=14
@@ -75,7 +76,15 @@ class ResetLayer(Remedy):
 
 @dataclasses.dataclass(frozen=True)
 class ResetModel(Remedy):
-    """`reset_model` as an argument of `PartialRestart`."""
+    """`reset_model` as an argument of `PartialRestart`.
+
+    Example:
+    ```python
+    scratch = kerasrestart.PartialRestart(
+        when=kerasrestart.EveryEpochs(6), reset=kerasrestart.ResetModel(), max_restarts=14
+    )
+    ```
+    """
 
     def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_model`."""
@@ -89,6 +98,13 @@ class ResetModel(Remedy):
 @dataclasses.dataclass(frozen=True)
 class ShrinkAndPerturb(Remedy):
     """`shrink_and_perturb` as an argument of `PartialRestart`.
+
+    Example:
+    ```python
+    shrunk = kerasrestart.PartialRestart(
+        when=kerasrestart.EveryEpochs(6), reset=kerasrestart.ShrinkAndPerturb(0.4, 0.01)
+    )
+    ```
 
     Args:
         shrink: As in `shrink_and_perturb`.
@@ -108,7 +124,15 @@ class ShrinkAndPerturb(Remedy):
 
 @dataclasses.dataclass(frozen=True)
 class ResetOptimizer(Remedy):
-    """`reset_optimizer` as an argument of `PartialRestart`."""
+    """`reset_optimizer` as an argument of `PartialRestart`.
+
+    Example:
+    ```python
+    state = kerasrestart.PartialRestart(
+        when=kerasrestart.EveryEpochs(6), reset=kerasrestart.ResetOptimizer()
+    )
+    ```
+    """
 
     def apply(self, model: keras.Model, seed: int, optimizer: Any = None) -> None:
         """Calls `reset_optimizer`."""

@@ -38,6 +38,7 @@ def reset_layer(
 ) -> None:
     """Re-initialises whole layers as their own initializers draw them.
 
+    Example:
     ```python
     kerasrestart.reset_layer(model, "logits", seed=1)  # a new head for a new task
     ```
@@ -73,6 +74,11 @@ def reset_layer(
 def reset_model(model: keras.Model, *, seed: int = 0, optimizer: Any = None) -> None:
     """Re-initialises all layers that train, and the whole state of the optimizers.
 
+    Example:
+    ```python
+    kerasrestart.reset_model(model, seed=1)  # trains from scratch
+    ```
+
     Frozen layers stay. The learning rate stays as it is now.
 
     Args:
@@ -96,6 +102,11 @@ def shrink_and_perturb(
     model: keras.Model, shrink: float, perturb: float, *, seed: int = 0, optimizer: Any = None
 ) -> None:
     """Shrinks all weights that train, and adds noise: `shrink * weight + perturb * N(0, 1)`.
+
+    Example:
+    ```python
+    kerasrestart.shrink_and_perturb(model, 0.4, 0.01, seed=1)  # before training on more data
+    ```
 
     The statistics of norms stay. The paper makes a new optimizer each time, and so the state of
     this one is reset, too.
@@ -131,6 +142,11 @@ def shrink_and_perturb(
 
 def reset_optimizer(model: keras.Model, *, optimizer: Any = None) -> None:
     """Sets the state of all optimizers of a model to that of new ones.
+
+    Example:
+    ```python
+    kerasrestart.reset_optimizer(model)  # before a new task
+    ```
 
     These are the slots and the count of steps, and with it Adam's bias correction and the place in
     a schedule. A learning rate that is a number stays as it is now, and so does a loss scale.

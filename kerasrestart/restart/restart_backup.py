@@ -32,7 +32,7 @@ class RestartBackup(RestartObserver):
     backup = kerasrestart.RestartBackup("backup/restarts.json")
     restart = kerasrestart.PartialRestart(observers=[backup])
     keep = keras.callbacks.BackupAndRestore("backup/model")
-    model.fit(x, y, epochs=60, callbacks=[restart, keep])
+    model.fit(x, y, validation_split=0.1, epochs=60, callbacks=[restart, keep])
     ```
 
     Put `PartialRestart` before `BackupAndRestore`: then training cannot be killed after the latter

@@ -17,7 +17,7 @@ from kerasrestart.network.arguments import check_choice, check_share, check_whol
 
 Scores = Mapping[str, np.ndarray]
 Chosen = dict[str, np.ndarray]
-Spared = Mapping[str, Collection[int]]
+Excluded = Mapping[str, Collection[int]]
 NORMALIZATIONS = ("l2", "mean")
 
 
@@ -74,12 +74,12 @@ class Fraction:
                 f"{_smallest_fraction(filters[largest])} or more."
             )
 
-    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+    def __call__(self, scores: Scores, exclude: Excluded | None = None) -> Chosen:
         """Selects filters.
 
         Args:
             scores: By layer, `[filters]`.
-            spared: By layer, indices of filters that are not selected whatever their score.
+            exclude: By layer, indices of filters that are not selected whatever their score.
                 Defaults to None: none.
 
         Returns:
@@ -90,7 +90,7 @@ class Fraction:
         """
         scores = _checked(self, scores)
         counts = {name: _rounded(self.fraction * len(of)) for name, of in scores.items()}
-        return lowest(scores, counts, spared)
+        return lowest(scores, counts, exclude)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class BelowMean:
     def check(self, filters: Mapping[str, int]) -> None:
         """Accepts every model: see `Fraction.check`."""
 
-    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+    def __call__(self, scores: Scores, exclude: Excluded | None = None) -> Chosen:
         """Selects filters; arguments and result are those of `Fraction.__call__`.
 
         Raises:
@@ -148,10 +148,10 @@ class BelowMean:
             of_layer = of_layer.astype(np.float64)
             mean = of_layer.mean()
             low = of_layer / mean <= self.fraction if mean else np.ones(len(of_layer), bool)
-            low[list((spared or {}).get(name, ()))] = False
+            low[list((exclude or {}).get(name, ()))] = False
             limit = _limit(self.cap, self.min_survivors, len(of_layer))
             counts[name] = min(int(low.sum()), limit)
-        return lowest(scores, counts, spared)
+        return lowest(scores, counts, exclude)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,10 +210,10 @@ class GlobalFraction:
                 f"{self.fraction!r}; expected a lower one, or a higher cap."
             )
 
-    def __call__(self, scores: Scores, spared: Spared | None = None) -> Chosen:
+    def __call__(self, scores: Scores, exclude: Excluded | None = None) -> Chosen:
         """Selects filters; arguments, result and errors are those of `Fraction.__call__`."""
         scores = _checked(self, scores)
-        eligible = _eligible(scores, spared)
+        eligible = _eligible(scores, exclude)
         left = {name: _limit(self.cap, self.min_survivors, len(of)) for name, of in scores.items()}
         count = _rounded(self.fraction * sum(map(len, scores.values())))
         places = [(name, index) for name, of in scores.items() for index in range(len(of))]
@@ -247,17 +247,17 @@ def _checked(rule: Any, scores: Scores) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _eligible(scores: Scores, spared: Spared | None) -> dict[str, np.ndarray]:
+def _eligible(scores: Scores, exclude: Excluded | None) -> dict[str, np.ndarray]:
     eligible = {name: np.ones(len(of_layer), bool) for name, of_layer in scores.items()}
-    for name, filters in (spared or {}).items():
+    for name, filters in (exclude or {}).items():
         if name in eligible:
             eligible[name][list(filters)] = False
     return eligible
 
 
-def lowest(scores: Scores, counts: Mapping[str, int], spared: Spared | None) -> Chosen:
-    """The `counts` filters of lowest score of each layer, or as many as are not spared."""
-    eligible, chosen = _eligible(scores, spared), {}
+def lowest(scores: Scores, counts: Mapping[str, int], exclude: Excluded | None) -> Chosen:
+    """The `counts` filters of lowest score of each layer, or as many as are not excluded."""
+    eligible, chosen = _eligible(scores, exclude), {}
     for name, of_layer in scores.items():
         order = np.argsort(of_layer, kind="stable")
         chosen[name] = np.sort(order[eligible[name][order]][: counts[name]])

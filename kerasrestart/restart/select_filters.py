@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasrestart.network.arguments import check
 from kerasrestart.restart.filter_indices import checked_filters
-from kerasrestart.restart.select import Chosen, Fraction, Scores, Spared
+from kerasrestart.restart.select import Chosen, Excluded, Fraction, Scores
 
 Select = Callable[..., Mapping[str, Any]]
 
@@ -78,14 +78,14 @@ def check_select(select: Any) -> Select:
     return select
 
 
-def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chosen:
+def choose(select: Select, scores: Scores, exclude: Excluded | None = None) -> Chosen:
     """Calls a selection, and checks what it returns.
 
     Args:
         select: One of the classes here, or a function `scores -> {layer: indices}`. A function that
-            has no argument `spared` does not see it: spared filters are removed from its result.
+            has no argument `exclude` does not see it: excluded filters are removed from its result.
         scores: By layer, `[filters]`.
-        spared: As in `Fraction.__call__`.
+        exclude: As in `Fraction.__call__`.
 
     Returns:
         As `Fraction.__call__`.
@@ -94,9 +94,8 @@ def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chos
         ValueError: As the selection does; or it returned an unknown layer, an index out of range,
             an index twice, or all filters of a layer.
     """
-    spared = spared or {}
-    sees_spared = _takes(select, "spared")
-    found = select(scores, spared=spared) if sees_spared else select(scores)
+    exclude = exclude or {}
+    found = select(scores, exclude=exclude) if _takes(select, "exclude") else select(scores)
     if not isinstance(found, Mapping):
         raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")
     chosen = {}
@@ -107,7 +106,7 @@ def choose(select: Select, scores: Scores, spared: Spared | None = None) -> Chos
                 f"{list(scores)}."
             )
         filters = checked_filters("The result of select", name, indices, len(scores[name]))
-        chosen[name] = np.setdiff1d(filters, np.array(list(spared.get(name, ())), np.int64))
+        chosen[name] = np.setdiff1d(filters, np.array(list(exclude.get(name, ())), np.int64))
     return {name: filters for name, filters in chosen.items() if len(filters)}
 
 

@@ -95,11 +95,11 @@ class StepRestarts:
             self.finished = DIVERGED
             return None
         state.unfollow(state.since.keys() - scores.keys())
-        spared = state.spared(when)
+        excluded = state.excluded(when)
         if when.replacement_rate is None:
-            chosen = choose(plan.select, scores, spared)
+            chosen = choose(plan.select, scores, excluded)
         else:
-            chosen = lowest(scores, state.whole(when), spared)
+            chosen = lowest(scores, state.whole(when), excluded)
         return (chosen, scores) if chosen else None
 
     def restarted(self, event: RestartEvent) -> None:

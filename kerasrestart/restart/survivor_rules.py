@@ -74,7 +74,9 @@ class Clone:
 
     Example:
     ```python
-    kerasrestart.restart_filters(model, chosen, initializer=Clone(noise=0.02))
+    chosen = kerasrestart.select_filters(kerasrestart.score_filters(model, x, y), fraction=0.1)
+    clone = kerasrestart.Clone(noise=0.02)
+    kerasrestart.restart_filters(model, chosen, initializer=clone, seed=1)
     ```
 
     Args:

@@ -1,19 +1,6 @@
 """When a round of training ends: rules that take a state and return the next, and keep none.
 
-Readable without TensorFlow. To write your own, derive a class from `When`:
-
-```python
-@dataclasses.dataclass(frozen=True)
-class BelowLoss(kerasrestart.When):
-    loss: float
-
-    def step(self, progress, value):
-        progress = dataclasses.replace(progress, epochs=progress.epochs + 1)
-        return progress, Action.END_ROUND if value < self.loss else Action.TRAIN
-
-    def describe(self):
-        return f"{self.monitor} is below {self.loss:g}"
-```
+Readable without TensorFlow. To write your own, derive a class from `When`.
 """
 
 from __future__ import annotations
@@ -27,7 +14,21 @@ MODES = ("auto", "min", "max")
 
 
 class Action(enum.Enum):
-    """What follows from the end of an epoch."""
+    """What follows from the end of an epoch; see `When.step`.
+
+    Example:
+    ```python
+    when = kerasrestart.EveryEpochs(1)
+    progress, action = when.step(kerasrestart.RoundProgress(), 0.5)
+    assert action is kerasrestart.Action.END_ROUND
+    ```
+
+    Attributes:
+        TRAIN: The round continues.
+        LOWER_LEARNING_RATE: The round continues, and the next epoch begins with a lower learning
+            rate.
+        END_ROUND: The round is over.
+    """
 
     TRAIN = "train"
     LOWER_LEARNING_RATE = "lower learning rate"
@@ -37,6 +38,13 @@ class Action(enum.Enum):
 @dataclasses.dataclass(frozen=True)
 class RoundProgress:
     """How far a round has come; a round begins with `RoundProgress()`.
+
+    Example:
+    ```python
+    when = kerasrestart.OnPlateau(patience=5)
+    progress, action = when.step(kerasrestart.RoundProgress(), 0.5)
+    progress  # RoundProgress(epochs=1, best=0.5, wait=0, drops=0)
+    ```
 
     Attributes:
         epochs: Epochs of this round.
@@ -56,6 +64,26 @@ class When:
     """What `PartialRestart(when=)` takes: the end of a round, and what belongs to it.
 
     A class derived from this one defines `step`, and may set any attribute.
+
+    Example:
+    ```python
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class BelowLoss(kerasrestart.When):
+        loss: float
+        monitor: str = "loss"
+
+        def step(self, progress, value):
+            progress = dataclasses.replace(progress, epochs=progress.epochs + 1)
+            ends = value < self.loss
+            return progress, kerasrestart.Action.END_ROUND if ends else kerasrestart.Action.TRAIN
+
+        def describe(self):
+            return f"{self.monitor} is below {self.loss:g}"
+
+    restart = kerasrestart.PartialRestart(when=BelowLoss(0.5))
+    ```
 
     Attributes:
         monitor: Metric that `step` gets and by which the best epoch of a round is chosen, as it is

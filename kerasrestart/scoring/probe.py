@@ -18,6 +18,9 @@ def probe(
     """Returns `tensor` unchanged, and hears each gradient by it that a tape computes.
 
     ```python
+    from kerasrestart.scoring.probe import probe
+
+    layer, head, gradients = layers.Conv2D(4, 3), layers.Dense(1), []
     with tf.GradientTape() as tape:
         z = probe(layer(x), gradients.append)
         loss = tf.reduce_mean(head(z))

@@ -23,6 +23,7 @@ def reader_input_means(
     """Means of what layers read of filters, over a set of examples, in inference mode.
 
     ```python
+    chosen = kerasrestart.select_filters(kerasrestart.score_filters(model, x, y), fraction=0.1)
     means = kerasrestart.reader_input_means(model, x)
     kerasrestart.restart_filters(model, chosen, outgoing="zero", reader_input_means=means)
     ```

@@ -134,7 +134,7 @@ class RestartModel(keras.Model):
             return self.compute_metrics(x, y, y_pred)
 
 
-    model = MyModel(inputs, outputs)
+    model = MyModel(model.inputs, model.outputs)
     ```
     """
 

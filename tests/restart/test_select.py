@@ -147,24 +147,25 @@ def test_below_mean_may_select_nothing_and_spares_survivors_of_a_dead_layer():
     assert lists(chosen) == {"dead": [0, 1, 2, 3, 4]}
 
 
-@example(scores=[0.0, 0.0], spared={0}, select=BelowMean(0.8))
+@example(scores=[0.0, 0.0], exclude={0}, select=BelowMean(0.8))
 @given(
     scores=SCORES,
-    spared=st.sets(st.integers(0, 69)),
+    exclude=st.sets(st.integers(0, 69)),
     select=st.sampled_from([Fraction(0.3), BelowMean(0.8), GlobalFraction(0.3, cap=0.9)]),
 )
-def test_spared_filters_are_not_selected_and_the_next_lowest_are(scores, spared, select):
+def test_excluded_filters_are_not_selected_and_the_next_lowest_are(scores, exclude, select):
     layers = {"layer": np.array(scores)}
-    spared = {k for k in spared if k < len(scores)}
+    exclude = {k for k in exclude if k < len(scores)}
     try:
         without = select(layers).get("layer", [])
     except ValueError:
         return  # too few filters for the selection
-    chosen = list(select(layers, {"layer": spared}).get("layer", []))
-    order = [k for k in sorted(range(len(scores)), key=lambda k: (scores[k], k)) if k not in spared]
+    chosen = list(select(layers, {"layer": exclude}).get("layer", []))
+    ranked = sorted(range(len(scores)), key=lambda k: (scores[k], k))
+    order = [k for k in ranked if k not in exclude]
     if isinstance(select, BelowMean) and any(scores):
-        assert set(chosen) == set(without) - spared
-    elif isinstance(select, BelowMean):  # all are useless, and one filter stays: a spared one too
+        assert set(chosen) == set(without) - exclude
+    elif isinstance(select, BelowMean):  # all are useless, and one stays: an excluded one too
         assert chosen == sorted(order[: len(scores) - 1])
     else:
         assert chosen == sorted(order[: len(without)])
@@ -269,14 +270,14 @@ def test_what_an_own_function_returns_is_checked_in_one_line(result, message):
     assert "\n" not in str(error.value)
 
 
-def test_spared_filters_are_removed_from_what_an_own_function_returns_unless_it_sees_them():
-    spared = {"layer": {0, 1}}
-    assert lists(choose(lambda scores: {"layer": [0, 2]}, LAYER, spared)) == {"layer": [2]}
+def test_excluded_filters_are_removed_from_what_an_own_function_returns_unless_it_sees_them():
+    exclude = {"layer": {0, 1}}
+    assert lists(choose(lambda scores: {"layer": [0, 2]}, LAYER, exclude)) == {"layer": [2]}
 
-    def next_two(scores, spared):
-        return {"layer": [k for k in range(8) if k not in spared["layer"]][:2]}
+    def next_two(scores, exclude):
+        return {"layer": [k for k in range(8) if k not in exclude["layer"]][:2]}
 
-    assert lists(choose(next_two, LAYER, spared)) == {"layer": [2, 3]}
+    assert lists(choose(next_two, LAYER, exclude)) == {"layer": [2, 3]}
 
 
 @pytest.mark.parametrize("select", [0.1, Fraction, "fraction"], ids=str)

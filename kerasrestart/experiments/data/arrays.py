@@ -24,7 +24,10 @@ def load_npz(path: str | os.PathLike) -> ImageData:
 
     Example:
     ```python
-    np.savez("birds.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    import numpy as np
+    from kerasrestart.experiments.data.arrays import load_npz
+
+    np.savez("birds.npz", x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
     data = load_npz("birds.npz")
     ```
 
@@ -75,7 +78,9 @@ def from_arrays(value: Any, name: str) -> ImageData:
 
     Example:
     ```python
-    data = from_arrays(keras.datasets.mnist.load_data(), "mnist")
+    from kerasrestart.experiments.data.arrays import from_arrays
+
+    data = from_arrays((x, y), "birds")  # or keras.datasets.mnist.load_data(), "mnist"
     ```
 
     Splits that are not given are taken from the training images: a tenth each, see `split_tenth`.

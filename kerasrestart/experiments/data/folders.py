@@ -21,6 +21,8 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
 
     Example:
     ```python
+    from kerasrestart.experiments.data.folders import load_folder
+
     data = load_folder("birds", image_size=64)  # birds/crow/1.png, birds/heron/2.jpg, ...
     ```
 

@@ -38,8 +38,10 @@ def load(
 
     Example:
     ```python
-    data = load("shapes", train_examples=5_000, seed=0)
-    data.train.images.shape  # (5000, 32, 32, 3)
+    from kerasrestart.experiments.data import load
+
+    data = load("shapes", shapes_examples=1_000, train_examples=500, seed=0)
+    data.train.images.shape  # (500, 32, 32, 3)
     ```
 
     Args:

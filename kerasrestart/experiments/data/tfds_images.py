@@ -27,6 +27,8 @@ def load_tfds(
 
     Example:
     ```python
+    from kerasrestart.experiments.data.tfds_images import load_tfds
+
     data = load_tfds("mnist")
     ```
 

@@ -28,7 +28,7 @@ def alexnet(
 
     Example:
     ```python
-    model = kerasrestart.models.alexnet((64, 64, 3), weights="alexnet.safetensors")
+    model = kerasrestart.models.alexnet((64, 64, 3), classes=10)
     ```
 
     It is torchvision's network layer for layer, so that weights trained there fit. Between the

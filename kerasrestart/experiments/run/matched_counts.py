@@ -61,7 +61,7 @@ class MatchedCounts:
         )
 
     def __call__(
-        self, scores: Mapping[str, np.ndarray], spared: Mapping[str, Collection[int]] | None = None
+        self, scores: Mapping[str, np.ndarray], exclude: Mapping[str, Collection[int]] | None = None
     ) -> dict[str, np.ndarray]:
         """Selects filters; arguments and result are those of `Fraction.__call__`.
 
@@ -78,6 +78,6 @@ class MatchedCounts:
         chosen = {}
         for name, count in counts.items():
             order = np.argsort(scores[name], kind="stable")
-            free = [k for k in order if k not in (spared or {}).get(name, ())]
+            free = [k for k in order if k not in (exclude or {}).get(name, ())]
             chosen[name] = np.sort(np.array(free[:count], np.int64))
         return chosen

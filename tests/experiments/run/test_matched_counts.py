@@ -29,9 +29,9 @@ def written(folder, *restarts, init="he"):
     return folder
 
 
-def select(counts, number, spared=None):
+def select(counts, number, exclude=None):
     counts.restart = types.SimpleNamespace(events=[None] * number)
-    return {name: filters.tolist() for name, filters in counts(SCORES, spared).items()}
+    return {name: filters.tolist() for name, filters in counts(SCORES, exclude).items()}
 
 
 def test_each_restart_has_the_counts_of_the_other_run(tmp_path):
@@ -42,7 +42,7 @@ def test_each_restart_has_the_counts_of_the_other_run(tmp_path):
     assert select(counts, 3) == {}
 
 
-def test_spared_filters_are_not_selected():
+def test_excluded_filters_are_not_selected():
     assert select(MatchedCounts([{"a": 2}]), 0, {"a": {3}}) == {"a": [1, 2]}
 
 
