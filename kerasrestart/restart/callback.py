@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerasrestart.network.arguments import check
-from kerasrestart.restart.arguments import explain_parts
+from kerasrestart.restart.arguments import PARTS, explain_parts
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.life_cycle import RestartLifeCycle
 from kerasrestart.restart.observer import RestartObserver
@@ -108,7 +108,7 @@ class PartialRestart(RestartLifeCycle):
         TypeError: An argument belongs to a part.
     """
 
-    @explain_parts
+    @explain_parts(*PARTS, of_fit=("verbose",))
     def __init__(
         self,
         initializer: Any = "uniform",

@@ -24,7 +24,7 @@ from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import RestartEvent
 from kerasrestart.restart.remedies import Remedy, split_reset
 from kerasrestart.restart.reset import Reset
-from kerasrestart.restart.select import Fraction
+from kerasrestart.restart.select import BelowMean, Fraction, GlobalFraction
 from kerasrestart.restart.select_filters import Select
 from kerasrestart.restart.step_restarts import StepRestarts
 from kerasrestart.scoring import criteria
@@ -89,7 +89,10 @@ class RestartController:
         ValueError, TypeError: As `PartialRestart`, and as at the start of `fit`.
     """
 
-    @explain_parts
+    @explain_parts(
+        *(Fraction, BelowMean, GlobalFraction, EverySteps, Reset, Scoring),
+        refused=("drop_epochs",),  # restarts between batches drop no filters
+    )
     def __init__(
         self,
         model: keras.Model,

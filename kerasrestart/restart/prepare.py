@@ -30,7 +30,8 @@ def prepare(
 ) -> tuple[Scorer, list[str]]:
     """Makes the scorer of a model, after checking that the model can be restarted as planned.
 
-    The optimizer is built where it is not yet.
+    A `MultiOptimizer` made by a function is built, as it holds no optimizers before. Any other is
+    left to be built by the first step.
 
     Args:
         model: A compiled model.

@@ -49,8 +49,8 @@ class RestartTensorBoard(RestartObserver):
     `update_freq`. Steps are epochs counted from 0, as those of that callback's `epoch_*` scalars,
     so that the curves of both line up. The tab "Custom scalars" tells the story on one page: the
     metric, with a level line that begins at each restart, what each restart cost, and the scores of
-    each layer. Open it
-    at `http://localhost:6006/#custom_scalars&_smoothingWeight=0`: smoothing distorts these curves.
+    each layer. Open it at `http://localhost:6006/#custom_scalars&_smoothingWeight=0`: smoothing
+    distorts these curves.
 
     Where records cannot be written, as on a full disk, it warns once and writes no more; training
     continues.
@@ -79,9 +79,11 @@ class RestartTensorBoard(RestartObserver):
     | `filters/<layer>/1_before`, `.../2_after` | image: `draw_filters` | epoch of a restart |
     | `filters/<layer>/3_recovered` | the same, when the metric is as good as before | that epoch |
 
-    Of restarts between batches only `restart/filters/<layer>` is written, summed over an epoch.
-
     The last five are not written for the control `"none"`, which restarts no filter.
+
+    Of restarts between batches only two are written, at each epoch: `restart/filters/<layer>`,
+    summed over the epoch, and `restarted_scores/<layer>`, of the filters restarted last. Settings
+    and `scores_relative` are written as usual.
 
     Args:
         log_dir: Folder to write to. Where the stock callback writes to `logs/run`,

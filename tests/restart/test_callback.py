@@ -403,17 +403,45 @@ def test_argument_out_of_range_is_refused_at_once_in_one_line(arguments):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_an_argument_of_a_part_is_refused_with_the_part_that_has_it(name):
-    parts, example = PARTS[name]
-    with pytest.raises(TypeError, match=f"^{name} is an argument of {parts}: ") as error:
-        kr.PartialRestart(**{name: 1})
-    assert example in str(error.value)
-    public = {n: getattr(kr, n) for n in kr.__all__} | {"fit": keras.Model.fit}
-    for part in parts.split(" and "):
-        assert name in inspect.signature(public[part]).parameters
-    if name != "verbose":
-        kr.PartialRestart(**eval(f"dict({example})", public))
+# A value of each argument of a part that `PartialRestart` does not have itself.
+OF_PARTS = {
+    **{"cap": 0.5, "normalize": "l2", "min_survivors": 2},
+    **{"mode": "min", "min_delta": 0.001, "target": 0.1, "recovery_epochs": 3, "epochs": 4},
+    **{"learning_rate_drops": 1, "learning_rate_factor": 0.5, "stop_when_done": False},
+    **{"steps": 5, "replacement_rate": 1e-4, "maturity": 3, "decay": 0.9},
+    **{"outgoing": "zero", "second_moment": "survivors", "norms": False, "compensate_bias": True},
+    **{"grace_restarts": 2, "drop_epochs": 3, "every": 4, "window": 1},
+}
+
+
+def own_arguments(part):
+    return set(inspect.signature(part).parameters)
+
+
+def test_each_argument_of_a_part_is_an_own_one_or_explained():
+    of_parts = set().union(*map(own_arguments, PARTS))
+    assert of_parts - own_arguments(kr.PartialRestart) == set(OF_PARTS)
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_a_misplaced_argument_is_refused_with_the_parts_that_have_it(name):
+    with pytest.raises(TypeError, match=f"^{name} is an argument of [A-Z].*: ") as error:
+        kr.PartialRestart(**{name: OF_PARTS[name]})
+    whose, example = str(error.value).split(": ", 1)
+    public = {n: getattr(kr, n) for n in kr.__all__}
+    named = {public[part] for part in re.findall(r"[A-Z]\w+", whose)}
+    assert named == {part for part in PARTS if name in own_arguments(part)}
+    kr.PartialRestart(**eval(f"dict({example})", public))  # what it advises is accepted
+    assert f"{name}={OF_PARTS[name]!r}" in example
+
+
+def test_the_advice_keeps_the_class_that_is_given():
+    with pytest.raises(TypeError, match=r"when=EveryEpochs\(epochs=7, target=0.1\)$"):
+        kr.PartialRestart(when=kr.EveryEpochs(7), target=0.1)
+    with pytest.raises(TypeError, match=r"when=EverySteps\(steps=1000, target=0.1\)$"):
+        kr.PartialRestart.preset("redo", target=0.1)
+    with pytest.raises(TypeError, match=r"^verbose is an argument of fit: model.fit\(..., verb"):
+        kr.PartialRestart(verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,25 @@ def test_wrong_arguments_are_refused(make, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("misplaced", "advice"),
+    [
+        ({"target": 0.1}, "an argument of EverySteps: when=EverySteps(steps=50, target=0.1)"),
+        ({"maturity": 3}, "an argument of EverySteps: when=EverySteps(steps=50, maturity=3)"),
+        ({"initializer": "he"}, "an argument of Reset: reset=Reset(initializer='he')"),
+        ({"every": 4}, "an argument of Scoring: criterion=Scoring(every=4)"),
+        # No part that this class takes has these.
+        *(({name: 1}, f"keyword argument '{name}'") for name in ("patience", "epochs", "verbose")),
+        ({"drop_epochs": 3}, "keyword argument 'drop_epochs'"),
+    ],
+    ids=str,
+)
+def test_a_misplaced_argument_is_explained_by_parts_that_are_accepted(misplaced, advice):
+    with pytest.raises(TypeError) as error:
+        kr.RestartController(net(), when=kr.EverySteps(50), **misplaced)
+    assert str(error.value).endswith(advice)
+
+
 def test_the_batch_size_is_that_of_the_first_array_among_the_arguments(images):
     scores = []
     for first in ((), (net(), 3)):  # a model and an epoch have no batch size

@@ -14,6 +14,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from kerasrestart import (
     EveryEpochs,
+    EverySteps,
     PartialRestart,
     PlasticityMonitor,
     RestartBackup,
@@ -269,6 +270,20 @@ def test_counts_and_ratios_are_of_their_epoch_and_of_scores_that_are_not_zero():
     assert not restarted_scalars(events, scores)
     scores["conv"][2:] = 0.2
     assert restarted_scalars(events, scores) == {"restarted_scores/conv": 2.0}
+
+
+def test_of_restarts_between_batches_counts_and_scores_are_written_at_each_epoch(tmp_path):
+    restart = PartialRestart(
+        fraction=0.3, when=EverySteps(1, maturity=0), observers=[RestartTensorBoard(tmp_path)]
+    )
+    fit(small_model(), restart, epochs=2)
+    assert {event.epoch for event in restart.events} == {0, 1}
+    records = read(tmp_path)
+    tags = {f"{tag}/{name}" for name in FILTERS for tag in ("restart/filters", "restarted_scores")}
+    tags |= {f"scores_relative/{name}/{of}" for name in FILTERS for of in ("min", "median")}
+    steps = {tag: [step for step, _ in records.pop(tag)] for tag in tags}
+    assert all(of_tag == [0, 1] for of_tag in steps.values())
+    assert set(records) == {f"scores_relative/{name}" for name in FILTERS} | {CONFIG_SUMMARY_TAG}
 
 
 class OnFullDisk(RestartTensorBoard):
