@@ -9,7 +9,7 @@ from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.restart import messages
-from kerasrestart.restart.plan import RestartPlan
+from kerasrestart.restart.plan import SAME_SELECTED, RestartPlan
 from kerasrestart.restart.when import Action
 
 
@@ -87,7 +87,7 @@ class AtOnce(kr.When):
         ("max_restarts=1 reached", AtOnce(), True, "; stop_when_done = False in class AtOnce"),
         ("max_restarts=1 reached", AtOnce(), False, "early: max_restarts=1 reached."),
         (
-            "the same filters were selected",
+            SAME_SELECTED,
             AtOnce(),
             True,
             "; stop_on_repeat=False restarts",

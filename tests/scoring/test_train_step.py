@@ -183,7 +183,7 @@ def test_own_step_trains_where_no_scorer_is_attached(images):
 def test_step_of_the_docstring_trains_scores_and_logs_its_loss(images):
     code = kr.RestartModel.__doc__.split("```python")[1].split("```")[0]
     inputs, outputs = regularised_net()
-    names = {"tf": tf, "kerasrestart": kr, "inputs": inputs, "outputs": outputs}
+    names = {"tf": tf, "kerasrestart": kr, "model": keras.Model(inputs, outputs)}
     exec(textwrap.dedent(code), names)
     restart = scoring()
     history = compiled(names["model"]).fit(*images, verbose=0, callbacks=[restart])
