@@ -110,8 +110,8 @@ class ChannelMap:
         if sum(self._owners[root][name] for root in roots.tolist()) > len(set(followed.tolist())):
             owners.add(f"other filters of {name}")
         escapes = set(whole.escapes)
-        if id(layer) in self._graph.coupled:
-            escapes.add(self._graph.coupled[id(layer)])
+        if coupled := self._graph.notes_of(layer).coupled:
+            escapes.add(coupled)
         return dataclasses.replace(
             whole,
             shared_with=tuple(sorted(owners)),
@@ -120,12 +120,10 @@ class ChannelMap:
         )
 
     def _shared_weights(self, involved: Sequence[layers.Layer]) -> tuple[str, ...]:
-        shared = self._graph.shared_weights
         return tuple(
-            f"the weights of {self._graph.name_of(layer)} are also read by "
-            + listed(shared[id(layer)])
+            f"the weights of {self._graph.name_of(layer)} are also read by {listed(others)}"
             for layer in involved
-            if id(layer) in shared
+            if (others := self._graph.notes_of(layer).shared_weights)
         )
 
     def _path_of(self, roots: np.ndarray) -> Path:
@@ -258,7 +256,7 @@ class ChannelMap:
         plain = not isinstance(layer, layers.EinsumDense) or is_dense(layer)
         if (
             not plain
-            or id(layer) in self._graph.altered
+            or self._graph.notes_of(layer).is_altered
             or (ids.size and self._own_axis(call) != axis)
         ):
             self._escape(call, [ids])

@@ -84,7 +84,7 @@ def _remark(found: FilterLayers, key: str) -> str:
 
 def _line_of_left_out(found: FilterLayers, layer: keras.Layer, key: str) -> tuple[str, ...]:
     filters, readers = "", ""
-    own = found.graph.own_kernels.get(id(layer))
+    own = found.graph.notes_of(layer).own_kernels
     if own is not None and own.filters:
         filters = str(own.filters)
     if isinstance(layer, WITH_FILTERS) and layer.built:

@@ -192,8 +192,8 @@ def _is_convolutional(layer: keras.Layer) -> bool:
 def _filters_in(graph: Graph, layer: keras.Layer) -> int:
     if isinstance(layer, (*kernels.UNITS, *kernels.DEPTHWISE)):
         return kernels.filters_of(layer) if layer.built else 0
-    if id(layer) in graph.own_kernels:
-        return graph.own_kernels[id(layer)].filters
+    if (own := graph.notes_of(layer).own_kernels) is not None:
+        return own.filters
     return getattr(layer, "filters", 0) if _is_convolutional(layer) else 0
 
 
@@ -203,10 +203,9 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
         return "has recurrent units, which feed each other"
     if isinstance(layer, ATTENTION):
         return "has attention heads, not filters"
-    if id(layer) in graph.own_kernels:
+    if (own := graph.notes_of(layer).own_kernels) is not None:
         if id(layer) in outputs:
             return None
-        own = graph.own_kernels[id(layer)]
         kind = "convolution" if own.convolves else "Dense layer"
         hint = f"it is watched if a Keras {kind}, or a subclass, holds it"
         if parts := applied_parts(graph, layer):
@@ -221,8 +220,8 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
         return "not called in the traced pass"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"
-    if id(layer) in graph.misplaced:
-        return graph.misplaced[id(layer)]
+    if misplaced := graph.notes_of(layer).misplaced:
+        return misplaced
     if not any(graph.reaches_loss(call) for call in graph.calls_of(layer)):
         return "does not reach an output"
     return None
@@ -249,7 +248,7 @@ def _not_chosen(
     graph: Graph, layer: keras.Layer, key: str, chosen: str | Sequence[str] | None
 ) -> str | None:
     if chosen is None:
-        own = graph.own_kernels.get(id(layer))
+        own = graph.notes_of(layer).own_kernels
         dense = not (own.convolves if own else _is_convolutional(layer))
         return "is a dense layer (layers='.*' takes these too)" if dense else None
     takes = re.fullmatch(chosen, key) if isinstance(chosen, str) else key in chosen

@@ -52,6 +52,25 @@ class OwnKernels:
     calls: tuple[Call, ...]
 
 
+@dataclasses.dataclass
+class LayerNotes:
+    """What is known of a layer beside its calls.
+
+    Attributes:
+        is_altered: Whether it has filters, and a `call` of its own.
+        misplaced: Why a channel that it gives may be something else than its filter's.
+        coupled: By what a channel that it gives depends on other filters, too.
+        own_kernels: The kernels of its own that it applies by raw operations.
+        shared_weights: What else of the model reads its weights.
+    """
+
+    is_altered: bool = False
+    misplaced: str | None = None
+    coupled: str | None = None
+    own_kernels: OwnKernels | None = None
+    shared_weights: tuple[str, ...] = ()
+
+
 class Graph:
     """All calls that a forward pass of a model makes, and who reads what.
 
@@ -74,11 +93,6 @@ class Graph:
             compute with it.
         normalized: For each tensor that raw operations normalize, where.
         makers: For each tensor, the call that gives it.
-        altered: Ids of layers with filters that have a `call` of their own.
-        misplaced: By id of those of which a channel may be something else than its filter's, why.
-        coupled: By id of a layer with filters, by what a channel depends on other filters too.
-        own_kernels: By id of a layer, the kernels of its own that it applies by raw operations.
-        shared_weights: By id of a layer with filters, what else of the model reads its weights.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer, that of the innermost model that holds it.
         is_part: Whether this is the graph of the call of a model that trains by more, so that
@@ -111,11 +125,7 @@ class Graph:
         self.readers = dict(readers or {})
         self.normalized = dict(normalized or {})
         self.makers = {tensor: call for call in self.calls for tensor in call.outputs}
-        self.altered: set[int] = set()
-        self.misplaced: dict[int, str] = {}
-        self.coupled: dict[int, str] = {}
-        self.own_kernels: dict[int, OwnKernels] = {}
-        self.shared_weights: dict[int, tuple[str, ...]] = {}
+        self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None
         self.holders: dict[int, int] = {}
         self.is_part = False
@@ -133,6 +143,14 @@ class Graph:
             )
             for tensor in () if for_gradient else set(call.inputs):
                 self.consumers[tensor].append(call)
+
+    def notes_of(self, layer: keras.Layer) -> LayerNotes:
+        """What is known of a layer beside its calls; those who look into the trace write it."""
+        return self._notes[id(layer)]
+
+    def own_kernels(self) -> list[OwnKernels]:
+        """The kernels that layers apply by raw operations."""
+        return [notes.own_kernels for notes in self._notes.values() if notes.own_kernels]
 
     def calls_of(self, operation: keras.Layer | RawOperation | None) -> list[Call]:
         """All calls of one operation, in execution order."""

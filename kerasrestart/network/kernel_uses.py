@@ -18,7 +18,7 @@ def mark_kernel_uses(graph: Graph, model: keras.Model) -> None:
     """Notes in a graph the kernels that are not read by one Keras layer alone.
 
     Args:
-        graph: The graph; its `own_kernels` and `shared_weights` are filled.
+        graph: The graph; its notes on `own_kernels` and `shared_weights` are made.
         model: The model.
     """
     called = {id(call.operation): call.operation for call in graph.calls}
@@ -46,7 +46,7 @@ def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer
                 found[id(maker)].append(call)
     for number, calls in found.items():
         operations = [call.operation for call in calls]
-        graph.own_kernels[number] = OwnKernels(
+        graph.notes_of(makers[number]).own_kernels = OwnKernels(
             makers[number],
             sum(operation.filters for operation in operations),
             any(operation.convolves for operation in operations),
@@ -76,4 +76,4 @@ def _mark_shared_weights(graph: Graph, called: list[keras.Layer]) -> None:
             of_weights = (users[number] for number in variable_ids(layer.weights))
             others = set().union(*of_weights) - {graph.name_of(layer)}
             if others:
-                graph.shared_weights[id(layer)] = tuple(sorted(others))
+                graph.notes_of(layer).shared_weights = tuple(sorted(others))

@@ -23,7 +23,7 @@ def mark_own_calls(graph: Graph, trace: Trace, model: keras.Model) -> None:
     """Notes in a graph which layers with filters are more than what Keras's own class computes.
 
     Args:
-        graph: The graph of the trace; its `misplaced`, `altered` and `coupled` are filled.
+        graph: The graph of the trace; notes its layers as `is_altered`, `misplaced`, `coupled`.
         trace: A traced pass.
         model: The model.
     """
@@ -31,20 +31,20 @@ def mark_own_calls(graph: Graph, trace: Trace, model: keras.Model) -> None:
         layer = call.layer
         if not isinstance(layer, WITH_FILTERS):
             continue
-        as_keras = computes_as_keras(layer)
+        notes, as_keras = graph.notes_of(layer), computes_as_keras(layer)
         if not as_keras:
-            graph.altered.add(id(layer))
-            graph.coupled[id(layer)] = f"the own call of {type(layer).__name__}"
+            notes.is_altered, notes.coupled = True, f"the own call of {type(layer).__name__}"
             if not _in_place(call, as_keras):
                 own = f"the call of its class {type(layer).__name__}"
-                graph.misplaced[id(layer)] = f"{own} may mix filters"
+                notes.misplaced = f"{own} may mix filters"
         elif not has_known_activation(layer) and not _in_place(call, as_keras):
             # Such as a softmax, or a gate by half of the filters.
-            graph.misplaced[id(layer)] = "its activation function may mix filters"
+            notes.misplaced = "its activation function may mix filters"
     for wrapper in layers_inside(model):
         if isinstance(wrapper, layers.SpectralNormalization):
             # It divides the kernel by a norm of all filters.
-            graph.coupled[id(wrapper.layer)] = f"the norm that {wrapper.name} takes of its kernel"
+            notes = graph.notes_of(wrapper.layer)
+            notes.coupled = f"the norm that {wrapper.name} takes of its kernel"
 
 
 def _in_place(call: TracedCall, as_keras: bool) -> bool:

@@ -90,7 +90,7 @@ def _graph(model: keras.Model, trace: Trace) -> Graph:
 def called_layers(graph: Graph) -> list[keras.Layer]:
     """The layers with filters, heads or recurrent units, in the order of their first calls."""
     found: dict[int, keras.Layer] = {}
-    own = {id(call): own.layer for own in graph.own_kernels.values() for call in own.calls}
+    own = {id(call): own.layer for own in graph.own_kernels() for call in own.calls}
     for call in graph.calls:
         operation = call.operation
         layer = operation.maker if isinstance(operation, RawOperation) else operation
@@ -109,7 +109,7 @@ def layers_out_of_sight(graph: Graph, model: keras.Model) -> list[keras.Layer]:
         if isinstance(layer, UNFOLLOWED) and is_opaque(layer)
         for part in layers_inside(layer)
     }
-    for own in graph.own_kernels.values():  # such as a wrapper that normalizes a kernel
+    for own in graph.own_kernels():  # such as a wrapper that normalizes a kernel
         parts |= {id(part) for part in applied_parts(graph, own.layer)}
     return [
         layer for layer in inside if isinstance(layer, _LISTED) and id(layer) not in called | parts
