@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.scoring.plan import Reading
 from kerasrestart.scoring.replicas import sum_variable
-from kerasrestart.scoring.step_record import StepRecord
+from kerasrestart.scoring.step_record import Part, StepRecord
 
 BLOCK = 2**20  # numbers that are taken to float64 at once
 
@@ -22,7 +23,8 @@ class FeatureRecord(StepRecord):
         super().__init__(*args, **kwargs)
         self.features: list[tuple[int, tf.Tensor, int]] = []
 
-    def _add(self, reading: Reading, feature_map: tf.Tensor, *_) -> None:
+    def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
+        (feature_map, *_), *_ = parts
         self.features.append((reading.number, feature_map, reading.channel_axis))
 
 

@@ -92,9 +92,10 @@ class Graph:
         readers: By id of a variable, see `variable_ids`, the names of the raw operations that
             compute with it.
         normalized: For each tensor that raw operations normalize, where.
+        returned: The tensors that models inside the model return.
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
-        holders: By id of a layer, that of the innermost model that holds it.
+        holders: By id of a layer that a model inside the model holds, the id of the innermost.
         is_part: Whether this is the graph of the call of a model that trains by more, so that
             tensors may have readers that are not seen.
     """
@@ -112,6 +113,7 @@ class Graph:
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
         normalized: Mapping[int, Normalized] | None = None,
+        returned: Iterable[int] = (),
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)
@@ -124,6 +126,7 @@ class Graph:
         self.uses = dict(uses or {})
         self.readers = dict(readers or {})
         self.normalized = dict(normalized or {})
+        self.returned = frozenset(returned)
         self.makers = {tensor: call for call in self.calls for tensor in call.outputs}
         self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None

@@ -46,13 +46,13 @@ def layer_keys(model: keras.Model, counts: Callable[[keras.Layer], bool]) -> dic
 
 
 def holders(model: keras.Model) -> dict[int, int]:
-    """By id of a layer of a model, that of the innermost model in it that holds the layer."""
+    """By id of a layer that a model inside a model holds, the id of the innermost such model."""
     found: dict[int, int] = {}
-    ahead = [(layer, model) for layer in direct_sublayers(model)]
-    while ahead:
-        layer, holder = ahead.pop()
+    stack = [(layer, model) for layer in direct_sublayers(model)]
+    while stack:
+        layer, holder = stack.pop()
         if id(layer) not in found:
             found[id(layer)] = id(holder)
             inner = layer if isinstance(layer, keras.Model) else holder
-            ahead += [(one, inner) for one in direct_sublayers(layer)]
-    return found
+            stack += [(one, inner) for one in direct_sublayers(layer)]
+    return {layer: holder for layer, holder in found.items() if holder != id(model)}

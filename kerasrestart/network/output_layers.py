@@ -46,24 +46,23 @@ def output_layer_ids(graph: Graph) -> set[int]:
 
 
 def _goes_on(graph: Graph, call: Call) -> bool:
-    """Whether the next weights behind a call are of the same model, and of the same pass of it."""
+    """Whether a call is inside a model: its result leads to weights there, and is not returned."""
     holder = graph.holders.get(id(_layer_of(call)))
-    ahead, seen = [call], {id(call)}
-    while ahead:
-        for tensor in ahead.pop().outputs:
+    stack, seen, leads_on = [call], {id(call)}, False
+    while stack and holder is not None:
+        for tensor in stack.pop().outputs:
+            if tensor in graph.returned:
+                return False
             for reader in graph.consumers.get(tensor, ()):
                 if id(reader) in seen:
                     continue
                 seen.add(id(reader))
                 if not makes_features(reader.operation):
-                    ahead.append(reader)
-                elif (
-                    graph.holders.get(id(_layer_of(reader))) == holder
-                    and reader.occurrence == call.occurrence
-                    and graph.reaches_loss(reader)
-                ):
-                    return True
-    return False
+                    stack.append(reader)
+                elif graph.holders.get(id(_layer_of(reader))) == holder:
+                    same_pass = reader.occurrence == call.occurrence
+                    leads_on |= same_pass and graph.reaches_loss(reader)
+    return leads_on
 
 
 def _layer_of(call: Call) -> Any:

@@ -134,9 +134,8 @@ def restart_filters(
             check_alive(key, drawn[0])
         replacements += drawn
         if norms:
-            for norm, _ in norm_channels(filter_layer, taken[key], paths[key]):
-                if outgoing == "zero":
-                    check_norm(key, norm)
+            if outgoing == "zero" and filter_layer.norm is not None:
+                check_norm(key, filter_layer.norm)
             replacements += _reset_norms(filter_layer, taken[key], paths[key], own_seed)
     writes = plan_writes(replacements, model.distribute_strategy, shifts)
     for line in restart_warnings(found, paths, norms=norms):

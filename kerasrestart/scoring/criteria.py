@@ -56,6 +56,8 @@ class Criterion:
             filter's outgoing weights, as they are after the step. Defaults to False.
         reversed: Whether scores change their sign, so that the most useful filter has the lowest.
             Defaults to False.
+        signed: Of a contribution, the saliency before its absolute value is taken, so that several
+            parts can be added. Defaults to None: their saliencies are added.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Criterion:
     of_layer: Callable[[np.ndarray], np.ndarray] | None = None
     reversed: bool = False
     times_outgoing: bool = False
+    signed: Saliency | None = None
 
     @property
     def needs_step(self) -> bool:
@@ -79,6 +82,20 @@ class Criterion:
     def needs_gradient(self) -> bool:
         """Whether it needs a backward pass."""
         return self.needs_step and self.needs is not Needs.ACTIVATION
+
+    def of_examples(
+        self, parts: Sequence[tuple[tf.Tensor, tf.Tensor | None]], channel_axis: int
+    ) -> tf.Tensor:
+        """The saliencies of a map, or of what else is gone with its filters: `[batch, filters]`.
+
+        Args:
+            parts: The feature map and the gradient by it; beside them, or in place of them, where a
+                gradient by the map is differentiated itself, that and the gradient by it.
+            channel_axis: The axis of the filters.
+        """
+        if self.signed is None:
+            return sum(self.saliency(*part, channel_axis) for part in parts)
+        return tf.abs(sum(self.signed(*part, channel_axis) for part in parts))
 
     def finish(self, saliencies: np.ndarray) -> np.ndarray:
         """Turns a layer's mean saliencies into its scores."""
@@ -116,8 +133,12 @@ def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf
     Returns:
         float32 `[batch, filters]`, in units of the loss.
     """
+    return tf.abs(_contribution(feature_map, gradient, channel_axis))
+
+
+def _contribution(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
     product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
-    return tf.abs(over_positions(product, channel_axis))
+    return over_positions(product, channel_axis)
 
 
 def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
@@ -279,7 +300,7 @@ def random(generator: np.random.Generator, filters: int) -> np.ndarray:
 CRITERIA: dict[str, Criterion] = {
     criterion.name: criterion
     for criterion in (
-        Criterion("taylor", Needs.CONTRIBUTION, taylor),
+        Criterion("taylor", Needs.CONTRIBUTION, taylor, signed=_contribution),
         Criterion("taylor_weight", Needs.WEIGHT_GRADIENT, taylor_weight),
         Criterion("magnitude", Needs.WEIGHTS, magnitude),
         Criterion("magnitude_l2", Needs.WEIGHTS, magnitude_l2),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from kerasrestart.network.tensorflow_internals import record_gradient, tape_paused, tape_records
+from kerasrestart.network.tensorflow_internals import record_gradient, tape_paused
 
 
-def probe(
-    tensor: tf.Tensor,
-    report: Callable[[tf.Tensor], None],
-    report_second: Callable[[tf.Tensor, tf.Tensor], None] | None = None,
-) -> tf.Tensor:
+def probe(tensor: tf.Tensor, report: Callable[[tf.Tensor], tf.Tensor | None]) -> tf.Tensor:
     """Returns `tensor` unchanged, and hears each gradient by it that a tape computes.
 
     ```python
@@ -34,9 +29,8 @@ def probe(
     Args:
         tensor: A floating tensor, symbolic or eager.
         report: Called with the gradient, of the shape and dtype of `tensor`, once for each
-            backward pass.
-        report_second: Called where a gradient by the tensor is differentiated itself, as in a
-            gradient penalty: with that gradient and the gradient by it. Defaults to None.
+            backward pass. Where it returns a tensor, that is the gradient which flows on: such as
+            a probe of it, where it is differentiated itself.
 
     Returns:
         A tensor of the same values.
@@ -47,14 +41,9 @@ def probe(
     with tape_paused():
         output = tf.identity(tensor)
 
-    graph = current_graph()
-
-    def backward(gradient: tf.Tensor | tf.IndexedSlices) -> list[tf.Tensor]:
-        gradient = tf.convert_to_tensor(gradient)
-        report(gradient)
-        if report_second is None or not tape_records() or not same_graph(gradient, graph):
-            return [gradient]
-        return [probe(gradient, functools.partial(report_second, gradient))]
+    def backward(gradient: tf.Tensor | tf.IndexedSlices) -> list[tf.Tensor | tf.IndexedSlices]:
+        passed_on = report(tf.convert_to_tensor(gradient))
+        return [gradient if passed_on is None else passed_on]
 
     record_gradient("GradientProbe", output, tensor, backward)
     return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from kerasrestart.network.tensorflow_internals import tape_records
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
-from kerasrestart.scoring.feature_maps import position_axes, positions_of, unshared
+from kerasrestart.scoring.feature_maps import positions_of, unshared
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
@@ -40,6 +41,19 @@ NO_NORM = (
 )
 JACOBIAN = "its gradient is taken of each example apart, by a Jacobian, which gives no score"
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
+
+
+# A map or a gradient, the same as the network or the tape passes it on, and the gradient by it.
+Part = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
+
+
+@dataclasses.dataclass(eq=False)
+class _Use:
+    """One use of a filter layer in a pass, and what a backward pass gave of it so far."""
+
+    reading: Reading
+    positions: int | tf.Tensor
+    parts: list[Part] = dataclasses.field(default_factory=list)
 
 
 class StepRecord:
@@ -92,8 +106,8 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
-        # What is differentiated of gradients by maps, until it is added to that of the map.
-        self._inner: list[tuple[Reading, list[ValueAndGradient], int | tf.Tensor]] = []
+        # Those of which a gradient is recorded, so that a pass may have several parts.
+        self._twice: list[_Use] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -113,7 +127,7 @@ class StepRecord:
         with self._reading(), hooked(inputs), updates or contextlib.nullcontext():
             yield
         for reading, feature_map, positions in self._forward:
-            self._add(reading, feature_map, feature_map, None, positions)
+            self._add(reading, positions, [(feature_map, feature_map, None)])
         self._forward.clear()
         self.complete = True
 
@@ -128,7 +142,8 @@ class StepRecord:
         try:
             with self._reading():
                 yield
-            self._add_inner()
+            for use in self._twice:
+                self._add_parts(use)
         finally:
             self._sources = None
 
@@ -202,18 +217,11 @@ class StepRecord:
         self._sources = variable_ids(sources)
         try:
             gradients = call(*args, **kwargs)
-            self._add_inner()
+            for use in self._twice:
+                self._add_parts(use)
             return gradients
         finally:
             self._sources = None
-
-    def _add_inner(self) -> None:
-        """Adds the gradients of maps on which the target depends by those gradients alone."""
-        for reading, inner, positions in self._inner:
-            for gradient, second in inner[:1]:
-                self._add(reading, gradient, gradient, second, positions, inner[1:])
-            inner.clear()
-        self._inner.clear()
 
     def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Its loop over the targets runs as one operation, where no single gradient can be read.
@@ -257,50 +265,61 @@ class StepRecord:
             return output
         self.maps.append(output)
 
-        inner: list[ValueAndGradient] = []
+        use = _Use(reading, positions)
 
-        def report(gradient: tf.Tensor) -> None:
-            if not self._trains(reading.number):
-                return
-            if self._in_jacobian:
-                self.out_of_reach[reading.number] = JACOBIAN
-            else:
-                self._add(reading, output, probed, gradient, positions, inner)
-                inner.clear()
+        def report(gradient: tf.Tensor) -> tf.Tensor:
+            if self._trains(reading.number):
+                if self._in_jacobian:
+                    self.out_of_reach[reading.number] = JACOBIAN
+                else:
+                    use.parts.append((output, probed, gradient))
+                    if use not in self._twice:
+                        self._add_parts(use)
+            return self._differentiable(use, gradient)
 
-        def report_second(gradient: tf.Tensor, second: tf.Tensor) -> None:
-            # Without a filter its part of this gradient is gone, too. The tape computes this before
-            # the gradient by the map, as it goes from the last operation to the first.
-            if self._trains(reading.number) and self._criterion.needs is Needs.CONTRIBUTION:
-                inner.append((gradient, second))
-                self._inner.append((reading, inner, positions))
+        probed = probe(output, report)
+        return probed
 
-        probed = probe(output, report, report_second)
+    def _differentiable(self, use: _Use, gradient: tf.Tensor) -> tf.Tensor:
+        """A gradient by a map, which is heard where it is differentiated itself.
+
+        Without a filter its part in the gradient is gone, too, as of a gradient penalty.
+        """
+        contributes = self._criterion.needs is Needs.CONTRIBUTION
+        if not (contributes and tape_records() and same_graph(gradient, self._graph)):
+            return gradient
+        is_recorded = False
+
+        def report(second: tf.Tensor) -> None:
+            # A forward accumulator runs this while it is recorded.
+            if is_recorded and self._trains(use.reading.number):
+                use.parts.append((gradient, gradient, second))
+
+        if use not in self._twice:
+            self._twice.append(use)
+        probed = probe(gradient, report)
+        is_recorded = True
         return probed
 
     def _trains(self, number: int) -> bool:
         """Whether the backward pass is one by weights of a filter layer."""
         return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
-    def _add(
-        self,
-        reading: Reading,
-        feature_map: tf.Tensor,
-        passed_on: tf.Tensor,
-        gradient: tf.Tensor | None,
-        positions: int | tf.Tensor,
-        inner: Sequence[ValueAndGradient] = (),
-    ) -> None:
-        reachable = gradient is None or same_graph(gradient, self._graph)
+    def _add_parts(self, use: _Use) -> None:
+        if use.parts:
+            self._add(use.reading, use.positions, use.parts)
+            use.parts.clear()
+
+    def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
+        """Adds a map with the gradient by it, and gradients by it with the gradients by those."""
+        gradients = [gradient for _, _, gradient in parts]
+        reachable = all(one is None or same_graph(one, self._graph) for one in gradients)
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        axis = reading.channel_axis
-        feature_map = unshared(feature_map, passed_on)
-        if inner:
-            parts = [(feature_map, gradient), *inner]
-            feature_map, gradient = (_end_to_end(one, axis) for one in zip(*parts, strict=True))
-        of_examples = self._criterion.saliency(feature_map, gradient, axis)
+        maps = [unshared(feature_map, passed_on) for feature_map, passed_on, _ in parts]
+        of_parts = list(zip(maps, gradients, strict=True))
+        of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.
             rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
@@ -308,12 +327,6 @@ class StepRecord:
         else:
             saliency = tf.reduce_sum(of_examples, axis=0)
         self.saliencies[reading.number].append((saliency, positions))
-
-
-def _end_to_end(maps: Sequence[tf.Tensor], channel_axis: int) -> tf.Tensor:
-    """Maps of one shape as if each had a part of the positions of one map."""
-    axes = position_axes(maps[0].shape.rank, channel_axis)
-    return tf.concat(maps, axis=axes[0]) if axes else tf.stack(maps, axis=1)
 
 
 def _why_unread(reading: Reading) -> str:

@@ -58,6 +58,31 @@ class GradientPenalty(OwnStep):
         return super().cost(x, y) + PENALTY * tf.reduce_mean(squares) * batch**2
 
 
+class LogitPenalty(GradientPenalty):
+    """Keeps the gradient of a logit small (R1): linear layers make it blind to maps."""
+
+    def by_input(self, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = tf.reduce_sum(self(x, training=True)[:, 0])
+        batch = tf.cast(tf.shape(x)[0], x.dtype)
+        return tape.gradient(logits, x) / batch
+
+
+class Curvature(OwnStep):
+    """Looks at a product of the Hessian and a vector, which is not a part of its loss."""
+
+    def train_step(self, data):
+        weights = self.trainable_weights
+        values = [weight.value for weight in weights]
+        with tf.autodiff.ForwardAccumulator(values, [tf.ones_like(v) for v in values]) as products:
+            with tf.GradientTape() as tape:
+                cost = self.cost(*data)
+            gradients = tape.gradient(cost, weights)
+        self.optimizer.apply(gradients, weights)
+        return {"loss": cost, "curvature": tf.reduce_sum(products.jvp(gradients)[0])}
+
+
 class ByInputAndWeights(OwnStep):
     """Takes both gradients in one pass, as "free" adversarial training does."""
 
@@ -88,11 +113,11 @@ class Jacobian(OwnStep):
         return super().cost(x, y) + 0 * tf.reduce_sum(tape.batch_jacobian(logits, x) ** 2)
 
 
-def built(model_class, randomized, activation="tanh", **options):
+def built(model_class, randomized, activation="tanh", tail=layers.Flatten, **options):
     image = keras.Input((8, 8, 2))
     x = layers.Conv2D(4, 3, activation=activation, name="conv")(image)
     x = layers.Conv2D(3, 2, activation=activation, name="second")(x)
-    model = randomized(model_class(image, layers.Dense(3, name="logits")(layers.Flatten()(x))))
+    model = randomized(model_class(image, layers.Dense(3, name="logits")(tail()(x))))
     model.compile(keras.optimizers.SGD(0.0), loss(), **options)
     return model
 
@@ -110,6 +135,7 @@ class Float64Network:
         first, second, logits = (model.get_layer(n) for n in ("conv", "second", "logits"))
         self.weights = [[weight(v) for v in layer.weights] for layer in (first, second, logits)]
         self.activation = {"tanh": tf.tanh, "relu": tf.nn.relu}[first.activation.__name__]
+        self.pooled = logits.kernel.shape[0] == second.filters
         self.tape, self.gates, self.positions = tape, [], []
 
     def __call__(self, x):
@@ -121,16 +147,18 @@ class Float64Network:
                 self.tape.watch(self.gates[-1])
                 x *= self.gates[-1]
         kernel, bias = self.weights[2]
-        return tf.reshape(x, (len(x), -1)) @ kernel + bias
+        x = tf.reduce_mean(x, (1, 2)) if self.pooled else tf.reshape(x, (len(x), -1))
+        return x @ kernel + bias
 
-    def by_input(self, x, y):
+    def by_input(self, x, y, of_logit=False):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            cost = tf.reduce_sum(cross_entropy(y, self(x)))
-        return tape.gradient(cost, x)
+            logits = self(x)
+            costs = logits[:, 0] if of_logit else cross_entropy(y, logits)
+        return tape.gradient(costs, x)
 
 
-def reference(model, x, y, penalty=0.0, step=0.0):
+def reference(model, x, y, penalty=0.0, step=0.0, of_logit=False):
     """How much the cost changes with the gates, those in a gradient that it is made of included."""
     x = tf.constant(x.astype("float64"))
     if step:
@@ -139,7 +167,7 @@ def reference(model, x, y, penalty=0.0, step=0.0):
         network = Float64Network(model, tape)
         cost = tf.reduce_sum(cross_entropy(y, network(x)))
         if penalty:
-            cost += penalty * tf.reduce_sum(network.by_input(x, y) ** 2)
+            cost += penalty * tf.reduce_sum(network.by_input(x, y, of_logit) ** 2)
     found = {"conv": 0.0, "second": 0.0}
     gradients = tape.gradient(cost, network.gates, unconnected_gradients="zero")
     for number, (gradient, positions) in enumerate(zip(gradients, network.positions, strict=True)):
@@ -164,7 +192,29 @@ def test_a_gradient_penalty_counts_by_the_pass_that_trains(eager, activation, im
     assert_scores_match(scored(model, *images), expected)
 
 
-@pytest.mark.parametrize("model_class", [ByInputAndWeights, PassForEach, Jacobian])
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_penalty_of_what_maps_do_not_change_counts_with_the_loss(eager, images, randomized):
+    pooling = layers.GlobalAveragePooling2D
+    model = built(LogitPenalty, randomized, tail=pooling, run_eagerly=eager)
+    expected = reference(model, *images, penalty=PENALTY, of_logit=True)
+    assert_scores_match(scored(model, *images), expected)
+
+
+def test_a_criterion_of_ones_own_gets_each_part_of_a_penalty_as_a_map(images, randomized):
+    shapes = []
+
+    def squares(feature_map, gradient, channel_axis):
+        shapes.append(feature_map.shape[1:])
+        return tf.reduce_sum((feature_map * gradient) ** 2, axis=(1, 2))
+
+    model = built(GradientPenalty, randomized)
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss", criterion=squares)
+    model.fit(*images, callbacks=[restart], batch_size=10, verbose=0)
+    assert all(of_layer.min() > 0 for of_layer in restart.scores.values())
+    assert set(shapes) == {(6, 6, 4), (5, 5, 3)}
+
+
+@pytest.mark.parametrize("model_class", [ByInputAndWeights, PassForEach, Jacobian, Curvature])
 @pytest.mark.parametrize("eager", [False, True])
 def test_only_passes_by_weights_count_whatever_else_is_differentiated(
     model_class, eager, images, randomized
