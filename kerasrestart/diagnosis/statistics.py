@@ -24,8 +24,7 @@ class FeatureRecord(StepRecord):
         self.features: list[tuple[int, tf.Tensor, int]] = []
 
     def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
-        (feature_map, *_), *_ = parts
-        self.features.append((reading.number, feature_map, reading.channel_axis))
+        self.features.append((reading.number, parts[0].value, reading.channel_axis))
 
 
 class Features(NamedTuple):

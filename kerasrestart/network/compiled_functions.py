@@ -8,7 +8,6 @@ from typing import Any
 
 from kerasrestart.network import tensorflow_internals as internals
 from kerasrestart.network.hooks import hooked
-from kerasrestart.network.tensorflow_internals import is_compiled
 
 
 def inlined(function: Any) -> Callable[..., Any]:
@@ -16,7 +15,7 @@ def inlined(function: Any) -> Callable[..., Any]:
 
     It runs in the graph of the caller, so that its tensors are within reach there.
     """
-    if not is_compiled(function):
+    if not internals.is_compiled(function):
         return function
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -32,7 +31,7 @@ def compiled_like(function: Any, other: Callable[..., Any]) -> Callable[..., Any
     AutoGraph leaves its code alone; what it calls by `converted_as_here` is converted.
     """
     other = internals.not_converted(other)
-    if not is_compiled(function):
+    if not internals.is_compiled(function):
         return other
     # As tf.function does: else a strategy does not see that it is one, and cannot merge in it.
     return internals.decorated(other, internals.clone(function, other))

@@ -96,7 +96,7 @@ class Graph:
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer that a model inside the model holds, the id of the innermost.
-        is_part: Whether this is the graph of the call of a model that trains by more, so that
+        is_partial: Whether this is the graph of the call of a model that trains by more, so that
             tensors may have readers that are not seen.
     """
 
@@ -131,7 +131,7 @@ class Graph:
         self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None
         self.holders: dict[int, int] = {}
-        self.is_part = False
+        self.is_partial = False
         self._ends = self.outputs | self.losses
         self._reaching = self._tensors_before(self.outputs)
         self._training = self._tensors_before(self._ends)

@@ -64,14 +64,14 @@ class GraphBuilder:
         for tensor in trace.inputs:
             self._number(tensor)
         places: dict[int, TracedCall] = {}
-        returned: set[int | None] = set()
+        returned: set[int] = set()
         for call in trace.calls:
             given = [self._reach(tensor) for tensor in call.inputs]
             if call.opaque:
                 self._add_layer(call, given)
             results = [self._reach(tensor) for tensor in call.outputs]
             if isinstance(call.layer, keras.Model):
-                returned.update(results)
+                returned.update(number for number in results if number is not None)
             if len(results) == 1 and results[0] is not None and results[0] not in given:
                 places.setdefault(results[0], call)
         outputs = [self._reach(tensor) for tensor in trace.outputs]
@@ -95,7 +95,7 @@ class GraphBuilder:
             Counter(id(call.layer) for call in trace.calls),
             self._readers,
             normalized,
-            {number for number in returned if number is not None},
+            returned,
         )
 
     def _steps_before(self, ends: set[int]) -> list[_Step]:

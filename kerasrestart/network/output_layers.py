@@ -41,12 +41,12 @@ def output_layer_ids(graph: Graph) -> set[int]:
         return (found - called) | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
-    # Of a step alone it is not known what a model gives: a loss may read what is inside, too.
-    return found - {id(_layer_of(call)) for call in graph.calls if _goes_on(graph, call)}
+    # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
+    return found - {id(_layer_of(call)) for call in graph.calls if _is_hidden(graph, call)}
 
 
-def _goes_on(graph: Graph, call: Call) -> bool:
-    """Whether a call is inside a model: its result leads to weights there, and is not returned."""
+def _is_hidden(graph: Graph, call: Call) -> bool:
+    """Whether a call makes hidden features: the model that holds it reads and keeps them."""
     holder = graph.holders.get(id(_layer_of(call)))
     stack, seen, leads_on = [call], {id(call)}, False
     while stack and holder is not None:

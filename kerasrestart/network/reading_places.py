@@ -83,7 +83,7 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
     unread = walk.unread
     if unread is None and _is_normed_apart(graph, current):
         unread = NORM
-    if graph.is_part and walk.same:
+    if graph.is_partial and walk.same:
         read, same = walk.same[0], walk.same[:1]
     elif not walk.changed:
         read, same = _cheapest(graph, read, axis, same)

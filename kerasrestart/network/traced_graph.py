@@ -75,7 +75,7 @@ def _graph_of_call(
     model: keras.Model, calls: Sequence[Callable[[], Trace]], training: bool
 ) -> Graph:
     graph = _graph(model, _first_that_works(model, calls))
-    graph.is_part = has_own_loss(model) or (training and has_own_step(model))
+    graph.is_partial = has_own_loss(model) or (training and has_own_step(model))
     return graph
 
 

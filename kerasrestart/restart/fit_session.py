@@ -130,11 +130,6 @@ class FitSession:
         )
 
     @property
-    def has_own_step(self) -> bool:
-        """Whether the model has a training step of its own."""
-        return has_own_step(self._model)
-
-    @property
     def has_scorer(self) -> bool:
         """Whether there is a `scorer`."""
         return self._scorer is not None

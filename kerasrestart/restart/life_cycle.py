@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from kerasrestart.network.own_training import has_own_step
 from kerasrestart.restart import messages
 from kerasrestart.restart.ended_fit import TRAINING_ENDED, EndedFit
 from kerasrestart.restart.every_steps import StepState
@@ -265,8 +266,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
         if self.plan.between_batches:
             self._end_epoch_of_steps()
         self.state.add_epoch(epoch, metrics, self.monitor, self.higher_is_better)
-        if metrics[self.monitor] == 0 and self._fit.has_own_step:
-            self.messages.add_once("zero", messages.zero_line(self.monitor))
+        if self.monitor == "loss" and metrics["loss"] == 0 and has_own_step(self.model):
+            self.messages.add_once("zero loss", messages.ZERO_LOSS)
         for observer in self.observers:
             observer.on_epoch_end(epoch, self)
 

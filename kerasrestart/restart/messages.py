@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Messages are wrapped at this column."""
 
+ZERO_LOSS = (
+    "The loss is 0 in the logs. Where train_step returns only metrics of the model, Keras logs "
+    "their own results: update the metric 'loss' in the step, or return another name beside it."
+)
+
 
 class Messages:
     """Lines for the user, collected while the progress bar of an epoch is open.
@@ -147,14 +152,6 @@ def no_state_line(epoch: int) -> str:
     return (
         f"This fit begins at epoch {epoch} without the state of earlier restarts: they begin "
         "again. RestartBackup, or resume(state) before fit, continues them."
-    )
-
-
-def zero_line(monitor: str) -> str:
-    """That the monitored metric of a model with its own step may never have been updated."""
-    return (
-        f"{monitor} is 0 in the logs. Where train_step returns a metric of the model, such as its "
-        "loss, Keras logs that metric's result: update it in the step, or return another name."
     )
 
 

@@ -94,8 +94,8 @@ class Criterion:
             channel_axis: The axis of the filters.
         """
         if self.signed is None:
-            return sum(self.saliency(*part, channel_axis) for part in parts)
-        return tf.abs(sum(self.signed(*part, channel_axis) for part in parts))
+            return tf.add_n([self.saliency(*part, channel_axis) for part in parts])
+        return tf.abs(tf.add_n([self.signed(*part, channel_axis) for part in parts]))
 
     def finish(self, saliencies: np.ndarray) -> np.ndarray:
         """Turns a layer's mean saliencies into its scores."""

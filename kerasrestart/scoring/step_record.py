@@ -7,7 +7,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -43,8 +43,18 @@ JACOBIAN = "its gradient is taken of each example apart, by a Jacobian, which gi
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 
-# A map or a gradient, the same as the network or the tape passes it on, and the gradient by it.
-Part = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
+class Part(NamedTuple):
+    """What is gone with a filter: its feature map, or the gradient by that.
+
+    Attributes:
+        value: The map, or the gradient.
+        passed_on: The same values, as the network or the tape reads them.
+        gradient: The gradient by it; None for a criterion that needs none.
+    """
+
+    value: tf.Tensor
+    passed_on: tf.Tensor
+    gradient: tf.Tensor | None
 
 
 @dataclasses.dataclass(eq=False)
@@ -106,8 +116,8 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
-        # Those of which a gradient is recorded, so that a pass may have several parts.
-        self._twice: list[_Use] = []
+        # Those by which a gradient is recorded on a tape, so that a pass may have several parts.
+        self._second_order: list[_Use] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -127,7 +137,7 @@ class StepRecord:
         with self._reading(), hooked(inputs), updates or contextlib.nullcontext():
             yield
         for reading, feature_map, positions in self._forward:
-            self._add(reading, positions, [(feature_map, feature_map, None)])
+            self._add(reading, positions, [Part(feature_map, feature_map, None)])
         self._forward.clear()
         self.complete = True
 
@@ -142,8 +152,7 @@ class StepRecord:
         try:
             with self._reading():
                 yield
-            for use in self._twice:
-                self._add_parts(use)
+            self._end_pass()
         finally:
             self._sources = None
 
@@ -217,8 +226,7 @@ class StepRecord:
         self._sources = variable_ids(sources)
         try:
             gradients = call(*args, **kwargs)
-            for use in self._twice:
-                self._add_parts(use)
+            self._end_pass()
             return gradients
         finally:
             self._sources = None
@@ -272,16 +280,16 @@ class StepRecord:
                 if self._in_jacobian:
                     self.out_of_reach[reading.number] = JACOBIAN
                 else:
-                    use.parts.append((output, probed, gradient))
-                    if use not in self._twice:
+                    use.parts.append(Part(output, probed, gradient))
+                    if use not in self._second_order:
                         self._add_parts(use)
-            return self._differentiable(use, gradient)
+            return self._second_order_probe(use, gradient)
 
         probed = probe(output, report)
         return probed
 
-    def _differentiable(self, use: _Use, gradient: tf.Tensor) -> tf.Tensor:
-        """A gradient by a map, which is heard where it is differentiated itself.
+    def _second_order_probe(self, use: _Use, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns a gradient by a map, and hears the gradient by it where it is differentiated.
 
         Without a filter its part in the gradient is gone, too, as of a gradient penalty.
         """
@@ -293,10 +301,10 @@ class StepRecord:
         def report(second: tf.Tensor) -> None:
             # A forward accumulator runs this while it is recorded.
             if is_recorded and self._trains(use.reading.number):
-                use.parts.append((gradient, gradient, second))
+                use.parts.append(Part(gradient, gradient, second))
 
-        if use not in self._twice:
-            self._twice.append(use)
+        if use not in self._second_order:
+            self._second_order.append(use)
         probed = probe(gradient, report)
         is_recorded = True
         return probed
@@ -305,6 +313,10 @@ class StepRecord:
         """Whether the backward pass is one by weights of a filter layer."""
         return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
+    def _end_pass(self) -> None:
+        for use in self._second_order:
+            self._add_parts(use)
+
     def _add_parts(self, use: _Use) -> None:
         if use.parts:
             self._add(use.reading, use.positions, use.parts)
@@ -312,13 +324,12 @@ class StepRecord:
 
     def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
         """Adds a map with the gradient by it, and gradients by it with the gradients by those."""
-        gradients = [gradient for _, _, gradient in parts]
+        gradients = [part.gradient for part in parts]
         reachable = all(one is None or same_graph(one, self._graph) for one in gradients)
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        maps = [unshared(feature_map, passed_on) for feature_map, passed_on, _ in parts]
-        of_parts = list(zip(maps, gradients, strict=True))
+        of_parts = [(unshared(part.value, part.passed_on), part.gradient) for part in parts]
         of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.

@@ -179,6 +179,33 @@ class LossInside(keras.Model):
         return {"cost": loss}
 
 
+class LayersOfItsOwn(keras.Model):
+    """Holds the layers of two networks itself: which are hidden in one is not known."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Conv2D(4, 3, padding="same", activation="relu", name="inner")
+        self.image = layers.Conv2D(1, 3, padding="same", name="image")
+        self.judge = [layers.Conv2D(3, 3, name="first"), layers.Conv2D(1, 3, name="verdict")]
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            image = self.image(self.inner(data))
+            verdict = self.judge[1](self.judge[0](image))
+            loss = tf.reduce_mean((image - data) ** 2) + tf.reduce_mean(verdict)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {"cost": loss}
+
+
+def test_a_map_that_a_loss_reads_is_an_output_where_no_model_holds_its_layers():
+    model = LayersOfItsOwn()
+    model.compile("sgd")
+    found = find_filter_layers(model, data=X)
+    assert list(found.layers) == ["inner", "first"]
+    assert list(found.left_out) == ["image", "verdict"]
+
+
 def test_a_map_inside_a_network_is_no_output_of_it_though_a_loss_reads_it():
     model = LossInside()
     model.compile("sgd")

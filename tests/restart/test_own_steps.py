@@ -71,7 +71,7 @@ def test_a_loss_that_the_step_does_not_update_is_told_of(images, capsys):
     assert not capsys.readouterr().out
     x, y = images
     net(OneTape).fit(x, y, epochs=3, verbose=2, callbacks=[restart_of(**SELECT)])
-    assert capsys.readouterr().out.count("loss is 0 in the logs.") == 1
+    assert capsys.readouterr().out.count("The loss is 0 in the logs.") == 1
 
 
 RESETS = {"filters": SELECT, "remedy": {"reset": kr.ShrinkAndPerturb(0.8, 0.01)}}
