@@ -10,6 +10,7 @@ import tensorflow as tf
 SUMS = ("Add", "AddV2", "AddN")
 PRODUCTS = ("Mul",)
 IDENTITIES = ("Identity", "IdentityN")
+RELU_GRADIENTS = ("ReluGrad", "Relu6Grad")
 
 
 def positions_of(output: tf.Tensor, channel_axis: int) -> int | tf.Tensor:
@@ -56,8 +57,14 @@ def _only_cpus() -> bool:
     return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
-def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
-    """The values of a feature map, without a second reader of a sum that goes into another sum.
+def unshared(
+    tensor: tf.Tensor, passed_on: tf.Tensor, gradient: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The values of a feature map for the score, without a second reader where that has a price.
+
+    A ReLU that alone reads the map can overwrite it, and its own output is needed for the backward
+    pass in any case. Where the gradient comes from such a ReLU, that output is returned: the
+    product with the gradient is the same, since the gradient is 0 wherever the two differ.
 
     TensorFlow's graph optimizer merges the nodes of a sum of sums, such as the shift of a batch
     norm and the addition of a shortcut behind it, where each partial sum has one reader; and those
@@ -68,7 +75,10 @@ def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     Args:
         tensor: The feature map.
         passed_on: The same values, as the network reads them.
+        gradient: The gradient by them. Defaults to None: there is none.
     """
+    if (activated := _activated(passed_on, gradient)) is not None:
+        return activated
     source = _source(tensor)
     if _is_made_by(source, PRODUCTS) and _goes_into(passed_on, PRODUCTS):
         return tf.math.multiply_no_nan(*source.op.inputs)
@@ -83,6 +93,14 @@ def unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     if channels and small.shape[-1] == large.shape[-1] == channels:
         return tf.nn.bias_add(large, tf.reshape(small, [channels]))
     return tensor
+
+
+def _activated(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Tensor | None:
+    """The output of the ReLU through which all of the gradient by a tensor comes, if any."""
+    if gradient is None or not _is_made_by(gradient, RELU_GRADIENTS):
+        return None
+    activated = gradient.op.inputs[1]
+    return activated if _source(activated.op.inputs[0]) is _source(tensor) else None
 
 
 def _source(tensor: tf.Tensor) -> tf.Tensor:

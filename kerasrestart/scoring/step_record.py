@@ -329,7 +329,9 @@ class StepRecord:
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        of_parts = [(unshared(part.value, part.passed_on), part.gradient) for part in parts]
+        of_parts = [
+            (unshared(part.value, part.passed_on, part.gradient), part.gradient) for part in parts
+        ]
         of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.

@@ -1,0 +1,114 @@
+"""Which tensor a score takes the values of a feature map from."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from float64_reference import assert_scores_match, brute_force_scores
+from keras import layers
+
+import kerasrestart as kr
+from kerasrestart.scoring.feature_maps import unshared
+
+
+@tf.custom_gradient
+def straight_through(x):
+    return tf.nn.relu(x), lambda gradient: gradient
+
+
+def taken_from(readers):
+    """Whether the values are those of the map itself, or of the output of one that reads it."""
+    found = []
+
+    @tf.function(autograph=False)
+    def step(x):
+        feature_map = x * 2
+        with tf.GradientTape() as tape:
+            passed_on = tf.identity(feature_map)
+            tape.watch(passed_on)
+            outputs = [reader(passed_on) for reader in readers]
+            loss = tf.add_n([tf.reduce_sum(one * one) for one in outputs])
+        values = unshared(feature_map, passed_on, tape.gradient(loss, passed_on))
+        found.append([values is one for one in (feature_map, *outputs)].index(True))
+
+    step.get_concrete_function(tf.TensorSpec((2, 4)))
+    return found[0]
+
+
+@pytest.mark.parametrize("relu", [tf.nn.relu, tf.nn.relu6, keras.ops.relu])
+def test_a_map_that_a_relu_alone_reads_is_taken_from_its_output(relu):
+    assert taken_from([relu]) == 1
+
+
+@pytest.mark.parametrize(
+    "readers",
+    [
+        [tf.nn.relu, tf.tanh],
+        [tf.nn.relu, tf.nn.relu],
+        [lambda x: tf.nn.relu(x + tf.ones_like(x))],
+        [tf.nn.leaky_relu],
+        [straight_through],
+    ],
+    ids=["two", "twice", "behind_a_sum", "leaky", "straight_through"],
+)
+def test_a_map_whose_gradient_has_another_way_is_taken_as_it_is(readers):
+    assert taken_from(readers) == 0
+
+
+class RawReLUs(keras.Model):
+    """A batch norm and a bias before a ReLU that is no layer; one map has a second reader."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = [layers.Conv2D(4, 3, name=name) for name in ("normed", "biased", "shared")]
+        self.norm, self.logits = layers.BatchNormalization(), layers.Dense(3)
+
+    def through(self, conv, norm, dense, relu, tanh, x):
+        normed, biased, shared = self.convs
+        x = relu(norm(conv(normed, x)))
+        x = relu(conv(biased, x))
+        x = conv(shared, x)
+        return dense(sum_over_positions(relu(x) + tanh(x)))
+
+    def call(self, x, training=None):
+        return self.through(
+            lambda layer, x: layer(x),
+            lambda x: self.norm(x, training=training),
+            self.logits,
+            tf.nn.relu,
+            tf.tanh,
+            x,
+        )
+
+
+def sum_over_positions(x):
+    return tf.reduce_sum(x, axis=(1, 2))
+
+
+@pytest.mark.usefixtures("grappler")
+def test_scores_behind_relus_that_are_no_layers_match_brute_force(images, randomized):
+    x, y = images
+    model = RawReLUs()
+    model(x)
+    randomized(model)
+    model.compile(
+        keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss")
+    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[restart])
+
+    def forward(float64, images):
+        return model.through(
+            float64,
+            lambda x: float64(model.norm, x),
+            lambda x: float64(model.logits, x),
+            lambda x: tf.maximum(x, 0.0),
+            tf.tanh,
+            images,
+        )
+
+    places = {"normed": model.norm.name, "biased": "biased", "shared": "shared"}
+    reference = brute_force_scores(forward, places, x, y, training=True)
+    assert set(restart.scores) == set(reference)
+    assert_scores_match(restart.scores, reference)
+    assert np.all(reference["normed"] > 0)
