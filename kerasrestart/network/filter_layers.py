@@ -133,6 +133,7 @@ def find_filter_layers(
     *,
     training: bool = True,
     may_be_none: bool = False,
+    in_loop: bool = False,
 ) -> FilterLayers:
     """Finds all layers with filters in a model, by a traced forward pass or training step.
 
@@ -151,6 +152,8 @@ def find_filter_layers(
         training: Whether the model is traced in training mode, in which alone its `train_step`
             counts. Some layers are called in one of the modes only. Defaults to True.
         may_be_none: Whether a model without filters to restart is accepted. Defaults to False.
+        in_loop: Whether a loop without `fit` trains the model, whose step may read other maps than
+            the call shows. Defaults to False.
 
     Raises:
         TypeError: `model` is not a Keras model, or it does not know what it takes.
@@ -159,6 +162,7 @@ def find_filter_layers(
     """
     layers = checked_layers(layers)
     graph = traced_graph(model, x, data, training)
+    graph.is_partial = graph.is_partial or in_loop
     found: dict[str, FilterLayer] = {}
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -54,7 +55,8 @@ def prepare(
     check_model(model)
     if optimizer is None and not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled: call model.compile first.")
-    scorer, left_out = _scorer(model, plan, plan.layers, data), []
+    scorer_of = partial(_scorer, model, plan, data=data, in_loop=optimizer is not None)
+    scorer, left_out = scorer_of(plan.layers), []
     if plan.reset.outgoing == "zero":
         obstacles = _obstacles(scorer.filter_layers)
         free = [name for name in scorer.layers if name not in obstacles]
@@ -64,7 +66,7 @@ def prepare(
                 "kerasrestart.describe shows all."
             )
         if obstacles:
-            scorer, left_out = _scorer(model, plan, free, data), list(obstacles)
+            scorer, left_out = scorer_of(free), list(obstacles)
     selects = plan.remedy is None and getattr(plan.when, "replacement_rate", None) is None
     check = getattr(plan.select, "check", None) if selects else None
     if check is not None:
@@ -123,12 +125,20 @@ def _check_rate(optimizer: keras.optimizers.Optimizer | None, drops: int) -> Non
 
 
 def _scorer(
-    model: keras.Model, plan: RestartPlan, layers: str | Sequence[str] | None, data: Any
+    model: keras.Model,
+    plan: RestartPlan,
+    layers: str | Sequence[str] | None,
+    *,
+    data: Any,
+    in_loop: bool,
 ) -> Scorer:
+    # A remedy needs no filters.
+    may_be_none = plan.remedy is not None
     options: dict[str, Any] = {
         "seed": plan.seed,
-        # A remedy needs no filters.
-        "found": find_filter_layers(model, layers, data=data, may_be_none=plan.remedy is not None),
+        "found": find_filter_layers(
+            model, layers, data=data, may_be_none=may_be_none, in_loop=in_loop
+        ),
         "with_reader_input_means": plan.reset.compensate_bias,
     }
     if isinstance(plan.when, EverySteps):

@@ -92,7 +92,9 @@ class Scorer:
     ):
         self.criterion = criteria.get(criterion)
         self.seed = seed
-        self.filter_layers = find_filter_layers(model, layers) if found is None else found
+        self.filter_layers = (
+            find_filter_layers(model, layers, in_loop=True) if found is None else found
+        )
         self.layers: dict[str, FilterLayer] = self.filter_layers.layers
         self._layers = list(self.layers.values())
         self._plan = ReadingPlan(self.filter_layers.graph, self._layers, self.criterion)

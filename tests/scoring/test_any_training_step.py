@@ -461,6 +461,72 @@ def test_a_network_of_sums_or_products_trains_bit_for_bit_as_without_scores(
             np.testing.assert_array_equal(ours, theirs)
 
 
+def perceptual(randomized):
+    """A network whose loop also reads the map behind the first ReLU, before the pooling."""
+    stack = body()
+    stack[:1] = [layers.Conv2D(4, 3, name="conv"), layers.ReLU(name="relu")]
+    model = randomized(keras.Sequential([keras.Input((8, 8, 2)), *stack]))
+    return model, keras.Model(model.inputs, [model.get_layer("relu").output, *model.outputs])
+
+
+def perceptual_loss(y, features, logits):
+    return loss()(y, logits) + 10 * tf.reduce_mean(features**2)
+
+
+def controlled(model, both, x, y):
+    controller = kr.RestartController(
+        model,
+        optimizer=keras.optimizers.SGD(0.0),
+        when=kr.EverySteps(9, maturity=9, decay=0.0),
+        select=kr.Fraction(0.25),
+    )
+
+    @controller.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            cost = perceptual_loss(y, *both(x, training=True))
+        return tape.gradient(cost, model.trainable_variables)
+
+    step(x, y)
+    controller.step()
+    return controller.scores
+
+
+def recorded(model, both, x, y):
+    scorer = kr.Scorer(model)
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape, scorer.record() as record:
+            cost = perceptual_loss(y, *both(x, training=True))
+        weights = model.trainable_variables
+        return scorer.gradients(tape, cost, weights, record, batch_size=len(x))
+
+    step(x, y)
+    return scorer.result()
+
+
+@pytest.mark.parametrize("scores_of", [controlled, recorded])
+def test_a_loop_may_read_maps_that_the_call_does_not_show(scores_of, images, randomized):
+    x, y = images
+    model, both = perceptual(randomized)
+    scores = scores_of(model, both, tf.constant(x), tf.constant(y))
+    features = []
+
+    def forward(run, x):
+        for layer in model.layers:
+            x = run(layer, x)
+            if layer.name == "relu":
+                features.append(x)
+        return x
+
+    def cost(y, logits):
+        return cross_entropy(y, logits) + 10 * tf.reduce_mean(features[-1] ** 2, (1, 2, 3))
+
+    reference = brute_force_scores(forward, Z_OF | {"conv": "relu"}, x, y, cost_of=cost)
+    assert_scores_match(scores, reference)
+
+
 def test_an_activation_that_is_no_layer_is_read_behind_its_function():
     class Network(keras.Model):
         def __init__(self):
