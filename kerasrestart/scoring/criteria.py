@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.scoring.affine_contributions import affine_contribution
 from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.over_mean import over_mean
 from kerasrestart.scoring.scoring import REVERSED
@@ -137,6 +138,9 @@ def taylor(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf
 
 
 def _contribution(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int) -> tf.Tensor:
+    found = affine_contribution(feature_map, gradient, channel_axis)
+    if found is not None:
+        return found
     product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
     return over_positions(product, channel_axis)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 SUMS = ("Add", "AddV2", "AddN")
 PRODUCTS = ("Mul",)
 IDENTITIES = ("Identity", "IdentityN")
+RELUS = ("Relu", "Relu6")
 RELU_GRADIENTS = ("ReluGrad", "Relu6Grad")
 
 
@@ -79,10 +80,10 @@ def unshared(
     """
     if (activated := _activated(passed_on, gradient)) is not None:
         return activated
-    source = _source(tensor)
-    if _is_made_by(source, PRODUCTS) and _goes_into(passed_on, PRODUCTS):
+    source = source_of(tensor)
+    if is_made_by(source, PRODUCTS) and _goes_into(passed_on, PRODUCTS):
         return tf.math.multiply_no_nan(*source.op.inputs)
-    if not _is_made_by(source, SUMS) or not _goes_into(passed_on, SUMS):
+    if not is_made_by(source, SUMS) or not _goes_into(passed_on, SUMS):
         return tensor
     if len(source.op.inputs) != 2:
         return tensor
@@ -97,20 +98,21 @@ def unshared(
 
 def _activated(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Tensor | None:
     """The output of the ReLU through which all of the gradient by a tensor comes, if any."""
-    if gradient is None or not _is_made_by(gradient, RELU_GRADIENTS):
+    if gradient is None or not is_made_by(gradient, RELU_GRADIENTS):
         return None
     activated = gradient.op.inputs[1]
-    return activated if _source(activated.op.inputs[0]) is _source(tensor) else None
+    return activated if source_of(activated.op.inputs[0]) is source_of(tensor) else None
 
 
-def _source(tensor: tf.Tensor) -> tf.Tensor:
+def source_of(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor behind any identities, such as other probes and functions' own gradients."""
     while tf.is_symbolic_tensor(tensor) and tensor.op.type in IDENTITIES:
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
 
-def _is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+def is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+    """Whether an operation of one of the types makes a tensor; never in eager execution."""
     return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
 
 

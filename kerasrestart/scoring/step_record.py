@@ -116,8 +116,8 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
-        # Those by which a gradient is recorded on a tape, so that a pass may have several parts.
-        self._second_order: list[_Use] = []
+        # Those that are added when a backward pass has ended.
+        self._uses: list[_Use] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -281,7 +281,10 @@ class StepRecord:
                     self.out_of_reach[reading.number] = JACOBIAN
                 else:
                     use.parts.append(Part(output, probed, gradient))
-                    if use not in self._second_order:
+                    # Of a graph, what the rest of the pass computes may be of use.
+                    if tf.is_symbolic_tensor(gradient):
+                        self._at_end(use)
+                    elif use not in self._uses:
                         self._add_parts(use)
             return self._second_order_probe(use, gradient)
 
@@ -303,8 +306,7 @@ class StepRecord:
             if is_recorded and self._trains(use.reading.number):
                 use.parts.append(Part(gradient, gradient, second))
 
-        if use not in self._second_order:
-            self._second_order.append(use)
+        self._at_end(use)
         probed = probe(gradient, report)
         is_recorded = True
         return probed
@@ -313,8 +315,13 @@ class StepRecord:
         """Whether the backward pass is one by weights of a filter layer."""
         return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
+    def _at_end(self, use: _Use) -> None:
+        """Adds a use when the backward pass has ended, with all of its parts."""
+        if use not in self._uses:
+            self._uses.append(use)
+
     def _end_pass(self) -> None:
-        for use in self._second_order:
+        for use in self._uses:
             self._add_parts(use)
 
     def _add_parts(self, use: _Use) -> None:
