@@ -41,9 +41,16 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
         The file.
 
     Raises:
-        ValueError: There is no run record in the folder or its sub-folders, or a damaged one.
+        ValueError: It is not a folder, or there is no run record in it or its sub-folders, or a
+            damaged one.
         OSError: The file cannot be written.
     """
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
+        raise ValueError(
+            "Expected the folder of a run or of runs, such as tf_logs/RUN. Received: "
+            f"{str(folder)!r}, {what}"
+        )
     runs = [run for run in _sub_folders(folder) if os.path.lexists(run / RECORD)]
     if os.path.lexists(folder / RECORD) or not runs:
         return write_run_report(folder)

@@ -76,13 +76,20 @@ def test_images_in_0_to_1_are_rounded_to_256_levels():
         ((np.zeros((4, 4)), np.zeros(4, int)), r"Received: 'tuple'"),
         ((np.zeros((4, 2, 2, 2)), np.zeros(4, int)), "1 or 3 channels last. Received: float64"),
         ((np.full((4, 2, 2), 2.0), np.zeros(4, int)), "floating-point in 0..1. .* from 2.0 to 2.0"),
-        ((np.full((4, 2, 2), np.nan), np.zeros(4, int)), "floating-point in 0..1"),
+        (
+            (np.where(np.arange(16).reshape(4, 2, 2) % 8, 0.5, np.nan), np.zeros(4, int)),
+            r"finite numbers\. .* of which 2 of 16 values are NaN or infinite",
+        ),
+        ((np.full((4, 2, 2), -0.1), np.zeros(4, int)), r"in 0\.\.1\. .* from -0\.1 to -0\.1"),
         ((np.full((4, 2, 2), 300), np.zeros(4, int)), "in 0..255. .* from 300"),
         ((np.zeros((4, 2, 2)), np.zeros(4)), "Labels must be whole numbers or texts"),
         ((np.zeros((4, 2, 2)), np.array([0, 1, -1, 0])), "Labels must be from 0"),
         ((np.zeros((4, 2, 2)), np.zeros(3, int)), "There must be two classes|labels must be int32"),
         ((np.zeros((4, 2, 2)), np.zeros(4, int)), "There must be two classes or more"),
-        ((np.zeros((4, 2, 2)), np.array([0, 0, 0, 1])), "two examples or more .* 1 of class 1"),
+        (
+            (np.zeros((4, 2, 2)), np.array([0, 0, 0, 1])),
+            "have 3 images or more, .* Received: 1 of class '1'",
+        ),
         ({"x_train": np.zeros((4, 2, 2))}, "Each x needs its y. Received: .'x_train'.; expected"),
         ({"images": 1}, "Expected the arrays x_train, y_train, x_test, y_test"),
     ],
@@ -104,8 +111,32 @@ def test_a_numpy_file_holds_a_data_set_and_is_never_unpickled(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "mine.npz").read_bytes()[:-9])
     (tmp_path / "single.npz.npy").rename(tmp_path / "single.npz")
     for name in ("pickled", "cut", "none", "single"):
-        with pytest.raises(DataError, match=f"{name}.npz"):
+        with pytest.raises(DataError, match=f"{name}.npz") as caught:
             load_npz(tmp_path / f"{name}.npz")
+        expected = "Received: Python objects in 'x', which are not unpickled"
+        assert (expected in str(caught.value)) == (name == "pickled")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "least"),
+    [(("train",), "test and one for validation", 3), (("train", "test"), "validation", 2)],
+)
+def test_a_class_of_too_few_images_is_named(given, missing, least):
+    x, y = arrays()
+    few = np.flatnonzero(y != 2).tolist() + np.flatnonzero(y == 2).tolist()[: least - 1]
+    value = {"classes": ["a", "b", "c", "d"]}
+    for split in given:
+        value |= {f"x_{split}": x[few], f"y_{split}": y[few]}
+    with pytest.raises(DataError) as caught:
+        from_arrays(value, "mine")
+    assert str(caught.value).startswith(
+        f"Each class must have {least} images or more, of which at least one is taken for "
+        f"{missing}. Received: {least - 1} of class 'c'; add images, or a split of your own for"
+    )
+    few.append(int(np.flatnonzero(y == 2)[-1]))
+    for split in given:
+        value |= {f"x_{split}": x[few], f"y_{split}": y[few]}
+    assert from_arrays(value, "mine").classes == ("a", "b", "c", "d")
 
 
 class Column:

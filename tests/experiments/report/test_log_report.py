@@ -101,6 +101,17 @@ def test_the_folder_of_one_run_has_the_report_of_that_run(tmp_path, monkeypatch)
     assert "<h2>Restarts</h2>" in (tmp_path / "one" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("what", ["a file", "no such folder"])
+def test_what_is_not_a_folder_is_refused(what, tmp_path, capsys, monkeypatch):
+    if what == "a file":
+        (tmp_path / "logs").touch()
+    assert report(monkeypatch, tmp_path / "logs") == 1
+    assert capsys.readouterr().err == (
+        "error: Expected the folder of a run or of runs, such as tf_logs/RUN. Received: "
+        f"'{tmp_path}/logs', {what}\n"
+    )
+
+
 @pytest.mark.parametrize("table", [None, [{}], 3])
 def test_a_damaged_record_among_them_is_named(tmp_path, capsys, monkeypatch, table):
     write_run(tmp_path / "good", "uniform", (0.5,), (0.45,))
