@@ -49,6 +49,18 @@ def batches(builder: tfds.ImageFolder, split: str) -> tf.data.Dataset:
     return images.map(prepare).batch(64).prefetch(1)
 
 
+def read_folders(folder: str) -> tfds.ImageFolder:
+    """Finds the images; ends with one line where a split has none."""
+    wrong = "--folder must have images in train/<class>/ and validation/<class>/, .png or .jpg"
+    if not pathlib.Path(folder).expanduser().is_dir():
+        raise SystemExit(f"error: {wrong}. Received: {folder!r}, not a folder")
+    builder = tfds.ImageFolder(folder)
+    for split in ("train", "validation"):
+        if split not in builder.info.splits or not builder.info.splits[split].num_examples:
+            raise SystemExit(f"error: {wrong}. Received: {folder!r}, without images in {split}/")
+    return builder
+
+
 def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     """Trains with restarts on images in folders; returns the callback."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,7 +73,7 @@ def main(arguments: list[str] | None = None) -> kerasrestart.PartialRestart:
     with tempfile.TemporaryDirectory() as own:
         if chosen.folder is None:
             write_images(pathlib.Path(own), chosen.examples)
-        builder = tfds.ImageFolder(chosen.folder or own)
+        builder = read_folders(chosen.folder or own)
         classes = builder.info.features["label"].num_classes
         model = keras.Sequential(
             [

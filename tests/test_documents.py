@@ -105,10 +105,15 @@ def test_the_menu_has_all_pages():
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if "/results/" not in name])
 def test_links_to_files_lead_somewhere(document):
     folder = (ROOT / document).parent
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text())
-    missing = [target for target in targets if not (folder / target).exists()]
-    # The page of a notebook is made when the site is built.
-    assert [t for t in missing if not (folder / t).with_suffix(".ipynb").exists()] == []
+    text = (ROOT / document).read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text)
+    for target, anchor in links:
+        file = folder / target if target else ROOT / document
+        assert file.exists(), target
+        if anchor:  # a heading: a code host knows no others
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", name).strip().lower() for name in headings]
+            assert anchor in [slug.replace(" ", "-") for slug in slugs], f"{target}#{anchor}"
 
 
 def api_names():

@@ -78,7 +78,15 @@ def test_own_criterion(example):
     assert np.argsort(example.distance_to_nearest(kernel))[:2].tolist() in ([1, 3], [3, 1])
 
 
-def test_own_images(example):
+def test_own_images(example, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: --folder must have images in .*, not a folder$"):
+        example.main([f"--folder={tmp_path / 'birds'}"])
+    for name, missing in (("crow", "train"), ("train/crow", "validation")):
+        path = tmp_path / "birds" / name / "1.png"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        with pytest.raises(SystemExit, match=f"birds', without images in {missing}/$"):
+            example.main([f"--folder={tmp_path / 'birds'}"])
     restart = example.main(["--examples=200", "--epochs=6"])
     assert restarted(restart, 1)[0].keys() == {"conv1", "conv2"}
 

@@ -41,3 +41,13 @@ def test_a_page_shows_text_code_and_output_in_order():
     notebook["cells"][1]["source"] = ["1 / 0"]
     with pytest.raises(ZeroDivisionError):
         run(notebook, "a notebook")
+
+
+def test_a_link_to_a_notebook_leads_to_its_page():
+    pytest.importorskip("mkdocs")
+    from docs.scripts.notebook_pages import on_page_markdown
+
+    links = "[a](notebooks/one.ipynb), [b](two.ipynb#part), [c](https://host/three.ipynb) two.ipynb"
+    assert on_page_markdown(links, page=None) == (
+        "[a](notebooks/one.md), [b](two.md#part), [c](https://host/three.ipynb) two.ipynb"
+    )

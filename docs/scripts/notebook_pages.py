@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -20,3 +21,8 @@ def on_files(files: Files, config: Any) -> Files:
             page = file.src_uri.removesuffix(".ipynb") + ".md"
             files.append(File.generated(config, page, content=as_markdown(read(file.abs_src_path))))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Makes links to notebooks, which a code host shows, lead to their pages."""
+    return re.sub(r"\]\((?!\w+:)([^)#]+)\.ipynb(?=[)#])", r"](\1.md", markdown)

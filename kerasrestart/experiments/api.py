@@ -242,6 +242,9 @@ def _of_this_process(name: str, value: Any) -> Any:
         return references.register(images, text, sha256=images.fingerprint)
     if name == "callback":
         several = value if isinstance(value, list | tuple) else [value]
+        for one in several:
+            if not isinstance(one, str):
+                _check_function(name, one)
         texts = [
             one if isinstance(one, str) else _callback(one, n) for n, one in enumerate(several)
         ]
@@ -280,6 +283,13 @@ def _of_any_process(name: str, value: Any, arrays: _Arrays) -> Any:
 
 
 def _check_function(name: str, value: Any) -> None:
+    from kerasrestart.experiments.settings import SETTINGS
+
+    is_plain = type(value).__module__ == "builtins" and not callable(value)
+    if is_plain and not isinstance(value, Mapping):  # that is an initializer's config
+        setting = SETTINGS[name]
+        choices = f"one of {', '.join(setting.choices)}, or " if setting.choices else ""
+        raise ValueError(f"{name} must be {choices}{setting.reference}. Received: {value!r}")
     is_model = hasattr(value, "trainable_variables") and not isinstance(value, type)
     if name == "model" and is_model:
         raise ValueError(

@@ -61,9 +61,10 @@ def check_combination(values: Mapping[str, Any]) -> None:
 def _check_model(values: Mapping[str, Any]) -> None:
     model, side, weights = values["model"], values["image_size"], values["weights"]
     if model == "alexnet" and (side or 0) < ALEXNET_MIN_SIDE:
+        received = "no --image_size" if side is None else f"--image_size={side}"
         raise SettingError(
             f"--model=alexnet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} "
-            f"pixels, more than those of the data sets. Received: --image_size={side}; expected "
+            f"pixels, more than those of the data sets. Received: {received}; expected "
             f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
         )
     if values["width"] != 1 and model != "mininet":

@@ -90,7 +90,7 @@ class Program:
             fail(f"{error}{_flagfiles(sys.argv[1:])}", status=2)
         except (ValueError, OSError, RunStoppedError) as error:
             logging.debug("The error was raised here:", exc_info=True)
-            fail(str(error), getattr(error, "status", 1))
+            fail(self._in_flags(str(error)), getattr(error, "status", 1))
         except KeyboardInterrupt as error:
             fail(stopped, exit_status(error))
         sys.exit(0)
@@ -119,6 +119,10 @@ class Program:
             hint = did_you_mean(f"--{error.flagname}", known)
             message = f"--{error.flagname} is not a flag of {self.module}{hint}"
             fail(f"{message}{_flagfiles(words)}", status=2)
+        except flags.CantOpenFlagFileError as error:
+            cause = error.__context__
+            file, reason = getattr(cause, "filename", ""), getattr(cause, "strerror", error)
+            fail(f"--flagfile must be a file of flags. Received: {file!r}: {reason}", status=2)
         except UnicodeDecodeError:
             fail(f"A flagfile must be text in UTF-8{_flagfiles(words)}", status=2)
         except (flags.Error, ValueError) as error:
@@ -164,6 +168,12 @@ class Program:
                 typed.append(setting.as_flag(value))
         defaults = {name: setting.default for name, setting in known.items()}
         return Parsed({**defaults, **given}, given, (), typed)
+
+    def _in_flags(self, message: str) -> str:
+        """A message that begins with an argument of the library, with the flag of that name."""
+        name, _, rest = message.partition(" ")
+        is_flag = name in self.settings and rest.startswith(("must ", "cannot "))
+        return f"--{message}" if is_flag else message
 
     def _flag_values(self) -> flags.FlagValues:
         values = flags.FlagValues()
@@ -262,7 +272,7 @@ def _flagfiles(words: Sequence[str]) -> str:
     pairs = zip(words, [*words[1:], ""], strict=True)
     split = [(*word.lstrip("-").partition("=")[::2], following) for word, following in pairs]
     files = [value or following for name, value, following in split if name == "flagfile"]
-    return f" (flags were also read from {', '.join(files)})" if files else ""
+    return f" (flags were also read from {', '.join(files)})" if any(files) else ""
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

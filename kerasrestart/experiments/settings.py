@@ -19,6 +19,7 @@ from kerasrestart.experiments.combinations import (
     in_flags,
     restart_plan_arguments,
 )
+from kerasrestart.experiments.effects import without_effect
 from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
@@ -72,7 +73,8 @@ class RunSettings:
     (`Fraction`, `OnPlateau`, `Reset`, ...), all others by the definitions here.
 
     Raises:
-        SettingError: A value is wrong, or two settings exclude each other.
+        SettingError: A value is wrong, two settings exclude each other, or one has no effect with
+            the others.
     """
 
     dataset: str = _data(
@@ -378,6 +380,8 @@ class RunSettings:
 
         with errors_name_flags():
             RestartPlan(**restart_plan_arguments(values))
+        for error in without_effect(values, SETTINGS).values():
+            raise error
 
     @property
     def dtype_policy(self) -> str:

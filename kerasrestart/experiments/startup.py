@@ -32,6 +32,8 @@ def open_closed_streams() -> None:
 def held_back_libraries() -> Iterator[None]:
     """Holds back what C libraries write to standard error, and shows it only if the block fails.
 
+    It stays hidden where data are wrong: a DataError says all of it in one line.
+
     TensorFlow writes several lines while it is imported and looks for GPUs, whatever its log level.
     Python's `sys.stderr` and absl's log stay visible. Where TensorFlow is imported already, or the
     system cannot fork, nothing is held back.
@@ -55,8 +57,11 @@ def held_back_libraries() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except Exception:
-            _copy(held.fileno(), visible)
+        except Exception as error:
+            from kerasrestart.experiments.data.errors import DataError  # brings NumPy
+
+            if not isinstance(error, DataError):
+                _copy(held.fileno(), visible)
             raise
         finally:
             os.dup2(visible, 2)

@@ -103,6 +103,13 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
         ({"dataset": (np.zeros((4, 4)), np.zeros(4))}, "Images must be"),
         ({"dataset": "npz:missing.npz"}, "^dataset=npz:FILE must name a NumPy file"),
         ({"model": keras.Sequential(name="built")}, "^model must be a function .* 'built'"),
+        ({"model": 3}, r"^model must be one of mininet, .* keras\.Model\. Received: 3$"),
+        ({"init": [1]}, r"^init must be one of uniform, .* or Keras's\. Received: \[1\]$"),
+        ({"criterion": 0.5}, r"^criterion must be one of taylor, .* Received: 0\.5$"),
+        ({"select": (1,)}, r"^select must be one of fraction, .* Received: \(1,\)$"),
+        ({"callback": [3]}, r"^callback must be a function \(\) -> .* Received: 3$"),
+        ({"model": "alexnet"}, "Received: no image_size; expected image_size=63 or more"),
+        ({"patience": 3, "trigger": "epochs"}, "^patience has an effect only with trigger=plateau"),
     ],
 )
 def test_an_error_names_arguments(settings, message, place):
@@ -153,6 +160,9 @@ def test_a_study_from_python_and_its_report_notice_changed_code(arrays, capsys, 
         ({"network": "own_nets.py:tinny"}, "^model must be .* Did you mean tiny"),
         ({"network": "own_nets.py:tiny", "seeds": "x"}, "^seeds must be such as"),
         ({"network": keras.Sequential(name="built")}, "Received: the model 'built'"),
+        ({"network": 3}, r"^model must be one of mininet, .* Received: 3$"),
+        ({"arm": {"a": {"init": 3}}}, r"^init must be one of uniform, .* Received: 3$"),
+        ({"callback": [3]}, r"^callback must be a function \(\) -> .* Received: 3$"),
     ],
 )
 def test_a_study_is_refused_before_any_run(settings, message, arrays, place):

@@ -125,7 +125,7 @@ def refusal(arguments, capsys):
         (["--l2_init=-1"], "--l2_init must be"),
         (["--eval_examples=0"], "--eval_examples must be"),
         (["--image_size=0"], "--image_size must be"),
-        (["--model=alexnet"], "Received: --image_size=None; expected --image_size=63 or more"),
+        (["--model=alexnet"], "Received: no --image_size; expected --image_size=63 or more"),
         (["--model=alexnet", "--image_size=62"], "at least 63 x 63 pixels"),
         (["--weights=imagenet"], "--weights are for --model=alexnet"),
         (["--model=alexnet", "--image_size=63", "--freeze_features"], "layers that have --weights"),
@@ -142,7 +142,13 @@ def refusal(arguments, capsys):
         (["--jit_compile", "--strategy=mirrored"], "expected --strategy=none"),
         (["--fractoin=0.1"], "--fractoin is not a flag of kerasrestart.main. Did you mean --fract"),
         (["--epochs"], "--epochs"),
-        (["--flagfile=no_such_file"], "no_such_file"),
+        (
+            ["--flagfile=no_such_file"],
+            "error: --flagfile must be a file of flags. Received: 'no_such_file': No such file or "
+            "directory\n",
+        ),
+        (["--flagfile=."], "file of flags. Received: '.': Is a directory\n"),
+        (["--flagfile"], "error: --flagfile with no argument\n"),
         (["left", "over"], "Received: 'left'"),
     ],
 )
@@ -160,6 +166,33 @@ def test_a_refused_command_line_writes_nothing_and_exits_with_2(arguments, tmp_p
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flagfile_in_a_flagfile_that_does_not_exist_is_named(tmp_path, capsys):
+    (tmp_path / "one.flags").write_text(f"--flagfile={tmp_path}/two.flags\n")
+    line = refusal([f"--flagfile={tmp_path}/one.flags"], capsys)
+    assert f"Received: '{tmp_path}/two.flags': No such file" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("train_examples must be 1. Received: 2"), "--train_examples must be 1"),
+        (ValueError("logdir cannot begin with '~'"), "--logdir cannot begin with '~'"),
+        (ValueError("--logdir must be a folder"), "--logdir must be a folder"),
+        (ValueError("model.npz must hold arrays"), "model.npz must hold arrays"),
+        (ValueError("birds must have images"), "birds must have images"),
+        (OSError(28, "No space left on device", "model"), "[Errno 28] No space left"),
+    ],
+)
+def test_an_error_about_an_argument_names_the_flag(error, line, capsys, monkeypatch):
+    def fails(parsed):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["main"])
+    with pytest.raises(SystemExit):
+        command.PROGRAM.start(fails)
+    assert capsys.readouterr().err.startswith(f"error: {line}")
 
 
 def test_a_flagfile_that_is_not_text_is_refused_in_one_line(tmp_path, capsys):

@@ -58,3 +58,11 @@ def test_lines_of_libraries_are_shown_where_the_start_fails(ending, status):
     assert "a warning of Python" in lines
     assert "later" not in lines
     assert received == status
+
+
+def test_lines_of_libraries_stay_hidden_where_data_are_wrong():
+    ending = "from kerasrestart.experiments.data import DataError; raise DataError('1.png is cut')"
+    lines, status = errors_of(ending)
+    assert lines[-1].endswith("DataError: 1.png is cut")
+    assert "E0000 failed call to cuInit" not in lines
+    assert status == 1

@@ -47,7 +47,7 @@ def load_npz(path: str | os.PathLike) -> ImageData:
         if isinstance(loaded, np.ndarray):
             raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array.")
         with loaded:
-            content = {name: loaded[name] for name in loaded.files}
+            content = {name: _array(file, loaded, name) for name in loaded.files}
     except DataError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise errors of many classes
@@ -56,6 +56,19 @@ def load_npz(path: str | os.PathLike) -> ImageData:
         return from_arrays(content, plain_name(file.stem))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
+
+
+def _array(file: pathlib.Path, loaded: Any, name: str) -> np.ndarray:
+    try:
+        return loaded[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"{file} must hold arrays of numbers, or of texts for labels. Received: Python objects "
+            f"in {name!r}, which are not unpickled; save it as {name}.astype('uint8') for images, "
+            "'int64' or 'str' for labels."
+        ) from error
 
 
 def save_npz(path: pathlib.Path, data: ImageData) -> None:
@@ -119,6 +132,7 @@ def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> 
     """
     if len(classes) < 2:
         raise DataError(f"There must be two classes or more. Received: {list(classes)!r}.")
+    _check_class_sizes(classes, splits)
     found = dict(splits)
     for split in ("test", "validation"):
         if split not in found:
@@ -170,6 +184,20 @@ def _by_name(value: Any) -> dict[str, Any]:
     )
 
 
+def _check_class_sizes(classes: Sequence[str], splits: Mapping[str, Split]) -> None:
+    """Refuses a class from which no image can be taken for each split that is missing."""
+    missing = [split for split in ("test", "validation") if split not in splits]
+    labels, sizes = np.unique(splits["train"].labels, return_counts=True)
+    if missing and len(sizes) and sizes.min() <= len(missing):
+        few = int(sizes.argmin())
+        raise DataError(
+            f"Each class must have {len(missing) + 1} images or more, of which at least one is "
+            f"taken for {' and one for '.join(missing)}. Received: {sizes[few]} of class "
+            f"{classes[labels[few]]!r}; add images, or a split of your own for "
+            f"{' and '.join(missing)}."
+        )
+
+
 def _images(array: Any) -> np.ndarray:
     images = np.asarray(array)
     if images.ndim == 3:
@@ -183,10 +211,15 @@ def _images(array: Any) -> np.ndarray:
         return np.ascontiguousarray(images)
     if images.dtype.kind not in "fiu":
         raise DataError(f"Images must be numbers. {wrong}.")
+    if wrong_numbers := images.size - int(np.isfinite(images).sum()):
+        raise DataError(
+            f"Images must be finite numbers. {wrong}, of which {wrong_numbers} of {images.size} "
+            "values are NaN or infinite."
+        )
     low, high = images.min(), images.max()
     limits = f"{wrong}, from {low} to {high}."
     if images.dtype.kind == "f":
-        if not (low >= 0 and high <= 1):  # NaN too
+        if low < 0 or high > 1:
             raise DataError(
                 "Images must be whole numbers in 0..255, or floating-point in 0..1. " + limits
             )

@@ -154,7 +154,7 @@ def split_validation(split: Split, count: int, seed: int) -> tuple[Split, Split]
         DataError: If `count` is out of range, or a class has too few examples.
     """
     count = check_integer("validation_examples", count, 1, len(split) - 1)
-    chosen = stratified(split.labels, count, seed)
+    chosen = stratified(split.labels, count, seed, "validation_examples")
     rest = np.setdiff1d(np.arange(len(split)), chosen, assume_unique=True)
     return split.take(rest), split.take(chosen)
 
@@ -211,11 +211,16 @@ def subset(split: Split, count: int, seed: int, argument: str = "train_examples"
         DataError: If `count` is out of range, or a class has too few examples.
     """
     count = check_integer(argument, count, 1, len(split))
-    return split if count == len(split) else split.take(stratified(split.labels, count, seed))
+    if count == len(split):
+        return split
+    return split.take(stratified(split.labels, count, seed, argument))
 
 
-def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Returns `count` random indices in ascending order; class counts differ by at most one."""
+def stratified(labels: np.ndarray, count: int, seed: int, argument: str = "count") -> np.ndarray:
+    """Returns `count` random indices in ascending order; class counts differ by at most one.
+
+    An error names `count` by the name `argument`.
+    """
     rng = np.random.default_rng(check_seed(seed))
     classes, sizes = np.unique(labels, return_counts=True)
     share, left_over = divmod(count, len(classes))
@@ -223,8 +228,8 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     larger = np.flatnonzero(sizes > share)
     if sizes.min() < share or len(larger) < left_over:
         raise DataError(
-            f"The smallest of {len(classes)} classes has {sizes.min()} examples, so at most "
-            f"{sizes.min() * len(classes)} can be chosen evenly. Received: {count}."
+            f"{argument} must be at most {sizes.min() * len(classes)}, equally many of each class: "
+            f"the smallest of {len(classes)} has {sizes.min()} examples. Received: {count}."
         )
     shares = np.full(len(classes), share)
     shares[rng.choice(larger, left_over, replace=False)] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 
@@ -9,11 +10,18 @@ import numpy as np
 
 from kerasrestart.experiments.data.arrays import SPLITS, assemble, plain_name
 from kerasrestart.experiments.data.dataset import ImageData, Split
-from kerasrestart.experiments.data.errors import DataError, check_integer, error_line
+from kerasrestart.experiments.data.errors import DataError, check_integer
 from kerasrestart.experiments.paths import user_path
+from kerasrestart.network.text import listed
 
 VALIDATION = ("validation", "val", "valid")  # names of the folder, the first that is there
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG")  # the first bytes of such files
+_UNREAD = (  # images that TensorFlow does not decode
+    *(".apng", ".avif", ".dcm", ".dib", ".dng", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jfif"),
+    *(".jp2", ".jpe", ".jxl", ".nef", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".psd", ".raw"),
+    *(".svg", ".tga", ".tif", ".tiff", ".webp"),
+)
 
 
 def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
@@ -36,7 +44,8 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
         The data set, with a single channel where all images are grey.
 
     Raises:
-        DataError: There are no such folders, their classes differ, or an image cannot be read.
+        DataError: There are no such folders, their classes differ, an image is in no folder of a
+            class, or an image cannot be read.
     """
     check_integer("image_size", image_size, 1)
     root = user_path(path, "dataset")
@@ -80,6 +89,7 @@ def _subfolders(folder: pathlib.Path) -> tuple[str, ...]:
 
 def _classes(folder: pathlib.Path) -> tuple[str, ...]:
     names = _subfolders(folder)
+    _refuse_unread_images(folder, names)
     if len(names) < 2:
         raise DataError(
             f"{folder} must have a folder of images for each class, two or more. Received: "
@@ -92,6 +102,29 @@ def _classes(folder: pathlib.Path) -> tuple[str, ...]:
                 f"{folder / name} must have images ({', '.join(SUFFIXES)}). Received: none."
             )
     return names
+
+
+def _refuse_unread_images(folder: pathlib.Path, classes: tuple[str, ...]) -> None:
+    """Refuses images that would be left out: of another type, or in no folder of a class.
+
+    Other files are left out, such as `Thumbs.db`.
+    """
+    files = sorted(file for name in classes for file in (folder / name).rglob("[!.]*"))
+    if unread := [file for file in files if file.suffix.lower() in _UNREAD]:
+        counts = collections.Counter(file.suffix.lower() for file in unread)
+        received = listed([f"{count} of {suffix}" for suffix, count in counts.most_common()])
+        raise DataError(
+            f"{folder} must have images of the types {', '.join(SUFFIXES)} only. Received: "
+            f"{received}, such as {unread[0]}; convert these files or move them elsewhere."
+        )
+    entries = sorted(folder.glob("[!.]*")) if classes else []
+    loose = [file for file in entries if file.suffix.lower() in SUFFIXES + _UNREAD]
+    if loose := [file for file in loose if file.is_file()]:
+        raise DataError(
+            f"{folder} must have its images in the folders of their classes. Received: "
+            f"{len(loose)} beside these folders, such as {loose[0].name}; move them to the folder "
+            "of their class, or elsewhere."
+        )
 
 
 def _read(folder: pathlib.Path, classes: tuple[str, ...], side: int) -> Split:
@@ -117,9 +150,24 @@ def _read(folder: pathlib.Path, classes: tuple[str, ...], side: int) -> Split:
             pixels[count], labels[count] = np.clip(np.round(image), 0, 255), label
             count += 1
     except tf.errors.OpError as error:
-        reason = error_line(ValueError(error.message)).removeprefix("ValueError: ")
-        raise DataError(f"{files[count]} cannot be decoded: {reason}.") from error
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise
+        raise DataError(_not_decoded(pathlib.Path(files[count]))) from error
     return Split(pixels, labels)
+
+
+def _not_decoded(file: pathlib.Path) -> str:
+    """Says in one line what is wrong with a file; TensorFlow's message is on its operations."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}."
+    known = any(content.startswith(signature) for signature in _SIGNATURES)
+    kind = "of a damaged image" if known else "of another type of file"
+    return (
+        f"{file} cannot be decoded. Received: {len(content)} bytes{f' {kind}' if content else ''}; "
+        "expected a BMP, GIF, JPEG or PNG image. Replace or remove the file."
+    )
 
 
 def _is_grey(images: np.ndarray) -> bool:

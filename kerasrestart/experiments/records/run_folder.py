@@ -145,6 +145,21 @@ def is_run(folder: pathlib.Path) -> bool:
     return (folder / _FLAGS).exists()
 
 
+def check_logdir(logdir: str | os.PathLike) -> None:
+    """Checks that folders can be made in a folder, which may not exist yet.
+
+    Raises:
+        ValueError: It is a file, or in one.
+    """
+    path = pathlib.Path(logdir)
+    there = next((parent for parent in (path, *path.parents) if parent.exists()), path)
+    if there.exists() and not there.is_dir():
+        where = "a file" if there == path else f"{there} is a file"
+        raise ValueError(
+            f"logdir must be a folder, or not exist yet. Received: {str(logdir)!r}, {where}"
+        )
+
+
 def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | None = None) -> None:
     """Checks that a run can use a folder, and that the baseline it names exists.
 
@@ -156,7 +171,12 @@ def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | Non
     Raises:
         ValueError: The folder exists already, or is not a folder; or there is no baseline.
     """
-    if path is not None and path.exists() and not (resume and path.is_dir()):
+    if path is not None and path.exists() and not path.is_dir():
+        raise ValueError(
+            f"{path} must be a folder, or not exist yet. Received: a file; pass another --run_name "
+            "or --logdir, or remove it."
+        )
+    if path is not None and path.exists() and not resume:
         raise ValueError(
             f"{path} exists already, and no run is overwritten: pass --resume to resume it, "
             "another --run_name or --logdir, or remove it."

@@ -17,6 +17,7 @@ def print_table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     texts: Collection[int] = (0,),
+    wrapped: Collection[int] | None = None,
     file: TextIO | None = None,
 ) -> None:
     """Prints a table in at most 80 columns.
@@ -24,15 +25,19 @@ def print_table(
     Args:
         header: The names of the columns.
         rows: The rows, a text for each column.
-        texts: The columns of words, left-aligned and wrapped where the table is too wide; the
-            others hold numbers, right-aligned. Defaults to the first.
+        texts: The columns of words, left-aligned; the others hold numbers, right-aligned. Defaults
+            to the first.
+        wrapped: Those of them that are wrapped where the table is too wide. Defaults to None: all
+            but the first.
         file: Where to. Defaults to None: standard output.
     """
     console = _console(file)
+    wrapped = [number for number in texts if number > 0] if wrapped is None else wrapped
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for number, name in enumerate(header):
         if number in texts:
-            table.add_column(name, overflow="fold", no_wrap=number == 0)
+            name = name if number in wrapped else name.replace(" ", "\n")
+            table.add_column(name, overflow="fold", no_wrap=number not in wrapped)
         else:  # as narrow as its numbers
             table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:

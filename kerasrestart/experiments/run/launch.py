@@ -11,7 +11,7 @@ from kerasrestart.experiments.data.dataset import in_colour
 from kerasrestart.experiments.interruption import interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.paths import user_path
-from kerasrestart.experiments.records.run_folder import check_folder
+from kerasrestart.experiments.records.run_folder import check_folder, check_logdir
 from kerasrestart.experiments.report.terminal import print_text
 from kerasrestart.experiments.run.matched_counts import MatchedCounts
 from kerasrestart.experiments.run.own_code import load_code
@@ -53,6 +53,7 @@ def launch_run(
         logdir = str(user_path(logdir, "logdir"))
         if quiet:
             start.enter_context(held_back_libraries())
+        check_logdir(logdir)
         folder = pathlib.Path(logdir) / run_name if run_name else None
         check_folder(folder, resume=resume, baseline=settings.baseline)
         if settings.weights is not None:

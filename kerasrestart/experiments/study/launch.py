@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from kerasrestart.experiments.interruption import RunStoppedError, interruptible
 from kerasrestart.experiments.models.weight_files import locate_alexnet_weights
 from kerasrestart.experiments.records.folder_lock import FolderLock
+from kerasrestart.experiments.records.run_folder import check_logdir
 from kerasrestart.experiments.startup import choose_backend
 from kerasrestart.experiments.study.collect import collect
 from kerasrestart.experiments.study.executors import Executor
@@ -59,6 +60,7 @@ def _run(
     """Runs jobs; returns those that failed, or None without an executor."""
     if executor is None:
         return None
+    check_logdir(folder.parent)
     choose_backend()  # now, not in each run
     arms = sum(job.cell is not None for job in jobs)
     for weights in {job.settings.weights for job in jobs} - {None}:

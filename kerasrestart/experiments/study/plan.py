@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kerasrestart.experiments.effects import without_effect
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import AFTER_BASELINE, SETTINGS, RunSettings, is_plain_name
 from kerasrestart.experiments.sources import references_in, source_hashes
@@ -29,6 +30,8 @@ from kerasrestart.restart.initializer_names import CONTROLS
 CONTROL = "none"
 # Arms are compared at equal budget: all rounds are equally long, and all restarts are made.
 _EQUAL_BUDGET = {name: s.fixed_in_study for name, s in SETTINGS.items() if s.is_fixed_in_study}
+
+_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +98,9 @@ def make_plan(
         The jobs.
 
     Raises:
-        PlanError: A name is unknown or comes twice, a value is wrong, the arms would not train
-            equally long, or there are more than `MAX_RUNS` runs.
+        PlanError: A name is unknown or comes twice, a value is wrong or has no effect in any of the
+            runs it is given for, the arms would not train equally long, or there are more than
+            `MAX_RUNS` runs.
         SettingError: Code that a setting names does not exist; it is not imported here.
     """
     refuse("--{name}", base, {**SET_BY_THE_STUDY, "matched_run": "--arm=NAME:matched_run=ARM"})
@@ -107,7 +111,7 @@ def make_plan(
             f"A study has at most {MAX_RUNS} runs. Received: {len(networks)} networks x "
             f"{len(arms)} arms x {len(seeds)} seeds x {len(variations)} values of --sweep = {runs}"
         )
-    plan = _Plan(logdir)
+    plan, effects = _Plan(logdir), _Effects()
     for seed, network, variation in itertools.product(seeds, networks, variations):
         label, own = network_settings(network)
         common = {**_EQUAL_BUDGET, **base, **own, **variation.values, "seed": seed}
@@ -115,10 +119,16 @@ def make_plan(
         for arm in arms:
             arm_label, changes = arm_settings(arm, usual.criterion)
             found = (tuned or {}).get((label, arm_label), {})
-            settings = _settings({**common, **changes, **found})
+            values = {**common, **changes, **found}
+            settings = _settings(values)
+            effects.add("", base, values)
+            effects.add(network, own, values)
+            effects.add("sweep", variation.values, values)
+            effects.add(arm, changes, values)
             _check_budget(settings, usual)
             cell = Cell(label, arm_label, seed, variation.label(), outcome)
             plan.add(cell, settings, usual, variation)
+    effects.check()
     plan.check_matches()
     _check_code(plan.jobs.values())
     return list(plan.jobs.values())
@@ -194,7 +204,8 @@ class _Plan:
         first = {name: of for name, of in arm.to_dict().items() if name not in AFTER_BASELINE}
         key = tuple(first.values())
         if key not in self._baselines:
-            settings = dataclasses.replace(usual, **first, init=CONTROL, max_restarts=0)
+            values = {**usual.to_dict(), **first, "init": CONTROL, "max_restarts": 0}
+            settings = _settings(values)
             job = Job(self._baseline_name(cell, variation), settings)
             self._baselines[key] = self.jobs[job.name] = job
         return self._baselines[key]
@@ -249,7 +260,32 @@ def _epochs(of: RunSettings) -> int:
     return of.round_epochs * (of.max_restarts + 1)
 
 
+class _Effects:
+    """Which of the given settings have an effect, in some of the runs that they are given for."""
+
+    def __init__(self):
+        self._errors: dict[tuple[str, str], SettingError | None] = {}
+
+    def add(self, source: str, given: Mapping[str, Any], values: Values) -> None:
+        """Adds the settings that a network, an arm or all runs were given, and those of a run."""
+        unused = without_effect({**_DEFAULTS, **values}, SETTINGS)
+        for name in given:
+            if values[name] == given[name] and name not in unused:
+                self._errors[source, name] = None
+            else:
+                self._errors.setdefault((source, name), unused.get(name))
+
+    def check(self) -> None:
+        """Refuses settings that have no effect in any run."""
+        for error in self._errors.values():
+            if error is not None:
+                raise PlanError(str(error))
+
+
 def _settings(values: Values) -> RunSettings:
+    # An arm may change what a setting of all arms needs, as one with another optimizer does.
+    unused = without_effect({**_DEFAULTS, **values}, SETTINGS)
+    values = {name: value for name, value in values.items() if name not in unused}
     try:
         return RunSettings(**values)
     except SettingError as error:

@@ -19,7 +19,7 @@ from tests.typed_settings import parse_settings
 
 NUMBERS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 SMALL = ("--image_size=63", "--batch_size=20", "--trigger=epochs", "--round_epochs=1", "--epochs=2")
-SMALL += ("--max_restarts=1", "--learning_rate_drops=0", "--patience=1")
+SMALL += ("--max_restarts=1", "--learning_rate_drops=0")
 
 
 def settings_of(*arguments):

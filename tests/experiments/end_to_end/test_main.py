@@ -289,11 +289,16 @@ def test_a_missing_baseline_and_a_taken_name_are_refused_before_data_are_loaded(
     data = ("--dataset=cifar10", f"--data_dir={tmp_path}")
     done = typed(*data, "--baseline=nowhere", cwd=tmp_path)
     assert done.returncode == 1
+    assert one_line(done.stderr).startswith("error: --baseline must be the folder of a run")
     assert "Received: 'nowhere'" in one_line(done.stderr)
     (tmp_path / "tf_logs" / "mine").mkdir(parents=True)
     done = typed(*data, "--run_name=mine", "--noresume", cwd=tmp_path)
     assert done.returncode == 1
     assert "exists already" in one_line(done.stderr)
+    (tmp_path / "file").touch()
+    done = typed(*data, "--logdir=file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith("error: --logdir must be a folder, or not exist yet.")
 
 
 def test_memory_that_the_system_refuses_before_training_is_one_line(tmp_path, typed, monkeypatch):

@@ -186,9 +186,10 @@ def test_a_diverged_loss_stops_the_run_with_the_last_good_state(images, tmp_path
 
 
 def test_rolled_back_it_is_the_run_of_the_lower_rate(images, tmp_path):
-    rates = ("--optimizer=sgd", "--learning_rate_drops=0", f"--learning_rate_factor={2**-27}")
+    rates = ("--optimizer=sgd", "--learning_rate_drops=0")
     rates += ("--round_epochs=1",)  # the restart resets the rate to the lower one
-    record = run(images, tmp_path, "back", *rates, f"--learning_rate={2**20}", "--on_nan=rollback")
+    lowered = (f"--learning_rate={2**20}", "--on_nan=rollback", f"--learning_rate_factor={2**-27}")
+    record = run(images, tmp_path, "back", *rates, *lowered)
     assert [rollback["epoch"] for rollback in record["rollbacks"]] == [0]
     straight = run(images, tmp_path, "lower", *rates, f"--learning_rate={2**-7}")
     assert straight["rollbacks"] == []

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kerasrestart.experiments.records.run_folder import RunFolder
+from kerasrestart.experiments.records.run_folder import RunFolder, check_logdir
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path):
@@ -51,8 +51,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no run to resume \(thesis.tex"):
         RunFolder(tmp_path, "run", resume=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match=r"file must be a folder, .* Received: a file; pass"):
         RunFolder(tmp_path, "file", resume=True)
+
+
+def test_a_file_is_no_place_for_runs(tmp_path):
+    check_logdir(tmp_path)
+    check_logdir(tmp_path / "new" / "logs")
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(
+        ValueError, match=r"^logdir must be a folder.* Received: '.*/file', a file$"
+    ):
+        check_logdir(file)
+    with pytest.raises(ValueError, match=rf"'{file}/x/y', {file} is a file$"):
+        check_logdir(file / "x" / "y")
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_first_file_can_be_resumed(tmp_path):

@@ -99,7 +99,10 @@ def test_a_matched_run_sets_the_selection(tmp_path):
             {"when": OnPlateau("val_loss", patience=2, min_delta=0.1, target=0.5)},
         ),
         (
-            {"init": "he", "outgoing": "zero", "norms": False, "grace_restarts": 2},
+            {
+                **{"init": "he", "outgoing": "zero", "norm": "batch", "norms": False},
+                "grace_restarts": 2,
+            },
             {"reset": Reset("he", outgoing="zero", norms=False, grace_restarts=2)},
         ),
         ({"init": "none"}, {"control": "none"}),
@@ -121,7 +124,8 @@ def test_settings_make_the_parts_of_the_callback(settings, expected):
 
 def test_every_setting_of_a_restart_changes_the_callback():
     """No setting is read, checked and then forgotten."""
-    base = {"select": "global_fraction", "outgoing": "zero", "trigger": "epochs"}
+    base = {"select": "global_fraction", "outgoing": "zero", "trigger": "epochs", "norm": "batch"}
+    base |= {"optimizer": "adam", "learning_rate_drops": 1}
     others = {
         "init": "he",
         "criterion": "apoz",

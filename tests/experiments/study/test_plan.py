@@ -22,6 +22,7 @@ from kerasrestart.experiments.study.grid import (
 from kerasrestart.experiments.study.plan import in_order_of_needs, make_plan
 from kerasrestart.experiments.study.results import Cell
 from kerasrestart.experiments.study.sweep import parse_sweep
+from tests.typed_settings import parse_settings
 
 ROOT = pathlib.Path(kerasrestart.__file__).parents[1]
 BASE = {"dataset": "shapes", "round_epochs": 2, "max_restarts": 2}
@@ -60,7 +61,8 @@ def test_the_control_is_added_once():
 
 def test_arms_are_made_of_flags():
     jobs = plan(
-        arms=("he", "random", "reversed", "gentle:fraction=0.02,nonorms"), criterion="magnitude"
+        arms=("he", "random", "reversed", "gentle:fraction=0.02,norm=batch,nonorms"),
+        criterion="magnitude",
     )
     arms = {job.cell.arm: job.settings for job in jobs if job.cell}
     assert arms["none"].init == "none"
@@ -292,6 +294,10 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
         ({"stop_on_repeat": True}, "expected --nostop_on_repeat"),
         ({"target": 0.9}, "expected no --target"),
         ({"max_restarts": 0}, "Received: --max_restarts=0"),
+        ({"beta_2": 0.9}, "--beta_2 has an effect only with --optimizer=adam or adamw"),
+        ({"arms": ("a:optimizer=adam", "b:epsilon=1e-3")}, "--epsilon has an effect only"),
+        ({"networks": ("a:shrink=0.2",)}, "--shrink has an effect only with --remedy=shrink_and"),
+        ({"sweep": ("patience=2,3",)}, "--patience has an effect only with --trigger=plateau"),
         ({"round_epochs": 60, "max_restarts": 3}, "--epochs=200; expected --epochs=240 or more"),
     ],
 )
@@ -300,6 +306,26 @@ def test_what_cannot_be_compared_is_refused_in_one_line(arguments, message):
         plan(**arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_setting_may_have_an_effect_in_some_runs_only():
+    jobs = plan(
+        arms=("adam:optimizer=adam,second_moment=survivors", "shrink_and_perturb"),
+        sweep=("momentum=0.5,0.6",),
+        beta_2=0.9,
+        shrink=0.2,
+    )
+    found = {}
+    for job in jobs:
+        if job.cell and job.cell.variation == "momentum=0.5":
+            found[job.cell.arm] = job.settings
+        assert parse_settings(job.settings.to_flags()) == job.settings  # its command is accepted
+    values = {arm: (s.momentum, s.beta_2, s.shrink) for arm, s in found.items()}
+    assert values == {  # in other runs these are as if they were not given
+        "none": (0.5, 0.999, 0.4),
+        "adam": (0.9, 0.9, 0.4),
+        "shrink_and_perturb": (0.5, 0.999, 0.2),
+    }
 
 
 def test_enough_epochs_for_all_restarts_are_accepted():

@@ -1,0 +1,113 @@
+"""Which settings have an effect only with others: without these, a value would do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kerasrestart.experiments.combinations import UNTESTED_TASKS
+from kerasrestart.experiments.setting import Setting, SettingError
+from kerasrestart.scoring.scoring import REVERSED
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What another setting must be.
+
+    Attributes:
+        name: The other setting.
+        words: What it must be, such as "--optimizer=adam or adamw".
+        holds: Whether it is that, as a function of its value.
+    """
+
+    name: str
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _one_of(name: str, *values: str) -> Needs:
+    *most, last = values
+    words = f"{', '.join(most)} or {last}" if most else last
+    return Needs(name, f"--{name}={words}", lambda value: value in values)
+
+
+_PLATEAU = (_one_of("trigger", "plateau"),)
+_SHRINK = (_one_of("remedy", "shrink_and_perturb"),)
+_SECOND_MOMENTS = (_one_of("optimizer", "adam", "adamw", "rmsprop"),)
+_SELECT = (Needs("matched_run", "no --matched_run", lambda value: value is None),)
+_OF_WEIGHTS = ("magnitude", "magnitude_l2", "orthogonality", "random")  # these read no batches
+_BATCHES = (
+    Needs(
+        "criterion",
+        "a --criterion of batches, such as taylor",
+        lambda value: value.removeprefix(REVERSED) not in _OF_WEIGHTS,
+    ),
+    Needs("compensate_bias", "--compensate_bias", bool),
+)
+
+# A control repeats the flags of another run with --init=none or --init=slots, and a run may end
+# before its first restart: settings that have no effect for these reasons are accepted.
+NEEDS: Mapping[str, tuple[Needs, ...]] = {
+    "data_dir": (
+        Needs(
+            "dataset",
+            "--dataset=auto, cifar10 or tfds:NAME",
+            lambda value: value in ("auto", "cifar10") or value.startswith("tfds:"),
+        ),
+    ),
+    "label_noise": (_one_of("tasks", "none", "shuffled_classes", "class_subsets"),),
+    **dict.fromkeys(("select", "fraction", "cap", "normalize", "min_survivors"), _SELECT),
+    "grace_restarts": (_one_of("outgoing", "zero"),),
+    "second_moment": _SECOND_MOMENTS,
+    "norms": (
+        _one_of("norm", "batch", "layer"),
+        Needs("model", "a --model with norms", lambda value: value not in ("mininet", "alexnet")),
+    ),
+    **dict.fromkeys(("score_every", "score_window"), _BATCHES),
+    **dict.fromkeys(("shrink", "perturb"), _SHRINK),
+    **dict.fromkeys(("patience", "min_delta"), _PLATEAU),
+    "round_epochs": (_one_of("trigger", "epochs"),),
+    "learning_rate_factor": (
+        Needs("learning_rate_drops", "--learning_rate_drops=1 or more", bool),
+        _one_of("on_nan", "rollback"),
+    ),
+    "momentum": (_one_of("optimizer", "sgd", "rmsprop"),),
+    "beta_2": (_one_of("optimizer", "adam", "adamw"),),
+    "epsilon": _SECOND_MOMENTS,
+    "test_each_epoch": (
+        Needs("tasks", "--tasks=none or shuffled_classes", lambda of: of not in UNTESTED_TASKS),
+    ),
+}
+"""By setting: it has an effect where one of these holds. Others always have one."""
+
+
+def without_effect(
+    values: Mapping[str, Any], settings: Mapping[str, Setting]
+) -> dict[str, SettingError]:
+    """Finds settings that are not the default and do nothing, because of others.
+
+    Args:
+        values: All settings of a run, by name.
+        settings: Their definitions, by name.
+
+    Returns:
+        By name, the error that says what the setting needs.
+    """
+    found = {}
+    for name, needs in NEEDS.items():
+        value, default = values[name], settings[name].default
+        if value == default or any(need.holds(values[need.name]) for need in needs):
+            continue
+        words = ", or ".join(need.words for need in needs)
+        received = " and ".join(_typed(settings[need.name], values[need.name]) for need in needs)
+        usual = "" if default is None else "the default "
+        found[name] = SettingError(
+            f"--{name} has an effect only with {words}. Received: {settings[name].as_flag(value)} "
+            f"with {received}; expected {words}, or {usual}{_typed(settings[name], default)}"
+        )
+    return found
+
+
+def _typed(setting: Setting, value: Any) -> str:
+    return f"no --{setting.name}" if value is None else setting.as_flag(value)
