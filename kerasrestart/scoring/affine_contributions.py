@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrestart.scoring.feature_maps import (
-    RELU_GRADIENTS,
-    RELUS,
-    is_made_by,
-    over_positions,
-    source_of,
-)
+from kerasrestart.scoring.feature_maps import is_made_by, over_positions, source_of
 
 
 def affine_contribution(
@@ -23,7 +17,7 @@ def affine_contribution(
         sum(z * dC/dz) = scale * sum(x * dC/dz) + shift * sum(dC/dz),
 
     which reads two maps; a product of its own would read three and write one. Between the shift and
-    z may be a ReLU, since the gradient before it is 0 wherever the ReLU changes a value.
+    z may be a ReLU: where it changes a value, z and the gradient before it are both 0.
 
     Args:
         feature_map: z, `[batch, ..., filters]`.
@@ -35,7 +29,7 @@ def affine_contribution(
         product, and in eager execution.
     """
     z = source_of(feature_map)
-    activated = is_made_by(z, RELUS)
+    activated = is_made_by(z, ("Relu",))
     affine = _affine(source_of(z.op.inputs[0]) if activated else z, channel_axis)
     if affine is None:
         return None
@@ -44,7 +38,7 @@ def affine_contribution(
         if reader.type != "Mul" or reader.inputs[0] is not x:
             continue
         by_affine = reader.inputs[1]
-        is_behind = activated and is_made_by(by_affine, RELU_GRADIENTS)
+        is_behind = activated and is_made_by(by_affine, ("ReluGrad",))
         if by_affine is gradient or (
             is_behind and by_affine.op.inputs[0] is gradient and by_affine.op.inputs[1] is z
         ):

@@ -10,7 +10,6 @@ import tensorflow as tf
 SUMS = ("Add", "AddV2", "AddN")
 PRODUCTS = ("Mul",)
 IDENTITIES = ("Identity", "IdentityN")
-RELUS = ("Relu", "Relu6")
 RELU_GRADIENTS = ("ReluGrad", "Relu6Grad")
 
 

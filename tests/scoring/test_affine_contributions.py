@@ -47,13 +47,15 @@ BEHIND = {
     "nothing": lambda normed, weights: (normed, tanh(weights)),
     "a_sum": lambda normed, weights: (normed, lambda z: (z + weights) ** 3),
     "relu": lambda normed, weights: (tf.nn.relu(normed), tanh(weights)),
-    "relu6": lambda normed, weights: (tf.nn.relu6(3 * normed / 3), tanh(weights)),
+    "scaled": lambda normed, weights: (3 * normed, tanh(weights)),
+    "relu6": lambda normed, weights: (tf.nn.relu6(normed + 5.0), tanh(weights)),
+    "only_relu6": lambda normed, weights: (tf.nn.relu6(normed), tanh(weights)),
     "relu_after": lambda normed, weights: (normed, lambda z: tf.nn.relu(z) ** 2 * weights),
     "keras": lambda normed, weights: (keras.ops.relu(tf.identity(normed)), tanh(weights)),
 }
 
 
-@pytest.mark.parametrize("behind", [name for name in BEHIND if name != "relu6"])
+@pytest.mark.parametrize("behind", ["nothing", "a_sum", "relu", "relu_after", "keras"])
 @pytest.mark.parametrize("scale", [True, False])
 def test_it_is_the_sum_over_positions(behind, scale):
     found, expected = contribution(BEHIND[behind], scale=scale)
@@ -68,7 +70,9 @@ def test_it_is_as_exact_as_the_map_where_the_mean_is_large():
 @pytest.mark.parametrize(
     ("behind", "options"),
     [
-        ("relu6", {}),  # the product with a number is no shift
+        ("scaled", {}),
+        ("relu6", {}),  # a map of 6 counts with its gradient, which is 0 before the ReLU6
+        ("only_relu6", {}),
         ("nothing", {"axis": 1}),
         ("nothing", {"dtype": "mixed_float16"}),
     ],
