@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kerasrestart.network.text import did_you_mean
+
 
 def check(name: str, value: Any, right: bool, expected: str) -> None:
     """Refuses an argument that is out of range.
@@ -27,7 +29,10 @@ def check(name: str, value: Any, right: bool, expected: str) -> None:
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuses a value that is not one of `choices`; ValueError."""
-    check(name, value, value in choices, f"one of {list(choices)}")
+    if value not in choices:
+        words = [choice for choice in choices if isinstance(choice, str)]
+        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {list(choices)}. Received: {value!r}{hint}")
 
 
 def check_whole(name: str, value: Any, lowest: int) -> None:
