@@ -300,6 +300,7 @@ class RestartController:
 
 
 def _check_python(step: Any) -> None:
+    check("step", step, callable(step), "a Python function that trains on a batch")
     if hasattr(step, "get_concrete_function"):
         raise ValueError(
             "A compiled step cannot be scored. Received: a tf.function; expected the Python "

@@ -18,7 +18,14 @@ from kerasrestart.restart.records import REMEDY, RestartEvent, RestartState
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Chosen, Fraction
 from kerasrestart.restart.select_filters import check_select, choose
-from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
+from kerasrestart.restart.when import (
+    Action,
+    OnPlateau,
+    RoundProgress,
+    When,
+    check_methods,
+    checked_step,
+)
 from kerasrestart.scoring.scoring import Scoring
 
 # Why there are no more restarts. `RestartState.finished` is one of these, or ends with one.
@@ -85,6 +92,7 @@ class RestartPlan:
         check_select(self.select)
         expected = "OnPlateau, EveryEpochs, EverySteps or a When"
         check("when", self.when, isinstance(self.when, When), expected)
+        check_methods(self.when)
         self.when.check()
         check("reset", self.reset, isinstance(self.reset, Reset), "a Reset")
         check_choice("control", self.control, (None, *CONTROLS))
@@ -193,10 +201,11 @@ class RestartPlan:
             The decision.
 
         Raises:
-            ValueError: `select` fails, or returns filters that do not exist.
+            ValueError: `select` fails, or returns filters that do not exist; or `when.step` fails,
+                or returns something else.
         """
         when = self.when
-        progress, action = when.step(state.progress, value)
+        progress, action = checked_step(when, state.progress, value)
         if when.reaches_target(value):
             return Decision(
                 progress,

@@ -294,6 +294,11 @@ def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:
         # A norm's statistics never train as such. What else does not train stays: a kernel that is
         # frozen by itself or quantized, or what `Normalization.adapt` has learned of the data.
         if variable.trainable or (statistics_train and not value.trainable):
+            if not np.isfinite(np.asarray(value.value, np.float64)).all():
+                raise ValueError(
+                    f"The initializers of layer {layer.path!r} must draw finite numbers. Received: "
+                    f"infinite numbers or NaN for {variable.path}"
+                )
             yield _whole(variable, tf.convert_to_tensor(value.value))
 
 

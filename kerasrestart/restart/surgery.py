@@ -26,6 +26,7 @@ from kerasrestart.restart.drawing import (
     layer_seeds,
 )
 from kerasrestart.restart.filter_indices import checked_filters
+from kerasrestart.restart.initializer_names import describe
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
@@ -106,7 +107,7 @@ def restart_filters(
     check_outgoing(outgoing, compensates=reader_input_means is not None)
     check_choice("second_moment", second_moment, SECOND_MOMENTS)
     check_whole("seed", seed, 0)
-    rule = initializers.get(initializer)
+    rule, name = initializers.get(initializer), describe(initializer)
     found = find_filter_layers(model, ".*") if found is None else found
     taken = _checked(model, found, chosen)
     found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
@@ -129,7 +130,7 @@ def restart_filters(
     seeds = layer_seeds(found, seed)
     for key in taken:
         filter_layer, own_seed = found.layers[key], seeds[id(found.layers[key].layer)]
-        drawn = list(draw(filter_layer, taken[key], rule, own_seed, trained))
+        drawn = list(draw(filter_layer, taken[key], rule, name, own_seed, trained))
         if outgoing == "zero":
             check_alive(key, drawn[0])
         replacements += drawn

@@ -136,8 +136,8 @@ def with_norm_of_survivors(
     columns, new = _as_columns(kernel, axis), _as_columns(drawn, axis)[:, chosen]
     norm = _mean_norm_of_survivors(columns, chosen)
     lengths = np.linalg.norm(new, axis=0)
-    if not np.all(lengths > 0):
-        new = np.where(lengths > 0, new, _xavier_columns(kernel, axis, seed)[:, chosen])
+    if np.any(lengths == 0):
+        new = np.where(lengths != 0, new, _xavier_columns(kernel, axis, seed)[:, chosen])
         lengths = np.linalg.norm(new, axis=0)
     columns[:, chosen] = new * (norm / lengths) if norm else new
     return _as_kernel(columns, kernel, axis)

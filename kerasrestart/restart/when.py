@@ -9,6 +9,8 @@ import dataclasses
 import enum
 
 from kerasrestart.network.arguments import check, check_choice, check_share, check_whole, is_number
+from kerasrestart.network.own_functions import check_function, naming
+from kerasrestart.network.text import one_line
 
 MODES = ("auto", "min", "max")
 
@@ -318,6 +320,35 @@ class EveryEpochs(When):
     def min_epochs_after_restart(self) -> int:
         """How many epochs follow a restart at least."""
         return self.epochs if self.recovery_epochs is None else self.recovery_epochs
+
+
+_METHODS = {
+    "step": ("progress", "value"),
+    "min_epochs_to_end": ("progress",),
+    "reaches_target": ("value",),
+    "describe": (),
+    "check": (),
+}
+
+
+def check_methods(when: When) -> None:
+    """Checks that the methods of a class of the user's can be called; ValueError."""
+    check("when", when, type(when).step is not When.step, "a When of a class that defines step")
+    for method, arguments in _METHODS.items():
+        form = f"a When with the method {method}({', '.join(arguments)})"
+        check_function("when", getattr(when, method), form, *arguments)
+
+
+def checked_step(when: When, progress: RoundProgress, value: float) -> tuple[RoundProgress, Action]:
+    """Calls `step`, and checks what it returns; ValueError."""
+    form = f"{type(when).__name__}.step must return a RoundProgress and an Action"
+    with naming(form, when):
+        found = when.step(progress, value)
+    kinds = (RoundProgress, Action)
+    right = isinstance(found, tuple) and len(found) == 2 and all(map(isinstance, found, kinds))
+    if not right:
+        raise ValueError(f"{form}. Received: {one_line(repr(found), 100)}")
+    return found
 
 
 def higher_is_better(monitor: str, mode: str = "auto") -> bool:

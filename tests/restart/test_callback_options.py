@@ -519,7 +519,7 @@ def test_an_initializer_that_fails_on_a_later_layer_does_so_before_training(imag
     before = model.get_weights()
     with pytest.raises(ValueError, match="not enough values to unpack") as error:
         train(images, model, initializer=for_maps_only, layers=".*")
-    assert "'hidden'" in error.value.__notes__[0]
+    assert "Received: for_maps_only for layer 'hidden', which raised" in str(error.value)
     assert model.optimizer.iterations == 0
     for weight, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)

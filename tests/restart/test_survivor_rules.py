@@ -191,7 +191,7 @@ def test_norm_matched_takes_an_instance_or_a_function_as_its_base():
     ("base", "message"),
     [
         ("none", "control="),
-        ("xaver", "Unknown"),
+        ("xaver", "base must be one of"),
         ("zeros", "drawn as zeros"),
         (keras.initializers.Zeros(), "drawn as zeros"),
     ],
