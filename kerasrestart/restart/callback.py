@@ -195,6 +195,6 @@ class PartialRestart(RestartLifeCycle):
 
 
 def _limit(max_restarts: Any, when: When | None) -> Any:
-    if max_restarts == "auto":
+    if isinstance(max_restarts, str) and max_restarts == "auto":
         return None if isinstance(when, EverySteps) else 3
     return max_restarts

@@ -127,12 +127,13 @@ class NormMatched:
 
     def __post_init__(self):
         get(self.base, "base")
-        if self.base == "zeros" or isinstance(self.base, keras.initializers.Zeros):
+        is_zeros = isinstance(self.base, str) and self.base == "zeros"
+        if is_zeros or isinstance(self.base, keras.initializers.Zeros):
             raise ValueError(
                 "Filters drawn as zeros cannot be scaled to the norm of the survivors. Received: "
                 f"base={self.base!r}. Expected an initializer that draws other numbers."
             )
-        if self.base == "own":
+        if isinstance(self.base, str) and self.base == "own":
             raise ValueError(
                 "The norm is given to filters drawn by one initializer. Received: base='own', "
                 "which is another in each layer. Expected one, such as base='he_uniform'."

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.network.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.network.text import did_you_mean
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.initializer_names import CONTROLS, describe
 from kerasrestart.restart.records import REMEDY, RestartEvent, RestartState
@@ -169,9 +170,12 @@ class RestartPlan:
         metrics = {name: float(value) for name, value in numbers.items() if not value.ndim}
         monitor = self.when.monitor
         if monitor not in metrics:
+            hint = did_you_mean(monitor, metrics)
+            if monitor.startswith("val_") and not any(name.startswith("val_") for name in metrics):
+                hint = ". A name with 'val_' needs validation data in every epoch."
             raise ValueError(
-                f"monitor must be a metric in the logs of every epoch. Received: {monitor!r}; "
-                f"expected one of {sorted(metrics)}, or validation data for a name with 'val_'."
+                "monitor must be a metric in the logs of every epoch, one of "
+                f"{sorted(metrics)}. Received: {monitor!r}{hint}"
             )
         return metrics
 

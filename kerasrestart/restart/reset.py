@@ -59,11 +59,11 @@ class Reset:
 
     def __post_init__(self):
         self._check_initializer()
-        check_outgoing(self.outgoing, compensates=self.compensate_bias)
         check_choice("second_moment", self.second_moment, SECOND_MOMENTS)
         for name in ("norms", "compensate_bias"):
             value = getattr(self, name)
             check(name, value, isinstance(value, bool), "True or False")
+        check_outgoing(self.outgoing, compensates=self.compensate_bias)
         check_whole("grace_restarts", self.grace_restarts, 0)
         check_whole("drop_epochs", self.drop_epochs, 0)
         if self.drop_epochs and self.outgoing != "zero":
@@ -72,7 +72,8 @@ class Reset:
                 f"drop_epochs={self.drop_epochs}, outgoing={self.outgoing!r}; expected "
                 "outgoing='zero'."
             )
-        if self.initializer == "zeros" and self.outgoing == "zero":
+        is_name = isinstance(self.initializer, str)  # an array compares by element
+        if is_name and self.initializer == "zeros" and self.outgoing == "zero":
             raise ValueError(
                 "A filter with weights of zero on both sides would never learn again. Received: "
                 "initializer='zeros', outgoing='zero'; expected another initializer, or "

@@ -106,6 +106,7 @@ def restart_filters(
     """
     check_outgoing(outgoing, compensates=reader_input_means is not None)
     check_choice("second_moment", second_moment, SECOND_MOMENTS)
+    check("norms", norms, isinstance(norms, bool), "True or False")
     check_whole("seed", seed, 0)
     rule, name = initializers.get(initializer), describe(initializer)
     found = find_filter_layers(model, ".*") if found is None else found

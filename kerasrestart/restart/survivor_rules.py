@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check, is_number
+
 # The largest cosine between a unit filter and a direction that counts as unused. Rounding of
 # float32 weights gives about 1e-7.
 RANK_TOLERANCE = 2e-6
@@ -90,8 +92,8 @@ class Clone:
     noise: float = 0.1
 
     def __post_init__(self):
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise must be 0 or more, and finite. Received: {self.noise!r}")
+        right = is_number(self.noise) and self.noise >= 0
+        check("noise", self.noise, right, "a finite number, 0 or more")
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         """Draws a kernel: arguments and result as for `orthogonal_to_survivors`."""

@@ -10,9 +10,14 @@ import enum
 
 from kerasrestart.network.arguments import check, check_choice, check_share, check_whole, is_number
 from kerasrestart.network.own_functions import check_function, naming
-from kerasrestart.network.text import one_line
+from kerasrestart.network.text import did_you_mean, one_line
 
 MODES = ("auto", "min", "max")
+_COMMON_METRICS = [
+    prefix + name
+    for name in ("loss", "accuracy", "auc", "precision", "recall", "mean_absolute_error")
+    for prefix in ("", "val_")
+]
 
 
 class Action(enum.Enum):
@@ -368,7 +373,9 @@ def higher_is_better(monitor: str, mode: str = "auto") -> bool:
         return False
     if any(word in name for word in ("acc", "auc", "precision", "recall", "f1", "iou")):
         return True
+    hint = did_you_mean(monitor, _COMMON_METRICS)
     raise ValueError(
-        "mode must be 'min' or 'max' for a metric whose name does not say whether lower or higher "
-        f"is better. Received: monitor={monitor!r}, mode='auto'"
+        "monitor must be a metric whose name says whether lower or higher is better, such as "
+        "'val_loss' or 'val_accuracy'; for another, mode must be 'min' or 'max'. Received: "
+        f"monitor={monitor!r}, mode='auto'{hint}"
     )

@@ -13,12 +13,9 @@ from kerasrestart.restart.reset import Reset
     [
         ({"initializer": "unifrom"}, "'unifrom'"),
         ({"initializer": 3}, "3"),
-        ({"initializer": None}, r"Received: initializer=None. Expected .*control='none'"),
-        ({"initializer": "none"}, r"Expected PartialRestart\(control='none'\)"),
-        (
-            {"initializer": "slots"},
-            r"Expected PartialRestart\(control='slots'\)",
-        ),
+        ({"initializer": None}, r"PartialRestart\(control='none'\)\. Received: None"),
+        ({"initializer": "none"}, r"PartialRestart\(control='none'\)\. Received: 'none'"),
+        ({"initializer": "slots"}, r"PartialRestart\(control='slots'\)\. Received: 'slots'"),
         ({"outgoing": "loose"}, r"outgoing must be one of \['keep', 'zero'\]. Received: 'loose'"),
         ({"second_moment": "mean"}, "second_moment must be one of"),
         ({"norms": 1}, "norms must be True or False"),

@@ -293,7 +293,7 @@ def test_clones_of_a_filter_of_equal_weights_are_no_twins():
     assert (new[:, 0] != new[:, 1]).all()
 
 
-@pytest.mark.parametrize("noise", [-0.1, np.inf, np.nan])
+@pytest.mark.parametrize("noise", [-0.1, np.inf, np.nan, "0.1", None, np.ones(2)])
 def test_clone_refuses_a_noise_out_of_range(noise):
     with pytest.raises(ValueError, match="noise must be"):
         Clone(noise)
