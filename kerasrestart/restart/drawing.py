@@ -137,7 +137,8 @@ def check_alive(key: str, drawn: Replacement) -> None:
     if not np.asarray(new)[mask].any():
         raise ValueError(
             f"The new weights of '{key}' are all zero, and so would its outgoing weights be: its "
-            "filters would never learn again. Use another initializer, or outgoing='keep'."
+            "filters would never learn again. initializer must be another, or outgoing 'keep'. "
+            "Received: weights of zero"
         )
 
 
@@ -146,8 +147,8 @@ def check_norm(key: str, norm: keras.Layer) -> None:
     if starts_at_zero(norm):
         raise ValueError(
             f"The norm '{norm.name}' gives zeros for new filters of '{key}', and their outgoing "
-            "weights would be zero, too: they would never learn again. Received: a norm with "
-            "gamma_initializer='zeros'. Expected another one, outgoing='keep', or norms=False."
+            "weights would be zero, too: they would never learn again. gamma_initializer must be "
+            "another, outgoing 'keep', or norms False. Received: gamma_initializer='zeros'"
         )
 
 

@@ -130,13 +130,13 @@ class NormMatched:
         is_zeros = isinstance(self.base, str) and self.base == "zeros"
         if is_zeros or isinstance(self.base, keras.initializers.Zeros):
             raise ValueError(
-                "Filters drawn as zeros cannot be scaled to the norm of the survivors. Received: "
-                f"base={self.base!r}. Expected an initializer that draws other numbers."
+                "base must be an initializer that draws other numbers than zeros, which cannot be "
+                f"scaled to the norm of the survivors. Received: {self.base!r}"
             )
         if isinstance(self.base, str) and self.base == "own":
             raise ValueError(
-                "The norm is given to filters drawn by one initializer. Received: base='own', "
-                "which is another in each layer. Expected one, such as base='he_uniform'."
+                "base must be one initializer, such as 'he_uniform'. Received: 'own', which is "
+                "another in each layer"
             )
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:

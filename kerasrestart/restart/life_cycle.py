@@ -118,9 +118,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
         """Finds the filters, and makes the model train with the scored step."""
         if "epochs" not in (self.params or {}):
             raise ValueError(
-                "PartialRestart needs to know how many epochs follow, as fit tells it. Received: "
-                f"params={self.params!r}. Expected, in a loop of your own: "
-                "keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS)."
+                "PartialRestart needs to know how many epochs follow: in a loop of your own, it "
+                "must be in keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS). "
+                f"Received: params={self.params!r}"
             )
         if self._fit is not None:
             self._fit.forget()

@@ -105,30 +105,30 @@ class RestartPlan:
         check_whole("seed", self.seed, 0)
         if self.remedy is not None and self.control is not None:
             raise ValueError(
-                "A control re-initialises nothing. Received: "
-                f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
+                "A control re-initialises nothing: control or reset must be left out. Received: "
+                f"control={self.control!r}, reset={self.remedy!r}"
             )
         if self.remedy is not None and getattr(self.when, "replacement_rate", None) is not None:
             raise ValueError(
-                "replacement_rate says how many filters are restarted, and a remedy restarts none. "
-                f"Received: when={self.when!r}, reset={self.remedy!r}; expected EverySteps(n)."
+                "replacement_rate says how many filters are restarted, and a remedy restarts none: "
+                f"when must be EverySteps(n). Received: when={self.when!r}, reset={self.remedy!r}"
             )
         if self.between_batches and self.reset.drop_epochs:
             raise ValueError(
-                "Filters are dropped for whole epochs. Received: "
-                f"drop_epochs={self.reset.drop_epochs}, when={self.when!r}; expected EveryEpochs "
-                "or OnPlateau."
+                "when must be EveryEpochs or OnPlateau beside drop_epochs, as filters are dropped "
+                f"for whole epochs. Received: when={self.when!r}, "
+                f"drop_epochs={self.reset.drop_epochs}"
             )
         if self.control == "slots" and self.reset.outgoing != "keep":
             raise ValueError(
-                "control='slots' changes no weight. Received: "
-                f"outgoing={self.reset.outgoing!r}; expected outgoing='keep'."
+                "outgoing must be 'keep' beside control='slots', which changes no weight. "
+                f"Received: outgoing={self.reset.outgoing!r}"
             )
         if self.scoring.is_reversed and isinstance(self.select, BelowMean):
             raise ValueError(
-                "BelowMean compares with the mean score and needs scores of 0 or more. Received: "
-                f"criterion={self.scoring.criterion!r}; expected one that is not reversed, or "
-                "select=Fraction(...)."
+                "BelowMean compares with the mean score and needs scores of 0 or more: criterion "
+                "must be one that is not reversed, or select Fraction(...). Received: "
+                f"criterion={self.scoring.criterion!r}"
             )
 
     @property

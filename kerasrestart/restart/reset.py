@@ -68,16 +68,16 @@ class Reset:
         check_whole("drop_epochs", self.drop_epochs, 0)
         if self.drop_epochs and self.outgoing != "zero":
             raise ValueError(
-                "Filters are dropped by outgoing weights of zero. Received: "
-                f"drop_epochs={self.drop_epochs}, outgoing={self.outgoing!r}; expected "
-                "outgoing='zero'."
+                "outgoing must be 'zero' beside drop_epochs, as filters are dropped by outgoing "
+                f"weights of zero. Received: outgoing={self.outgoing!r}, "
+                f"drop_epochs={self.drop_epochs}"
             )
         is_name = isinstance(self.initializer, str)  # an array compares by element
         if is_name and self.initializer == "zeros" and self.outgoing == "zero":
             raise ValueError(
-                "A filter with weights of zero on both sides would never learn again. Received: "
-                "initializer='zeros', outgoing='zero'; expected another initializer, or "
-                "outgoing='keep'."
+                "A filter with weights of zero on both sides would never learn again: initializer "
+                "must be another, or outgoing 'keep'. Received: initializer='zeros', "
+                "outgoing='zero'"
             )
 
     def _check_initializer(self) -> None:
@@ -106,6 +106,6 @@ def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
     check_choice("outgoing", outgoing, OUTGOING)
     if compensates and outgoing != "zero":
         raise ValueError(
-            "compensate_bias and reader_input_means replace the contribution of outgoing weights "
-            f"that are set to zero. Received: outgoing={outgoing!r}; expected outgoing='zero'."
+            "outgoing must be 'zero' beside compensate_bias or reader_input_means, which replace "
+            f"the contribution of weights that are set to zero. Received: outgoing={outgoing!r}"
         )

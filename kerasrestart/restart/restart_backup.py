@@ -124,9 +124,10 @@ class RestartBackup(RestartObserver):
             )
         if kept["weights"] != _digest(model):
             raise ValueError(
-                f"The model's weights are not those of the end of epoch {epoch} (counted from 0) "
-                f"in {self.path}: expected BackupAndRestore with save_freq='epoch' and no other "
-                "callback that changes weights. Remove both backups and start again."
+                f"The model's weights must be those of the end of epoch {epoch} (counted from 0) "
+                f"in {self.path}, as of BackupAndRestore with save_freq='epoch' and no other "
+                "callback that changes weights: remove both backups and start again. Received: "
+                "others"
             )
         self._epochs = {n: kept for n, kept in self._epochs.items() if int(n) <= epoch}
         return found

@@ -51,8 +51,8 @@ def select_filters(
         select = Fraction() if fraction is None else Fraction(fraction)
     elif fraction is not None:
         raise ValueError(
-            "fraction is the short form of select=Fraction(...): expected one of them. Received: "
-            f"fraction={fraction!r}, select={select!r}"
+            "fraction is the short form of select=Fraction(...): one of them must be left out. "
+            f"Received: fraction={fraction!r}, select={select!r}"
         )
     return choose(check_select(select), scores)
 
@@ -108,8 +108,7 @@ def choose(select: Select, scores: Scores, exclude: Excluded | None = None) -> C
     for name, indices in found.items():
         if name not in scores:
             raise ValueError(
-                f"select returned a layer that has no scores. Received: {name!r}; expected one of "
-                f"{list(scores)}."
+                f"select must return layers that have scores, of {list(scores)}. Received: {name!r}"
             )
         filters = checked_filters("The result of select", name, indices, len(scores[name]))
         chosen[name] = np.setdiff1d(filters, np.array(list(exclude.get(name, ())), np.int64))

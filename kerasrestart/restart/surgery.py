@@ -15,6 +15,7 @@ from kerasrestart.network.arguments import check, check_choice, check_whole
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.paths import Path
+from kerasrestart.network.text import did_you_mean
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.compensation import compensations
 from kerasrestart.restart.drawing import (
@@ -233,8 +234,8 @@ def check_adafactor(optimizer: keras.optimizers.Optimizer, second_moment: str) -
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
-            f"are zero. Received: outgoing='zero', second_moment={second_moment!r}. Expected "
-            "second_moment='survivors', or outgoing='keep'."
+            "are zero: second_moment must be 'survivors', or outgoing 'keep'. Received: "
+            f"outgoing='zero', second_moment={second_moment!r}"
         )
 
 
@@ -249,8 +250,8 @@ def _checked(
     taken = {key: checked[key] for key in found.layers if len(checked.get(key, ()))}
     for key, reason in obstacles(model, found, taken).items():
         raise ValueError(
-            f"The filters of '{key}' cannot be restarted: {reason}. Received: {chosen[key]!r}. "
-            "Expected layers that train."
+            f"chosen must have layers that train. Received: {key!r}, which cannot be restarted: "
+            f"{reason}"
         )
     return taken
 
@@ -260,12 +261,13 @@ def _checked_filters(
 ) -> np.ndarray:
     if key in found.left_out:
         raise ValueError(
-            f"The filters of '{key}' cannot be restarted: it {found.left_out[key]}. Received: "
-            f"{indices!r}. Expected some of the layers {list(found.layers)}."
+            f"chosen must have some of the layers {list(found.layers)}. Received: {key!r}, which "
+            f"cannot be restarted: it {found.left_out[key]}"
         )
     if key not in found.layers:
         raise ValueError(
-            f"Unknown layer in chosen. Received: {key!r}. Expected some of {list(found.layers)}."
+            f"chosen must have some of the layers {list(found.layers)}. Received: {key!r}"
+            f"{did_you_mean(key, found.layers) if isinstance(key, str) else ''}"
         )
     return checked_filters("chosen", key, indices, found.layers[key].filters)
 

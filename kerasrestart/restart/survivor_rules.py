@@ -197,9 +197,7 @@ def _xavier_columns(kernel: tf.Tensor, axis: int, seed: int) -> np.ndarray:
 def _survivors(chosen: np.ndarray) -> np.ndarray:
     survivors = np.flatnonzero(~chosen)
     if not len(survivors):
-        raise ValueError(
-            f"All {len(chosen)} filters are chosen. Expected at least one surviving filter."
-        )
+        raise ValueError(f"At least one filter must survive. Received: all {len(chosen)} as chosen")
     return survivors
 
 

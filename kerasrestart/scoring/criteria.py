@@ -166,7 +166,7 @@ class Criterion:
         if tuple(shape) != (filters,):
             raise ValueError(
                 f"Criterion '{self.name}' must give one number for each of the {filters} filters "
-                f"of layer '{layer}'. Received shape: {tuple(shape)}"
+                f"of layer '{layer}'. Received: shape {tuple(shape)}"
             )
 
     def reverse(self) -> Criterion:

@@ -181,9 +181,9 @@ def test_selection_is_what_the_scores_say(name, images):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ({"third": [0]}, "Received: 'third'; expected one of"),
+        ({"third": [0]}, r"of \['first', 'second'\]. Received: 'third'"),
         ({"first": [0, 8]}, "indices from 0 to 7 for layer 'first'"),
-        ({"first": [0, 0]}, "layer 'first' twice"),
+        ({"first": [0, 0]}, "each filter of layer 'first' once"),
     ],
 )
 def test_an_own_function_that_selects_what_is_not_there_ends_training_in_one_line(

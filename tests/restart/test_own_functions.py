@@ -197,7 +197,7 @@ def test_the_error_of_a_function_is_the_cause_of_the_one_that_names_it():
 
 
 def test_errors_of_the_parts_of_this_package_stay_as_they_are():
-    with pytest.raises(ValueError, match=r"^fraction selects no filter"):
+    with pytest.raises(ValueError, match=r"^fraction must be 0.125 or more"):
         kr.select_filters({"a": np.arange(4)}, kr.Fraction(0.01))
 
 

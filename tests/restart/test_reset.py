@@ -19,7 +19,7 @@ from kerasrestart.restart.reset import Reset
         ({"outgoing": "loose"}, r"outgoing must be one of \['keep', 'zero'\]. Received: 'loose'"),
         ({"second_moment": "mean"}, "second_moment must be one of"),
         ({"norms": 1}, "norms must be True or False"),
-        ({"compensate_bias": True}, "Received: outgoing='keep'; expected outgoing='zero'"),
+        ({"compensate_bias": True}, "outgoing must be 'zero' beside .* Received: outgoing='keep'"),
         ({"grace_restarts": -1}, "grace_restarts must be a whole number, 0 or more"),
         ({"initializer": "zeros", "outgoing": "zero"}, "never learn again"),
     ],

@@ -120,7 +120,7 @@ def test_killed_and_fitted_again_it_ends_as_if_uninterrupted(
 def test_weights_that_are_not_those_of_the_epoch_are_refused(tmp_path, images):
     with pytest.raises(KilledError):
         train(net(), images, restarts(tmp_path / "restarts"), Kill(2, "begin"))
-    with pytest.raises(ValueError, match="expected BackupAndRestore with save_freq='epoch'"):
+    with pytest.raises(ValueError, match="as of BackupAndRestore with save_freq='epoch'"):
         net().fit(*images, initial_epoch=2, epochs=EPOCHS, verbose=0,
                   callbacks=[restarts(tmp_path / "restarts")])  # fmt: skip
 
