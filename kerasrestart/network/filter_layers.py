@@ -221,11 +221,16 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
             names = listed([part.name for part in parts])
             return f"applies the kernel of {names} by operations of its own"
         return own.unfollowed or f"has a kernel of its own: {hint}"
+    if not graph.updated.isdisjoint(variable_ids(layer.weights)):
+        return "has weights that an inner loop updates and applies without the layer"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):
         if not layer.trainable:  # a teacher, or a copy of averages: not a filter to reach
             return None
+        read_by = set().union(*(graph.readers.get(n, ()) for n in variable_ids(layer.weights)))
+        if read_by:
+            return f"is not called: its weights are read by {listed(sorted(read_by))}"
         return "not called in the traced pass"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"
