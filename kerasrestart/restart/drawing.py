@@ -137,7 +137,7 @@ def check_alive(key: str, drawn: Replacement) -> None:
     if not np.asarray(new)[mask].any():
         raise ValueError(
             f"The new weights of '{key}' are all zero, and so would its outgoing weights be: its "
-            "filters would never learn again. initializer must be another, or outgoing 'keep'. "
+            "filters would never learn again. initializer must be another, or outgoing='keep'. "
             "Received: weights of zero"
         )
 
@@ -148,7 +148,7 @@ def check_norm(key: str, norm: keras.Layer) -> None:
         raise ValueError(
             f"The norm '{norm.name}' gives zeros for new filters of '{key}', and their outgoing "
             "weights would be zero, too: they would never learn again. gamma_initializer must be "
-            "another, outgoing 'keep', or norms False. Received: gamma_initializer='zeros'"
+            "another, or outgoing='keep', or norms=False. Received: gamma_initializer='zeros'"
         )
 
 

@@ -126,8 +126,8 @@ class RestartPlan:
             )
         if self.scoring.is_reversed and isinstance(self.select, BelowMean):
             raise ValueError(
-                "BelowMean compares with the mean score and needs scores of 0 or more: criterion "
-                "must be one that is not reversed, or select Fraction(...). Received: "
+                "criterion must be one that is not reversed, or select=Fraction(...): BelowMean "
+                "compares with the mean score and needs scores of 0 or more. Received: "
                 f"criterion={self.scoring.criterion!r}"
             )
 

@@ -105,7 +105,7 @@ def restart_filters(
 
     Source: Han and Zhang, "Partial Restart of Neural Network".
     """
-    check_outgoing(outgoing, compensates=reader_input_means is not None)
+    check_outgoing(outgoing, beside="" if reader_input_means is None else "reader_input_means")
     check_choice("second_moment", second_moment, SECOND_MOMENTS)
     check("norms", norms, isinstance(norms, bool), "True or False")
     check_whole("seed", seed, 0)
@@ -234,7 +234,7 @@ def check_adafactor(optimizer: keras.optimizers.Optimizer, second_moment: str) -
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
-            "are zero: second_moment must be 'survivors', or outgoing 'keep'. Received: "
+            "are zero: second_moment must be 'survivors', or outgoing='keep'. Received: "
             f"outgoing='zero', second_moment={second_moment!r}"
         )
 

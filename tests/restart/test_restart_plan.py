@@ -156,7 +156,7 @@ def test_whether_a_restart_can_come_within_some_epochs():
         ({"control": "slots", "reset": Reset(outgoing="zero")}, "outgoing must be 'keep'"),
         (
             {"scoring": Scoring("reversed_taylor"), "select": BelowMean(0.1)},
-            "needs scores of 0 or more: .* Received: criterion='reversed_taylor'",
+            "needs scores of 0 or more. Received: criterion='reversed_taylor'",
         ),
     ],
     ids=str,
