@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrestart.diagnosis.diagnosis import Diagnosis
 from kerasrestart.diagnosis.diagnosis_pass import DiagnosisPass
-from kerasrestart.network.arguments import check_whole
+from kerasrestart.network.arguments import check_whole, checked_layers, checked_path
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.summary_writer import summary_writer
 
@@ -53,8 +53,8 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         last: The last `Diagnosis`, or None.
 
     Raises:
-        ValueError: `every` is below 1; at the start of `fit`: `log_dir` cannot be written to; or,
-            at the first epoch, as `diagnose`.
+        ValueError: An argument is out of range; at the start of `fit`: `log_dir` cannot be written
+            to; or, at the first epoch, as `diagnose`.
     """
 
     def __init__(
@@ -72,6 +72,10 @@ class PlasticityMonitor(keras.callbacks.Callback, RestartObserver):
         self._data = x, y
         self._options: dict[str, Any] = {"layers": layers, "batch_size": batch_size}
         self.every = every
+        if log_dir is not None:
+            checked_path("log_dir", log_dir, "that of a folder")
+        checked_layers(layers)
+        check_whole("batch_size", batch_size, 1)
         self.log_dir = log_dir
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from kerasrestart.experiments.references import is_reference
 from kerasrestart.experiments.setting import SettingError
-from kerasrestart.scoring.scoring import REVERSED
+from kerasrestart.scoring.criterion_names import REVERSED
 
 ALEXNET_MIN_SIDE = 63  # pixels: on smaller images its last pooling has no position
 

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from kerasrestart.experiments.hints import did_you_mean
 from kerasrestart.experiments.paths import user_path
+from kerasrestart.network.text import did_you_mean
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"

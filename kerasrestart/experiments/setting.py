@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from kerasrestart.experiments.hints import did_you_mean
 from kerasrestart.experiments.paths import is_utf8
 from kerasrestart.experiments.references import is_reference
+from kerasrestart.network.text import did_you_mean
 
 _WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _ANY = object()

@@ -23,7 +23,7 @@ from kerasrestart.experiments.effects import without_effect
 from kerasrestart.experiments.setting import REFERENCE, Setting, SettingError
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
 from kerasrestart.restart.reset import OUTGOING, SECOND_MOMENTS
-from kerasrestart.scoring.scoring import CRITERIA
+from kerasrestart.scoring.criterion_names import CRITERIA
 
 DATASETS = ("auto", "cifar10", "shapes")
 TASKS = ("none", "random_labels", "shuffled_classes", "class_subsets")

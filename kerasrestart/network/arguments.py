@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
+import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
+
+from kerasrestart.network.text import did_you_mean
 
 
 def check(name: str, value: Any, right: bool, expected: str) -> None:
@@ -27,7 +31,10 @@ def check(name: str, value: Any, right: bool, expected: str) -> None:
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuses a value that is not one of `choices`; ValueError."""
-    check(name, value, value in choices, f"one of {list(choices)}")
+    if not isinstance(value, Hashable) or value not in choices:  # an array compares by element
+        words = [choice for choice in choices if isinstance(choice, str)]
+        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {list(choices)}. Received: {value!r}{hint}")
 
 
 def check_whole(name: str, value: Any, lowest: int) -> None:
@@ -53,6 +60,19 @@ def check_share(name: str, value: Any, *, low: bool = False, high: bool = False)
         (True, True): "between 0 and 1, both included",
     }
     check(name, value, right, f"a number {bounds[low, high]}")
+
+
+def checked_path(name: str, value: Any, what: str) -> pathlib.Path:
+    """Returns a path; ValueError where the value is none.
+
+    Args:
+        name: The argument's name.
+        value: The value received.
+        what: What the path is to be, as in "that of a folder".
+    """
+    right = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
+    check(name, value, right, f"a path, {what}")
+    return pathlib.Path(value)
 
 
 def is_number(value: Any) -> bool:

@@ -19,7 +19,7 @@ from kerasrestart.network.operations import ATTENTION, RECURRENT
 from kerasrestart.network.output_layers import output_layer_ids
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
-from kerasrestart.network.text import listed
+from kerasrestart.network.text import did_you_mean, listed
 from kerasrestart.network.traced_graph import (
     applied_parts,
     called_layers,
@@ -167,12 +167,16 @@ def find_filter_layers(
     left_out: dict[str, str] = {}
     out_of_reach: dict[str, int] = {}
     excluded: dict[str, int] = {}
+    possible: list[str] = []
     outputs = output_layer_ids(graph)
     for layer in [*called_layers(graph), *layers_out_of_sight(graph, model)]:
         key = graph.name_of(layer)
         count, not_chosen = _filters_in(graph, layer), _not_chosen(graph, layer, key, layers)
         far = _out_of_reach(graph, layer, outputs)
-        reason = far or _cannot(graph, layer, outputs) or not_chosen
+        cannot = far or _cannot(graph, layer, outputs)
+        reason = cannot or not_chosen
+        if cannot is None:
+            possible.append(key)
         if reason and count and not_chosen is None:
             (out_of_reach if far else excluded)[key] = count
         if reason is None:
@@ -181,8 +185,13 @@ def find_filter_layers(
             left_out[key] = reason
     for name in [] if layers is None or isinstance(layers, str) else layers:
         if name not in found:
-            why = left_out.get(name, f"expected some of {[*found, *left_out]}")
-            raise ValueError(f"No filters can be restarted in a layer '{name}': {why}.")
+            why = did_you_mean(name, possible)
+            if name in left_out:
+                why = f", which {left_out[name]}"
+            raise ValueError(
+                f"layers must be some of {possible}, whose filters can be restarted. Received: "
+                f"{name!r}{why}"
+            )
     if not found and not may_be_none:
         reasons = "; ".join(f"{name} {why}" for name, why in left_out.items()) or "it has none"
         raise ValueError(f"Model '{model.name}' has no filters to restart: {reasons}.")
@@ -216,11 +225,16 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
             names = listed([part.name for part in parts])
             return f"applies the kernel of {names} by operations of its own"
         return own.unfollowed or f"has a kernel of its own: {hint}"
+    if not graph.updated.isdisjoint(variable_ids(layer.weights)):
+        return "has weights that an inner loop updates and applies without the layer"
     if id(layer) in graph.elsewhere:
         return graph.elsewhere[id(layer)]
     if not graph.calls_of(layer):
         if not layer.trainable:  # a teacher, or a copy of averages: not a filter to reach
             return None
+        read_by = set().union(*(graph.readers.get(n, ()) for n in variable_ids(layer.weights)))
+        if read_by:
+            return f"is not called: its weights are read by {listed(sorted(read_by))}"
         return "not called in the traced pass"
     if isinstance(layer, kernels.UNITS) and not kernels.is_dense(layer):
         return "has a kernel that is not [inputs, units]"

@@ -93,6 +93,8 @@ class Graph:
             compute with it.
         normalized: For each tensor that raw operations normalize, where.
         returned: The tensors that models inside the model return.
+        updated: Ids of the variables of which something is applied by raw operations that a
+            gradient has changed, as in an inner loop.
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer that a model inside the model holds, the id of the innermost.
@@ -114,6 +116,7 @@ class Graph:
         readers: Mapping[int, set[str]] | None = None,
         normalized: Mapping[int, Normalized] | None = None,
         returned: Iterable[int] = (),
+        updated: Iterable[int] = (),
     ):
         self.calls = list(calls)
         self.shapes = dict(shapes)
@@ -127,6 +130,7 @@ class Graph:
         self.readers = dict(readers or {})
         self.normalized = dict(normalized or {})
         self.returned = frozenset(returned)
+        self.updated = frozenset(updated)
         self.makers = {tensor: call for call in self.calls for tensor in call.outputs}
         self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None

@@ -96,6 +96,7 @@ class GraphBuilder:
             self._readers,
             normalized,
             returned,
+            self._updated_weights(),
         )
 
     def _steps_before(self, ends: set[int]) -> list[_Step]:
@@ -323,6 +324,41 @@ class GraphBuilder:
                     else:
                         stack += before.inputs
         return found
+
+    def _updated_weights(self) -> set[int]:
+        """Ids of the variables of which something is applied that a gradient has changed.
+
+        Such as `kernel - rate * gradient`, the fast weights of an inner loop.
+        """
+        makers = {number: step for step in self._steps for number in step.outputs}
+        found: set[int] = set()
+        for step in self._steps:
+            op = step.made_by
+            if isinstance(op, TracedCall) or self._is_backward(step):
+                continue
+            applied = [op.inputs[place] for place in applied_kernels(op)]
+            if op.type in raw.MATRIX_PRODUCTS:
+                applied = [t for t in op.inputs if self._numbers[id(t)] is not None]
+            for tensor in applied:
+                found |= self._updated(self._numbers[id(tensor)], makers)
+        return found
+
+    def _updated(self, number: int | None, makers: dict[int, _Step]) -> set[int]:
+        """The variables that a tensor is made of, number by number, beside a gradient."""
+        variables: set[int] = set()
+        stack, seen, by_gradient = [number], {number}, False
+        while stack:
+            step = makers.get(stack.pop())
+            if step is None or isinstance(step.made_by, TracedCall):
+                continue
+            if self._is_backward(step):
+                by_gradient = True
+            elif step.made_by.type in raw.ELEMENTWISE | raw.RESHAPING:
+                for read in self._reads_of(step.made_by):
+                    variables |= set(self._reads.variables(read))
+                stack += set(step.inputs) - seen
+                seen |= set(step.inputs)
+        return variables if by_gradient else set()
 
     def _function(self, last: _Step, source: int, makers: dict[int, _Step]) -> raw.RawOperation:
         """All operations from one tensor to another as one."""

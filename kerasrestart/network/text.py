@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -41,3 +42,17 @@ def listed_reasons(reasons: Mapping[str, str], width: int = 200) -> str:
         width: As in `listed`. Defaults to 200.
     """
     return listed([f"{name} ({why})" for name, why in reasons.items()], width)
+
+
+def did_you_mean(value: str, known: Collection[str]) -> str:
+    """The end of a message about a word that is not known.
+
+    Args:
+        value: The word.
+        known: The words that are known.
+
+    Returns:
+        ". Did you mean uniform?", or "" where no known word is similar.
+    """
+    close = difflib.get_close_matches(value, known, n=1)
+    return f". Did you mean {close[0]}?" if close else ""

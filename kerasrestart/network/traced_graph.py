@@ -137,14 +137,13 @@ def check_model(model: Any) -> None:
     """Checks that a model is one of Keras 3 on TensorFlow; TypeError, ValueError."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "Filters are scored and restarted in Keras on TensorFlow: expected "
-            "KERAS_BACKEND=tensorflow, set before Keras is imported. Received: "
-            f"{keras.backend.backend()!r}"
+            "KERAS_BACKEND must be 'tensorflow', set before Keras is imported, for filters to be "
+            f"scored and restarted. Received: {keras.backend.backend()!r}"
         )
     if not isinstance(model, keras.Model):
         kind = f"{type(model).__module__}.{type(model).__name__}"
         raise TypeError(
-            "Expected a Keras 3 model (keras.Model, not tf_keras, not a layer). "
+            "model must be a Keras 3 model (keras.Model, not tf_keras, not a layer). "
             f"Received: {'None' if model is None else kind}"
         )
 
@@ -178,14 +177,14 @@ def _what_to_pass(model: keras.Model) -> str:
     kind = type(model).__name__
     if has_own_step(model) and _module(model.call) == "keras":
         return (
-            f"Model '{model.name}' ({kind}) has no call, so that what it takes is not known. "
-            "Expected one of its parts that has a call; describe(model, data=batch) shows all "
-            "parts, by a batch as train_step takes it."
+            "model must have a call, as its parts have, or what it takes is not known; "
+            "describe(model, data=batch) shows all parts, by a batch as train_step takes it. "
+            f"Received: model '{model.name}' ({kind}) without a call"
         )
     return (
-        f"Model '{model.name}' ({kind}) is not built, so that what it takes is not known. "
-        "Expected a model that was called once on a batch of its inputs, as model(x) or "
-        "describe(model, x) do."
+        "model must have been called once on a batch of its inputs, as model(x) or "
+        "describe(model, x) do, or what it takes is not known. "
+        f"Received: model '{model.name}' ({kind}), which is not built"
     )
 
 

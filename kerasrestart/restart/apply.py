@@ -9,11 +9,12 @@ import keras
 import numpy as np
 
 from kerasrestart.network.filter_layers import FilterLayers
+from kerasrestart.network.own_functions import naming
 from kerasrestart.restart import surgery
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.remedies import Remedy
+from kerasrestart.restart.remedies import REMEDY_FORM, Remedy
 
 
 def apply_restart(
@@ -50,7 +51,8 @@ def apply_restart(
     if isinstance(plan.remedy, Remedy):
         plan.remedy.apply(model, seed, optimizer)
     elif plan.remedy is not None:
-        plan.remedy(model)
+        with naming(f"reset must be {REMEDY_FORM}", plan.remedy):
+            plan.remedy(model)
     elif plan.control is None:
         surgery.restart_filters(
             model,

@@ -83,14 +83,14 @@ def _explaining(
             both = [name for name in short_forms if name in given and given.get(part) is not None]
             if both:
                 raise ValueError(
-                    f"{both[0]} is replaced by {part}: expected one of them. Received: "
+                    f"{both[0]} is replaced by {part}: one of them must be left out. Received: "
                     f"{both[0]}={given[both[0]]!r}, {part}={given[part]!r}"
                 )
         for part, why in _selects_itself(given).items():
             for name in ("select", "fraction"):
                 if given.get(name) is not None:
                     raise ValueError(
-                        f"{why}: expected no {name} beside it. Received: "
+                        f"{why}: {name} must be left out. Received: "
                         f"{name}={given[name]!r}, {part}={given[part]!r}"
                     )
         init(*args, **kwargs)

@@ -11,7 +11,7 @@ from kerasrestart.network.arguments import check
 from kerasrestart.restart.arguments import PARTS, explain_parts
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.life_cycle import RestartLifeCycle
-from kerasrestart.restart.observer import RestartObserver
+from kerasrestart.restart.observer import RestartObserver, check_observer
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.presets import preset_arguments
@@ -140,12 +140,10 @@ class PartialRestart(RestartLifeCycle):
             stop_on_repeat=stop_on_repeat,
             seed=seed,
         )
-        criteria.get(plan.scoring.criterion)
         is_list = isinstance(observers, Iterable) and not isinstance(observers, str)
         check("observers", observers, is_list, "a list of RestartObservers")
         for observer in observers:
-            expected = "RestartObservers"
-            check("observers", observer, isinstance(observer, RestartObserver), expected)
+            check_observer(observer)
         super().__init__(plan, observers)
 
     @classmethod
@@ -197,6 +195,6 @@ class PartialRestart(RestartLifeCycle):
 
 
 def _limit(max_restarts: Any, when: When | None) -> Any:
-    if max_restarts == "auto":
+    if isinstance(max_restarts, str) and max_restarts == "auto":
         return None if isinstance(when, EverySteps) else 3
     return max_restarts

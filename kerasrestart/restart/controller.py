@@ -125,8 +125,8 @@ class RestartController:
         found = optimizers_of(model, optimizer)
         if not found:
             raise ValueError(
-                f"Model {model.name!r} has no optimizer. Received: optimizer=None; expected the "
-                "optimizer of the loop."
+                f"optimizer must be that of the loop, as model {model.name!r} has none. Received: "
+                "None"
             )
         self._optimizers = found
         scorer, _ = prepare(model, self._plan, optimizer=found)
@@ -238,8 +238,8 @@ class RestartController:
         check_whole("steps", steps, 1)
         if self._scores_batch and not self.scorer.was_traced:
             raise ValueError(
-                "No batch was scored. Received: a step that this controller has not made; expected "
-                "one from controller.function or controller.scored."
+                "No batch was scored. The training step must be one from controller.function or "
+                "controller.scored. Received: a step that this controller has not made"
             )
         self._steps.advance(steps)
         event = None
@@ -300,8 +300,9 @@ class RestartController:
 
 
 def _check_python(step: Any) -> None:
+    check("step", step, callable(step), "a Python function that trains on a batch")
     if hasattr(step, "get_concrete_function"):
         raise ValueError(
-            "A compiled step cannot be scored. Received: a tf.function; expected the Python "
-            "function in it: controller.function compiles it."
+            "step must be a Python function, which controller.function compiles: a compiled step "
+            "cannot be scored. Received: a tf.function"
         )

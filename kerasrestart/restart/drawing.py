@@ -13,6 +13,8 @@ from kerasrestart.network import kernels
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers
 from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.restart import initializers
+from kerasrestart.restart.checked_draw import checked_draw
+from kerasrestart.restart.initializer_names import describe
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import starts_at_zero
 from kerasrestart.restart.writing import Replacement, constrained
@@ -29,18 +31,36 @@ def draw(
     filter_layer: FilterLayer,
     filters: np.ndarray,
     rule: initializers.Rule,
+    name: str,
     seed: int,
     trained: set[int],
 ) -> Iterator[Replacement]:
-    """Yields the new kernel of a layer, and its bias if that trains."""
+    """Yields the new kernel of a layer, and its bias if that trains.
+
+    Args:
+        filter_layer: The layer.
+        filters: The filters that get new weights.
+        rule: The rule of the initializer.
+        name: The name of the initializer, for errors.
+        seed: The seed of the layer.
+        trained: The `id` of each variable that trains.
+    """
     layer = filter_layer.layer
     kernel = tf.convert_to_tensor(kernels.incoming_kernel(layer).value)
-    yield _draw_kernel(filter_layer, kernels.by_filter(layer, kernel), filters, rule, seed)
+    yield _draw_kernel(filter_layer, kernels.by_filter(layer, kernel), filters, rule, name, seed)
     if layer.bias is not None and id(layer.bias) in trained:
         chosen = chosen_mask(filter_layer, filters)
-        bias_rule = initializers.from_keras(layer.bias_initializer)
-        bias = tf.convert_to_tensor(layer.bias.value)
-        yield Replacement(layer.bias, bias_rule(bias, -1, derive_seed(seed, 1), chosen), chosen)
+        new = checked_draw(
+            initializers.from_keras(layer.bias_initializer),
+            tf.convert_to_tensor(layer.bias.value),
+            -1,
+            derive_seed(seed, 1),
+            chosen,
+            argument="bias_initializer",
+            initializer=describe(layer.bias_initializer),
+            layer=filter_layer.name,
+        )
+        yield Replacement(layer.bias, new, chosen)
 
 
 def _draw_kernel(
@@ -48,14 +68,27 @@ def _draw_kernel(
     old: tf.Tensor,
     filters: np.ndarray,
     rule: initializers.Rule,
+    name: str,
     seed: int,
 ) -> Replacement:
-    """Draws the kernel of a layer; `old` is the present one, with an axis of filters."""
+    """Draws the kernel of a layer by a rule and the name of its initializer.
+
+    `old` is the present kernel, with an axis of filters.
+    """
     kernel = kernels.incoming_kernel(filter_layer.layer)
     chosen = chosen_mask(filter_layer, filters)
     if isinstance(rule, initializers.Own):
         rule = rule.of_layer(filter_layer.layer)
-    new = rule(old, filter_layer.filter_axis, derive_seed(seed, 0), chosen)
+    new = checked_draw(
+        rule,
+        old,
+        filter_layer.filter_axis,
+        derive_seed(seed, 0),
+        chosen,
+        argument="initializer",
+        initializer=name,
+        layer=filter_layer.name,
+    )
     return Replacement(kernel, tf.reshape(new, kernel.shape), filter_mask(filter_layer, filters))
 
 
@@ -75,10 +108,9 @@ def check_draws(
 
     Raises:
         ValueError: The initializer cannot draw for such a layer; or with `outgoing="zero"` it draws
-            zeros, or a norm begins with zeros. An error of a user's own initializer is
-            raised as it is, with a note that names the layer.
+            zeros, or a norm begins with zeros.
     """
-    rule = initializers.get(initializer)
+    rule, name = initializers.get(initializer), describe(initializer)
     tried = set()
     for filter_layer in filter_layers:
         if outgoing == "zero" and norms and filter_layer.norm is not None:
@@ -91,14 +123,8 @@ def check_draws(
         tried.add(layout)
         made_up = tf.random.stateless_normal(kernel.shape, (0, 0), 0, 0.1, kernel.value.dtype)
         filters = np.arange(filter_layer.filters // 2)
-        try:
-            by_filter = kernels.by_filter(filter_layer.layer, made_up)
-            drawn = _draw_kernel(filter_layer, by_filter, filters, rule, 0)
-        except Exception as error:
-            error.add_note(
-                f"It came from a trial draw of the initializer for '{filter_layer.name}'."
-            )
-            raise
+        by_filter = kernels.by_filter(filter_layer.layer, made_up)
+        drawn = _draw_kernel(filter_layer, by_filter, filters, rule, name, 0)
         if outgoing == "zero":
             check_alive(filter_layer.name, drawn)
 
@@ -111,7 +137,8 @@ def check_alive(key: str, drawn: Replacement) -> None:
     if not np.asarray(new)[mask].any():
         raise ValueError(
             f"The new weights of '{key}' are all zero, and so would its outgoing weights be: its "
-            "filters would never learn again. Use another initializer, or outgoing='keep'."
+            "filters would never learn again. initializer must be another, or outgoing='keep'. "
+            "Received: weights of zero"
         )
 
 
@@ -120,8 +147,8 @@ def check_norm(key: str, norm: keras.Layer) -> None:
     if starts_at_zero(norm):
         raise ValueError(
             f"The norm '{norm.name}' gives zeros for new filters of '{key}', and their outgoing "
-            "weights would be zero, too: they would never learn again. Received: a norm with "
-            "gamma_initializer='zeros'. Expected another one, outgoing='keep', or norms=False."
+            "weights would be zero, too: they would never learn again. gamma_initializer must be "
+            "another, or outgoing='keep', or norms=False. Received: gamma_initializer='zeros'"
         )
 
 

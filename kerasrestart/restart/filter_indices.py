@@ -34,12 +34,11 @@ def checked_filters(source: str, layer: str, indices: Any, count: int) -> np.nda
         )
     if len(np.unique(filters)) < len(filters):
         raise ValueError(
-            f"{source} has a filter of layer {layer!r} twice. Received: {received}; expected each "
-            "index once."
+            f"{source} must have each filter of layer {layer!r} once. Received: {received}"
         )
     if len(filters) == count:
         raise ValueError(
-            f"{source} has all {count} filters of layer {layer!r}. Received: {received}; expected "
-            "at least one to stay."
+            f"{source} must leave at least one of the {count} filters of layer {layer!r}. "
+            f"Received: {received}"
         )
     return filters.astype(np.int64)

@@ -103,9 +103,8 @@ class FitSession:
                 other.detach()
                 self.detach()
                 raise ValueError(
-                    "Two PartialRestart callbacks of one fit must watch different layers. "
-                    f"Received: both watch {listed(both)}. Expected: layers=... for each, with no "
-                    "layer in common."
+                    "Two PartialRestart callbacks of one fit must watch different layers: layers "
+                    f"must be set for each. Received: both watch {listed(both)}"
                 )
 
     @property

@@ -52,7 +52,9 @@ import numpy as np
 import tensorflow as tf
 from keras import random
 
-from kerasrestart.restart.initializer_names import CONTROLS, describe
+from kerasrestart.network.own_functions import form_of, takes
+from kerasrestart.network.text import did_you_mean
+from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS, describe
 from kerasrestart.restart.survivor_rules import (
     Clone,
     orthogonal_to_survivors,
@@ -124,21 +126,22 @@ class NormMatched:
     base: Any = "xavier"
 
     def __post_init__(self):
-        get(self.base)
-        if self.base == "zeros" or isinstance(self.base, keras.initializers.Zeros):
+        get(self.base, "base")
+        is_zeros = isinstance(self.base, str) and self.base == "zeros"
+        if is_zeros or isinstance(self.base, keras.initializers.Zeros):
             raise ValueError(
-                "Filters drawn as zeros cannot be scaled to the norm of the survivors. Received: "
-                f"base={self.base!r}. Expected an initializer that draws other numbers."
+                "base must be an initializer that draws other numbers than zeros, which cannot be "
+                f"scaled to the norm of the survivors. Received: {self.base!r}"
             )
-        if self.base == "own":
+        if isinstance(self.base, str) and self.base == "own":
             raise ValueError(
-                "The norm is given to filters drawn by one initializer. Received: base='own', "
-                "which is another in each layer. Expected one, such as base='he_uniform'."
+                "base must be one initializer, such as 'he_uniform'. Received: 'own', which is "
+                "another in each layer"
             )
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         """Draws a kernel."""
-        drawn = get(self.base)(kernel, axis, seed, chosen)
+        drawn = get(self.base, "base")(kernel, axis, seed, chosen)
         return with_norm_of_survivors(drawn, kernel, axis, chosen, seed)
 
     def __repr__(self):
@@ -178,7 +181,7 @@ NAMED = {
 NAMES = tuple(NAMED)
 
 
-def get(initializer: Any) -> Rule:
+def get(initializer: Any, argument: str = "initializer") -> Rule:
     """Returns the rule behind an initializer.
 
     Args:
@@ -190,6 +193,7 @@ def get(initializer: Any) -> Rule:
             - anything that `keras.initializers.get` takes: a name, a config dict, an instance, a
               function `(shape, dtype)`. The seed of an instance is replaced at each draw by one
               derived from the restart's seed: otherwise each restart would draw the same weights.
+        argument: The argument that takes it, for errors. Defaults to `"initializer"`.
 
     Returns:
         The rule.
@@ -200,8 +204,8 @@ def get(initializer: Any) -> Rule:
     if initializer is None or (isinstance(initializer, str) and initializer in CONTROLS):
         control = initializer or "none"
         raise ValueError(
-            f"A control is not an initializer. Received: initializer={initializer!r}. Expected "
-            f"PartialRestart(control={control!r}), or an initializer such as 'uniform'."
+            f"{argument} must be an initializer such as 'uniform'; a control is "
+            f"PartialRestart(control={control!r}). Received: {initializer!r}"
         )
     try:
         found: Any = initializer
@@ -214,9 +218,9 @@ def get(initializer: Any) -> Rule:
             return from_function(found)
         found = keras.initializers.get(found)
     except (ValueError, TypeError, KeyError) as error:  # KeyError: an incomplete config
-        raise _unknown(initializer) from error
-    if not _can_be_called(found, "shape", dtype="dtype"):
-        raise _unknown(initializer)
+        raise _unknown(argument, initializer) from error
+    if not takes(found, "shape", dtype="dtype"):
+        raise _unknown(argument, initializer)
     return from_keras(found)
 
 
@@ -236,41 +240,30 @@ def from_keras(initializer: Callable[..., Any]) -> Rule:
 
 
 def from_function(function: Rule) -> Rule:
-    """Returns the rule that calls a user's rule and checks the shape of its result."""
+    """Returns the rule that calls a user's rule."""
 
     def draw(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
-        drawn = tf.cast(function(kernel, axis, seed, chosen), kernel.dtype)
-        if drawn.shape != kernel.shape:
-            raise ValueError(
-                f"Initializer {describe(function)} must return a kernel of shape {kernel.shape}. "
-                f"Received: shape {drawn.shape}"
-            )
-        return drawn
+        return tf.convert_to_tensor(function(kernel, axis, seed, chosen))
 
     return draw
 
 
-def _unknown(initializer: Any) -> ValueError:
+def _unknown(argument: str, initializer: Any) -> ValueError:
+    form = "a function (kernel, axis, seed, chosen) -> kernel, or (shape, dtype) as of Keras's"
+    if callable(initializer) and not inspect.isclass(initializer):
+        return ValueError(f"{argument} must be {form}. Received: {form_of(initializer)}")
+    hint = did_you_mean(initializer, INITIALIZERS) if isinstance(initializer, str) else ""
     return ValueError(
-        f"Unknown initializer. Received: {initializer!r}. Expected one of {list(NAMES)}, the name, "
-        "config or instance of a Keras initializer, or a function (kernel, axis, seed, chosen) "
-        "that returns a kernel."
+        f"{argument} must be one of {list(NAMES)}, the name, config or instance of a Keras "
+        f"initializer, or {form}. Received: {initializer!r}{hint}"
     )
 
 
 def _is_rule(initializer: Any) -> bool:
     # Keras initializers may also take four positional arguments, but they all take a `dtype`.
-    return _can_be_called(initializer, "kernel", "axis", "seed", "chosen") and not _can_be_called(
+    return takes(initializer, "kernel", "axis", "seed", "chosen") and not takes(
         initializer, "shape", dtype="dtype"
     )
-
-
-def _can_be_called(function: Any, *arguments: Any, **named: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*arguments, **named)
-    except (TypeError, ValueError):  # not callable, no known signature, or another one
-        return False
-    return True
 
 
 def derive_seed(seed: int, place: int) -> int:

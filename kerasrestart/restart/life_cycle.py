@@ -11,8 +11,8 @@ import numpy as np
 from kerasrestart.network.own_training import has_own_step
 from kerasrestart.restart import messages
 from kerasrestart.restart.ended_fit import TRAINING_ENDED, EndedFit
-from kerasrestart.restart.every_steps import StepState
 from kerasrestart.restart.fit_session import FitSession
+from kerasrestart.restart.fit_steps import FitSteps
 from kerasrestart.restart.messages import Messages
 from kerasrestart.restart.observer import RestartObserver
 from kerasrestart.restart.plan import (
@@ -28,7 +28,6 @@ from kerasrestart.restart.records import (
     best_by_round,
     layer_restarts,
 )
-from kerasrestart.restart.step_restarts import StepRestarts
 from kerasrestart.restart.when import RoundProgress
 from kerasrestart.scoring.scorer import Scorer
 
@@ -62,8 +61,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
         self.messages = Messages()
         self._resumed: tuple[RestartState, dict[str, np.ndarray]] | None = None
         self._last: EndedFit | None = None
-        self._epoch = self._events_before = 0  # the epoch, and the restarts before it
-        self._steps: StepRestarts | None = None  # between batches, once the filters are known
+        self._steps: FitSteps | None = None  # where filters are restarted between batches
 
     def __getstate__(self):
         # A copy keeps the plan and the records; the model and its scored step are the original's.
@@ -118,9 +116,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
         """Finds the filters, and makes the model train with the scored step."""
         if "epochs" not in (self.params or {}):
             raise ValueError(
-                "PartialRestart needs to know how many epochs follow, as fit tells it. Received: "
-                f"params={self.params!r}. Expected, in a loop of your own: "
-                "keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS)."
+                "PartialRestart needs to know how many epochs follow: in a loop of your own, it "
+                "must be in keras.callbacks.CallbackList([restart], model=model, epochs=EPOCHS). "
+                f"Received: params={self.params!r}"
             )
         if self._fit is not None:
             self._fit.forget()
@@ -139,7 +137,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
             self.messages.add("The optimizer has a schedule: restarts do not reset its rate.")
         self.state = RestartState(learning_rate=rate)
         self.scores, self._reader_input_means = {}, {}
-        self._steps = None
+        if self.plan.between_batches:
+            self._steps = FitSteps(self.plan, self._fit, self.params, self._apply, self.messages)
         self._take_resumed()
         with self._detaching():
             for observer in self.observers:
@@ -152,7 +151,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 observer.on_epoch_begin(epoch, self)
             self._take_resumed()
             self._continue_last(epoch)
-            self._epoch, self._events_before = epoch, len(self.events)
+            if self._steps is not None:
+                self._steps.begin_epoch(epoch, self.state)
             if self._fit.was_compiled_again():
                 self.state.learning_rate = self._fit.learning_rate
                 self._report_filters()
@@ -172,9 +172,9 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Restarts filters where the batches before this one led to it, with `EverySteps`."""
         # Here and not at the end of a batch: for that, Keras would read the logs of every batch.
-        if self.plan.between_batches:
+        if self._steps is not None:
             with self._detaching():
-                self._between_batches()
+                self._steps.before_batch(self.state)
 
     def on_epoch_end(self, epoch, logs=None):
         """Records the epoch, and selects the filters to restart where the round is over."""
@@ -191,9 +191,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Gives the model its own training step back."""
         self._fit.detach()
-        if self.plan.between_batches:
-            if self._steps is not None and not self.events and self.state.finished is None:
-                self.messages.add(messages.no_step_restart_line(self._steps))
+        if self._steps is not None:
+            self._steps.end(self.state)
         elif self.plan.when.min_epochs_after_restart:  # else the next fit continues this one
             if self.state.pending is not None:
                 self.state.pending = None
@@ -263,8 +262,8 @@ class RestartLifeCycle(keras.callbacks.Callback):
                 for name, why in self._fit.scorer.left_out.items():
                     self.messages.add(f"Layer '{name}' is not scored: {why}.")
             self.scores, self._reader_input_means = read
-        if self.plan.between_batches:
-            self._end_epoch_of_steps()
+        if self._steps is not None:
+            self._steps.end_epoch(self.state)
         self.state.add_epoch(epoch, metrics, self.monitor, self.higher_is_better)
         if self.monitor == "loss" and metrics["loss"] == 0 and has_own_step(self.model):
             self.messages.add_once("zero loss", messages.ZERO_LOSS)
@@ -342,43 +341,6 @@ class RestartLifeCycle(keras.callbacks.Callback):
             observer.on_restart_end(event, self)
         return left_out
 
-    def _between_batches(self) -> None:
-        """Restarts filters where it is time, and says whether the next batch is scored."""
-        steps = self._step_restarts()
-        if steps is None:
-            return
-        steps.advance(self._fit.new_batches(self.params.get("steps")))
-        if self.state.finished is None:
-            event = steps.next_restart(self.events, self._epoch)
-            if event is not None:
-                left_out = self._apply(event, steps.scorer.reader_input_means())
-                steps.restarted(event)
-                for name, why in left_out.items():
-                    # Said once, not at each restart that follows.
-                    line = f"Step {event.step}: '{name}' is not restarted: {why}."
-                    self.messages.add_once(f"left out: {name}", line)
-            elif steps.finished is not None:
-                self._no_more_restarts(steps.finished)
-        self._fit.set_scoring(self.state.finished is None and steps.scores_next)
-
-    def _step_restarts(self) -> StepRestarts | None:
-        """Counts batches for the present scorer; None before the first batch of some models."""
-        if not self._fit.has_scorer:
-            return None
-        if self._steps is None or self._steps.scorer is not self.scorer:
-            if self.state.steps is None:
-                self.state.steps = StepState()
-            self._steps = StepRestarts(self.plan, self.scorer, self.state.steps)
-        return self._steps
-
-    def _end_epoch_of_steps(self) -> None:
-        steps = self._step_restarts()
-        if steps is not None:
-            steps.advance(self._fit.new_batches(self.params.get("steps")))
-            steps.save()
-            of_epoch = self.events[self._events_before :]
-            self.messages.add(*messages.step_restart_lines(of_epoch, self._epoch))
-
     def _lower_learning_rate(self, epoch: int) -> None:
         rate = self._fit.learning_rate * self.plan.when.learning_rate_factor
         self._fit.learning_rate = rate
@@ -403,7 +365,7 @@ class RestartLifeCycle(keras.callbacks.Callback):
 
     def _no_more_restarts(self, why: str) -> None:
         self.state.finished = why
-        self.messages.add(f"No more restarts: {why}.")
+        self.messages.add(messages.no_more_line(why))
 
     def _print_messages(self) -> None:
         # Between two epochs, where no progress bar is open.

@@ -181,6 +181,11 @@ def drop_line(event: RestartEvent, epochs: int) -> str:
     return f"Epoch {event.epoch + 1}: {event.reason}. Trains {length} without {what}."
 
 
+def no_more_line(why: str) -> str:
+    """That there are no more restarts."""
+    return f"No more restarts: {why}."
+
+
 def no_step_restart_line(steps: StepRestarts) -> str:
     """Why no filter was restarted between batches."""
     state, when = steps.state, steps.when

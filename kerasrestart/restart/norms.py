@@ -13,6 +13,8 @@ from keras import layers
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.paths import Path
 from kerasrestart.restart import initializers
+from kerasrestart.restart.checked_draw import checked_draw
+from kerasrestart.restart.initializer_names import describe
 from kerasrestart.restart.initializers import derive_seed
 
 # The variables of a norm with one number per channel: which of its initializers each starts from,
@@ -78,7 +80,16 @@ def channel_values(
         mask = np.zeros(variable.shape, bool)
         mask[channels] = True
         rule = initializers.from_keras(getattr(norm, initializer_name))
-        initial = rule(tf.convert_to_tensor(variable.value), -1, derive_seed(seed, number), mask)
+        initial = checked_draw(
+            rule,
+            tf.convert_to_tensor(variable.value),
+            -1,
+            derive_seed(seed, number),
+            mask,
+            argument=initializer_name,
+            initializer=describe(getattr(norm, initializer_name)),
+            layer=norm.name,
+        )
         yield variable, tf.sqrt(initial) if is_root else initial, mask
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kerasrestart.network.arguments import check
+from kerasrestart.network.own_functions import check_function
 
 if TYPE_CHECKING:  # reports and studies read records without importing TensorFlow
     import keras
@@ -75,3 +79,12 @@ class RestartObserver:
 
     def on_train_end(self, restart: Restarts) -> None:
         """Training is over."""
+
+
+def check_observer(observer: Any) -> None:
+    """Checks that an object follows restarts, and that its methods can be called; ValueError."""
+    check("observers", observer, isinstance(observer, RestartObserver), "RestartObservers")
+    for method, of_base in inspect.getmembers(RestartObserver, inspect.isfunction):
+        _, *arguments = inspect.signature(of_base).parameters
+        form = f"RestartObservers with the method {method}({', '.join(arguments)})"
+        check_function("observers", getattr(observer, method), form, *arguments)

@@ -12,13 +12,21 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.network.arguments import check, check_choice, check_whole, checked_layers
+from kerasrestart.network.text import did_you_mean
 from kerasrestart.restart.every_steps import EverySteps
 from kerasrestart.restart.initializer_names import CONTROLS, describe
 from kerasrestart.restart.records import REMEDY, RestartEvent, RestartState
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.select import BelowMean, Chosen, Fraction
 from kerasrestart.restart.select_filters import check_select, choose
-from kerasrestart.restart.when import Action, OnPlateau, RoundProgress, When
+from kerasrestart.restart.when import (
+    Action,
+    OnPlateau,
+    RoundProgress,
+    When,
+    check_methods,
+    checked_step,
+)
 from kerasrestart.scoring.scoring import Scoring
 
 # Why there are no more restarts. `RestartState.finished` is one of these, or ends with one.
@@ -85,6 +93,7 @@ class RestartPlan:
         check_select(self.select)
         expected = "OnPlateau, EveryEpochs, EverySteps or a When"
         check("when", self.when, isinstance(self.when, When), expected)
+        check_methods(self.when)
         self.when.check()
         check("reset", self.reset, isinstance(self.reset, Reset), "a Reset")
         check_choice("control", self.control, (None, *CONTROLS))
@@ -96,30 +105,30 @@ class RestartPlan:
         check_whole("seed", self.seed, 0)
         if self.remedy is not None and self.control is not None:
             raise ValueError(
-                "A control re-initialises nothing. Received: "
-                f"control={self.control!r}, reset={self.remedy!r}; expected one of them."
+                "A control re-initialises nothing: control or reset must be left out. Received: "
+                f"control={self.control!r}, reset={self.remedy!r}"
             )
         if self.remedy is not None and getattr(self.when, "replacement_rate", None) is not None:
             raise ValueError(
-                "replacement_rate says how many filters are restarted, and a remedy restarts none. "
-                f"Received: when={self.when!r}, reset={self.remedy!r}; expected EverySteps(n)."
+                "replacement_rate says how many filters are restarted, and a remedy restarts none: "
+                f"when must be EverySteps(n). Received: when={self.when!r}, reset={self.remedy!r}"
             )
         if self.between_batches and self.reset.drop_epochs:
             raise ValueError(
-                "Filters are dropped for whole epochs. Received: "
-                f"drop_epochs={self.reset.drop_epochs}, when={self.when!r}; expected EveryEpochs "
-                "or OnPlateau."
+                "when must be EveryEpochs or OnPlateau beside drop_epochs, as filters are dropped "
+                f"for whole epochs. Received: when={self.when!r}, "
+                f"drop_epochs={self.reset.drop_epochs}"
             )
         if self.control == "slots" and self.reset.outgoing != "keep":
             raise ValueError(
-                "control='slots' changes no weight. Received: "
-                f"outgoing={self.reset.outgoing!r}; expected outgoing='keep'."
+                "outgoing must be 'keep' beside control='slots', which changes no weight. "
+                f"Received: outgoing={self.reset.outgoing!r}"
             )
         if self.scoring.is_reversed and isinstance(self.select, BelowMean):
             raise ValueError(
-                "BelowMean compares with the mean score and needs scores of 0 or more. Received: "
-                f"criterion={self.scoring.criterion!r}; expected one that is not reversed, or "
-                "select=Fraction(...)."
+                "criterion must be one that is not reversed, or select=Fraction(...): BelowMean "
+                "compares with the mean score and needs scores of 0 or more. Received: "
+                f"criterion={self.scoring.criterion!r}"
             )
 
     @property
@@ -161,9 +170,12 @@ class RestartPlan:
         metrics = {name: float(value) for name, value in numbers.items() if not value.ndim}
         monitor = self.when.monitor
         if monitor not in metrics:
+            hint = did_you_mean(monitor, metrics)
+            if monitor.startswith("val_") and not any(name.startswith("val_") for name in metrics):
+                hint = ". A name with 'val_' needs validation data in every epoch."
             raise ValueError(
-                f"monitor must be a metric in the logs of every epoch. Received: {monitor!r}; "
-                f"expected one of {sorted(metrics)}, or validation data for a name with 'val_'."
+                "monitor must be a metric in the logs of every epoch, one of "
+                f"{sorted(metrics)}. Received: {monitor!r}{hint}"
             )
         return metrics
 
@@ -193,10 +205,11 @@ class RestartPlan:
             The decision.
 
         Raises:
-            ValueError: `select` fails, or returns filters that do not exist.
+            ValueError: `select` fails, or returns filters that do not exist; or `when.step` fails,
+                or returns something else.
         """
         when = self.when
-        progress, action = when.step(state.progress, value)
+        progress, action = checked_step(when, state.progress, value)
         if when.reaches_target(value):
             return Decision(
                 progress,

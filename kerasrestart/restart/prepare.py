@@ -107,7 +107,7 @@ def _check_trained(model: keras.Model) -> None:
     if unknown:
         raise ValueError(
             "The optimizer must know all weights that train: compile the model again after layers "
-            f"are unfrozen. Received: an optimizer that was built without {listed(unknown)}."
+            f"are unfrozen. Received: an optimizer that was built without {listed(unknown)}"
         )
 
 
@@ -119,8 +119,8 @@ def _check_rate(optimizer: keras.optimizers.Optimizer | None, drops: int) -> Non
     if optimizer is None:
         why = "the model is compiled without an optimizer"
     raise ValueError(
-        f"learning_rate_drops needs a learning rate that can be set, but {why}. Received: "
-        f"learning_rate_drops={drops}; expected 0, or an optimizer made with a number."
+        "learning_rate_drops must be 0, or the optimizer made with a number, so that its learning "
+        f"rate can be set; {why}. Received: learning_rate_drops={drops}"
     )
 
 

@@ -132,8 +132,7 @@ def preset_arguments(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
         for short_form in short_forms:
             if short_form in overrides and part in arguments and part not in overrides:
                 raise ValueError(
-                    f"Preset {name!r} sets the whole part {part}. Received: "
-                    f"{short_form}={overrides[short_form]!r}; expected another part in place of "
-                    f"{part}={arguments[part]!r}."
+                    f"Preset {name!r} sets the whole part {part}={arguments[part]!r}: {part} must "
+                    f"be another part. Received: {short_form}={overrides[short_form]!r}"
                 )
     return {**arguments, **overrides}

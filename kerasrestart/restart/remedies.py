@@ -14,13 +14,12 @@ it applies with a seed of its own at the end of each round:
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from kerasrestart.network.arguments import check
+from kerasrestart.network.own_functions import check_function
 from kerasrestart.restart.reset import Reset
 from kerasrestart.restart.reset_layers import (
     check_reset,
@@ -31,6 +30,8 @@ from kerasrestart.restart.reset_layers import (
     reset_optimizer,
     shrink_and_perturb,
 )
+
+REMEDY_FORM = "a Reset, a remedy such as ResetLayer('logits'), or a function (model) -> None"
 
 
 class Remedy:
@@ -144,11 +145,14 @@ def split_reset(reset: Any) -> tuple[Reset, Remedy | Callable[[keras.Model], Non
     """Splits what `PartialRestart(reset=)` got into a `Reset` and the remedy in its place, if any.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or it cannot be called with a model.
     """
     if isinstance(reset, Reset):
         return reset, None
-    is_remedy = isinstance(reset, Remedy) or (callable(reset) and not inspect.isclass(reset))
-    expected = "a Reset, a remedy such as ResetLayer('logits'), or a function of a model"
-    check("reset", reset, is_remedy, expected)
+    if isinstance(reset, Remedy):
+        for method, arguments in (("apply", ("model", 0, None)), ("check", ("model",))):
+            form = "a Remedy with the methods apply(model, seed, optimizer) and check(model)"
+            check_function("reset", getattr(reset, method), form, *arguments)
+    else:
+        check_function("reset", reset, REMEDY_FORM, "model")
     return Reset(), reset

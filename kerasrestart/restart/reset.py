@@ -59,24 +59,24 @@ class Reset:
 
     def __post_init__(self):
         self._check_initializer()
-        check_outgoing(self.outgoing, compensates=self.compensate_bias)
         check_choice("second_moment", self.second_moment, SECOND_MOMENTS)
         for name in ("norms", "compensate_bias"):
             value = getattr(self, name)
             check(name, value, isinstance(value, bool), "True or False")
+        check_outgoing(self.outgoing, beside="compensate_bias=True" if self.compensate_bias else "")
         check_whole("grace_restarts", self.grace_restarts, 0)
         check_whole("drop_epochs", self.drop_epochs, 0)
         if self.drop_epochs and self.outgoing != "zero":
             raise ValueError(
-                "Filters are dropped by outgoing weights of zero. Received: "
-                f"drop_epochs={self.drop_epochs}, outgoing={self.outgoing!r}; expected "
-                "outgoing='zero'."
+                "outgoing must be 'zero' beside drop_epochs, as filters are dropped by outgoing "
+                f"weights of zero. Received: outgoing={self.outgoing!r}, "
+                f"drop_epochs={self.drop_epochs}"
             )
-        if self.initializer == "zeros" and self.outgoing == "zero":
+        is_name = isinstance(self.initializer, str)  # an array compares by element
+        if is_name and self.initializer == "zeros" and self.outgoing == "zero":
             raise ValueError(
-                "A filter with weights of zero on both sides would never learn again. Received: "
-                "initializer='zeros', outgoing='zero'; expected another initializer, or "
-                "outgoing='keep'."
+                "initializer must be another, or outgoing='keep': a filter with weights of zero on "
+                "both sides would never learn again. Received: initializer='zeros', outgoing='zero'"
             )
 
     def _check_initializer(self) -> None:
@@ -92,19 +92,19 @@ class Reset:
         return self.grace_restarts if self.outgoing == "zero" else 0
 
 
-def check_outgoing(outgoing: str, *, compensates: bool = False) -> None:
+def check_outgoing(outgoing: str, *, beside: str = "") -> None:
     """Checks the rule for outgoing weights, and that there is something to compensate.
 
     Args:
         outgoing: The rule.
-        compensates: Whether biases absorb what filters contributed. Defaults to False.
+        beside: The argument by which biases absorb what filters contributed. Defaults to none.
 
     Raises:
-        ValueError: The rule is not known, or `compensates` without `"zero"`.
+        ValueError: The rule is not known, or it is not `"zero"` beside that argument.
     """
     check_choice("outgoing", outgoing, OUTGOING)
-    if compensates and outgoing != "zero":
+    if beside and outgoing != "zero":
         raise ValueError(
-            "compensate_bias and reader_input_means replace the contribution of outgoing weights "
-            f"that are set to zero. Received: outgoing={outgoing!r}; expected outgoing='zero'."
+            f"outgoing must be 'zero' beside {beside}, which replaces the contribution of weights "
+            f"that are set to zero. Received: outgoing={outgoing!r}"
         )

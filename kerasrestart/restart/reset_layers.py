@@ -25,7 +25,7 @@ from kerasrestart.network.keras_internals import (
 from kerasrestart.network.names import layer_keys
 from kerasrestart.network.operations import NORMS
 from kerasrestart.network.optimizers import leaves
-from kerasrestart.network.text import one_line
+from kerasrestart.network.text import did_you_mean, one_line
 from kerasrestart.network.traced_graph import check_model, is_listed
 from kerasrestart.restart import slots
 from kerasrestart.restart.initializers import derive_seed
@@ -221,21 +221,18 @@ def _layer_named(model: keras.Model, name: str) -> keras.Layer:
     if len(found) != 1:
         count = sum(name in (layer.name, layer.path) for layer in inside)
         what = f"has {count} layers" if count else "has no layer"
-        expected = [keys[id(layer)] for layer in inside if layer.trainable_variables]
+        known = [keys[id(layer)] for layer in inside if layer.trainable_variables]
         raise ValueError(
-            f"Model {model.name!r} {what} of that name. Received: layers={name!r}; expected one of "
-            f"{expected}."
+            f"layers must be one of {known}: model {model.name!r} {what} of that name. Received: "
+            f"{name!r}{did_you_mean(name, known)}"
         )
     if not found[0].built:
         raise ValueError(
-            f"Layer {name!r} is not built. Received: layers={name!r}; expected a layer of a model "
-            "that was called once on a batch of its inputs, model(x)."
+            "layers must be of a model that was called once on a batch of its inputs, model(x). "
+            f"Received: {name!r}, which is not built"
         )
     if not found[0].trainable_variables:
-        raise ValueError(
-            f"Layer {name!r} has no weights that train. Received: layers={name!r}; expected a "
-            "layer that is not frozen."
-        )
+        raise ValueError(f"layers must have weights that train. Received: {name!r}, which has none")
     return found[0]
 
 
@@ -285,15 +282,20 @@ def _fresh(layer: keras.Layer, seed: int) -> Iterator[Replacement]:
             raise ValueError(f"its weights would have the shapes {shapes}")
     except Exception as error:
         raise ValueError(
-            f"Layer {layer.path!r} cannot be made again from its config: {one_line(error, 200)}. "
-            f"Received a layer of class {type(layer).__name__}; expected one whose get_config and "
-            "build make its weights."
+            f"Layer {layer.path!r} cannot be made again from its config: get_config and build must "
+            f"make its weights. Received: a layer of class {type(layer).__name__}, which raised "
+            f"{one_line(error, 200)}"
         ) from error
     statistics_train = isinstance(layer, NORMS)
     for variable, value in zip(own, initial, strict=True):
         # A norm's statistics never train as such. What else does not train stays: a kernel that is
         # frozen by itself or quantized, or what `Normalization.adapt` has learned of the data.
         if variable.trainable or (statistics_train and not value.trainable):
+            if not np.isfinite(np.asarray(value.value, np.float64)).all():
+                raise ValueError(
+                    f"The initializers of layer {layer.path!r} must draw finite numbers. Received: "
+                    f"infinite numbers or NaN for {variable.path}"
+                )
             yield _whole(variable, tf.convert_to_tensor(value.value))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from kerasrestart.network.arguments import checked_path
 from kerasrestart.restart.files import write_text
 from kerasrestart.restart.observer import RestartObserver, Restarts
 from kerasrestart.restart.records import RestartState
@@ -42,20 +44,35 @@ class RestartBackup(RestartObserver):
         path: The file; its folder is made where it is missing.
 
     Raises:
-        ValueError: At the first epoch: the file is damaged, belongs to other epochs, or the model
-            has other weights than at its epoch.
-        OSError: The file cannot be written.
+        ValueError: `path` is of another kind; at the start of `fit`: the file cannot be written; at
+            the first epoch: the file is damaged, belongs to other epochs, or the model has other
+            weights than at its epoch.
+        OSError: Later, as where the disk is full: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
+        self.path = checked_path("path", path, "that of a file")
         self._epochs: dict[str, Any] = {}
 
     def on_train_begin(self, restart: Restarts) -> None:
         """Makes the folder, and discards the epochs of an earlier training."""
         del restart
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._check_writable()
         self._epochs = {}
+
+    def _check_writable(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except (OSError, ValueError) as error:  # ValueError: it has a null character
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(
+                "path must be that of a file that can be written. Received: "
+                f"{str(self.path)!r} ({reason})"
+            ) from error
 
     def on_epoch_begin(self, epoch: int, restart: Restarts) -> None:
         """Restores the state, at the first epoch of a `fit` that resumes."""
@@ -107,9 +124,10 @@ class RestartBackup(RestartObserver):
             )
         if kept["weights"] != _digest(model):
             raise ValueError(
-                f"The model's weights are not those of the end of epoch {epoch} (counted from 0) "
-                f"in {self.path}: expected BackupAndRestore with save_freq='epoch' and no other "
-                "callback that changes weights. Remove both backups and start again."
+                f"The model's weights must be those of the end of epoch {epoch} (counted from 0) "
+                f"in {self.path}, as of BackupAndRestore with save_freq='epoch' and no other "
+                "callback that changes weights: remove both backups and start again. Received: "
+                "others"
             )
         self._epochs = {n: kept for n, kept in self._epochs.items() if int(n) <= epoch}
         return found

@@ -62,16 +62,16 @@ class Fraction:
             selected = _rounded(self.fraction * count)
             if selected and count - selected < self.min_survivors:
                 raise ValueError(
-                    f"fraction selects {selected} of the {count} filters of layer {name!r}, and "
-                    f"min_survivors={self.min_survivors} must remain. Received: fraction="
-                    f"{self.fraction!r}; expected a lower one."
+                    f"fraction must be lower, as min_survivors={self.min_survivors}: it selects "
+                    f"{selected} of the {count} filters of layer {name!r}. Received: "
+                    f"{self.fraction!r}"
                 )
         if not any(_rounded(self.fraction * count) for count in filters.values()):
             largest = max(filters, key=filters.__getitem__)
             raise ValueError(
-                f"fraction selects no filter of any layer (the largest, {largest!r}, has "
-                f"{filters[largest]}). Received: fraction={self.fraction!r}; expected "
-                f"{_smallest_fraction(filters[largest])} or more."
+                f"fraction must be {_smallest_fraction(filters[largest])} or more, or it selects "
+                f"no filter of any layer (the largest, {largest!r}, has {filters[largest]}). "
+                f"Received: {self.fraction!r}"
             )
 
     def __call__(self, scores: Scores, exclude: Excluded | None = None) -> Chosen:
@@ -141,9 +141,9 @@ class BelowMean:
         for name, of_layer in scores.items():
             if of_layer.min() < 0:
                 raise ValueError(
-                    f"BelowMean compares with the mean score and needs scores of 0 or more, but "
-                    f"layer {name!r} has {of_layer.min()}. Expected Fraction or GlobalFraction, as "
-                    "for reversed criteria."
+                    "BelowMean compares with the mean score: scores must be 0 or more, or select "
+                    "Fraction or GlobalFraction, as for reversed criteria. Received: layer "
+                    f"{name!r} has {of_layer.min()}"
                 )
             of_layer = of_layer.astype(np.float64)
             mean = of_layer.mean()
@@ -200,14 +200,14 @@ class GlobalFraction:
         most = sum(_limit(self.cap, self.min_survivors, of_layer) for of_layer in filters.values())
         if not count:
             raise ValueError(
-                f"fraction selects none of the {total} filters of all layers. Received: fraction="
-                f"{self.fraction!r}; expected {_smallest_fraction(total)} or more."
+                f"fraction must be {_smallest_fraction(total)} or more, or it selects none of the "
+                f"{total} filters of all layers. Received: {self.fraction!r}"
             )
         if count > most:
             raise ValueError(
-                f"fraction selects {count} of {total} filters, but cap={self.cap!r} and "
-                f"min_survivors={self.min_survivors} allow {most}. Received: fraction="
-                f"{self.fraction!r}; expected a lower one, or a higher cap."
+                f"fraction must be lower, or cap higher: it selects {count} of {total} filters, "
+                f"and cap={self.cap!r} and min_survivors={self.min_survivors} allow {most}. "
+                f"Received: {self.fraction!r}"
             )
 
     def __call__(self, scores: Scores, exclude: Excluded | None = None) -> Chosen:
@@ -241,8 +241,9 @@ def _checked(rule: Any, scores: Scores) -> dict[str, np.ndarray]:
         not_finite = np.flatnonzero(~np.isfinite(of_layer))
         if not_finite.size:
             raise ValueError(
-                f"{not_finite.size} of {len(of_layer)} scores of layer {name!r} are not finite "
-                f"(filter {not_finite[0]}: {of_layer[not_finite[0]]}): training has diverged."
+                f"scores must be finite; training has diverged. Received: {not_finite.size} of "
+                f"{len(of_layer)} scores of layer {name!r} are not "
+                f"(filter {not_finite[0]}: {of_layer[not_finite[0]]})"
             )
     return arrays
 

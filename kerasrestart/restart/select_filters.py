@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from kerasrestart.network.arguments import check
+from kerasrestart.network.own_functions import check_function, naming
 from kerasrestart.restart.filter_indices import checked_filters
 from kerasrestart.restart.select import Chosen, Excluded, Fraction, Scores
 
 Select = Callable[..., Mapping[str, Any]]
+
+_FORM = "Fraction, BelowMean, GlobalFraction or a function (scores) -> {layer: indices}"
 
 
 def select_filters(
@@ -48,8 +51,8 @@ def select_filters(
         select = Fraction() if fraction is None else Fraction(fraction)
     elif fraction is not None:
         raise ValueError(
-            "fraction is the short form of select=Fraction(...): expected one of them. Received: "
-            f"fraction={fraction!r}, select={select!r}"
+            "fraction is the short form of select=Fraction(...): one of them must be left out. "
+            f"Received: fraction={fraction!r}, select={select!r}"
         )
     return choose(check_select(select), scores)
 
@@ -68,13 +71,13 @@ def _check_scores(scores: Any) -> None:
 
 
 def check_select(select: Any) -> Select:
-    """Checks that `select` can be called; returns it.
+    """Checks that `select` can be called with scores; returns it.
 
     Raises:
         ValueError: It cannot.
     """
-    expected = "Fraction, BelowMean, GlobalFraction or a function scores -> {layer: indices}"
-    check("select", select, callable(select) and not inspect.isclass(select), expected)
+    named: dict[str, Excluded] = {"exclude": {}} if _sees_excluded(select) else {}
+    check_function("select", select, _FORM, {}, **named)
     return select
 
 
@@ -91,27 +94,29 @@ def choose(select: Select, scores: Scores, exclude: Excluded | None = None) -> C
         As `Fraction.__call__`.
 
     Raises:
-        ValueError: As the selection does; or it returned an unknown layer, an index out of range,
-            an index twice, or all filters of a layer.
+        ValueError: The selection raised an error, which names the function where that is the
+            user's; or it returned an unknown layer, an index out of range, an index twice, or all
+            filters of a layer.
     """
     exclude = exclude or {}
-    found = select(scores, exclude=exclude) if _takes(select, "exclude") else select(scores)
+    named = {"exclude": exclude} if _sees_excluded(select) else {}
+    with naming(f"select must be {_FORM}", select):
+        found = select(scores, **named)
     if not isinstance(found, Mapping):
         raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")
     chosen = {}
     for name, indices in found.items():
         if name not in scores:
             raise ValueError(
-                f"select returned a layer that has no scores. Received: {name!r}; expected one of "
-                f"{list(scores)}."
+                f"select must return layers that have scores, of {list(scores)}. Received: {name!r}"
             )
         filters = checked_filters("The result of select", name, indices, len(scores[name]))
         chosen[name] = np.setdiff1d(filters, np.array(list(exclude.get(name, ())), np.int64))
     return {name: filters for name, filters in chosen.items() if len(filters)}
 
 
-def _takes(function: Callable[..., Any], argument: str) -> bool:
+def _sees_excluded(select: Any) -> bool:
     try:
-        return argument in inspect.signature(function).parameters
+        return "exclude" in inspect.signature(select).parameters
     except (TypeError, ValueError):  # as of some functions written in C
         return False

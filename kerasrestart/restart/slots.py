@@ -104,10 +104,10 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
     if unknown:
         raise ValueError(
             f"The slots of {type(unwrap(optimizer)).__name__} are not known, so restarted filters "
-            f"would keep the old filters' state. Received variables: {', '.join(unknown[:3])}"
-            f"{' …' if len(unknown) > 3 else ''}. Expected an optimizer of keras.optimizers "
+            "would keep the old filters' state. The optimizer must be one of keras.optimizers "
             f"({', '.join(name for name in SLOTS if name != 'Optimizer')}), or one derived from "
-            "these that adds no slots."
+            f"these that adds no slots. Received: one with {', '.join(unknown[:3])}"
+            f"{' …' if len(unknown) > 3 else ''}"
         )
 
 
@@ -240,5 +240,6 @@ def _check_shape(
     if list(slot.shape) != expected:
         raise ValueError(
             f"The slots of {type(leaf).__name__} are not known: {slot.path} belongs to "
-            f"{variable.path}. Received: shape {tuple(slot.shape)}. Expected: {tuple(expected)}."
+            f"{variable.path} and must have the shape {tuple(expected)}. Received: shape "
+            f"{tuple(slot.shape)}"
         )

@@ -15,6 +15,7 @@ from kerasrestart.network.arguments import check, check_choice, check_whole
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.optimizers import leaves
 from kerasrestart.network.paths import Path
+from kerasrestart.network.text import did_you_mean
 from kerasrestart.restart import initializers, slots
 from kerasrestart.restart.compensation import compensations
 from kerasrestart.restart.drawing import (
@@ -26,6 +27,7 @@ from kerasrestart.restart.drawing import (
     layer_seeds,
 )
 from kerasrestart.restart.filter_indices import checked_filters
+from kerasrestart.restart.initializer_names import describe
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.norms import channel_values, norm_channels
 from kerasrestart.restart.optimizers import optimizers_of, owners
@@ -103,10 +105,11 @@ def restart_filters(
 
     Source: Han and Zhang, "Partial Restart of Neural Network".
     """
-    check_outgoing(outgoing, compensates=reader_input_means is not None)
+    check_outgoing(outgoing, beside="" if reader_input_means is None else "reader_input_means")
     check_choice("second_moment", second_moment, SECOND_MOMENTS)
+    check("norms", norms, isinstance(norms, bool), "True or False")
     check_whole("seed", seed, 0)
-    rule = initializers.get(initializer)
+    rule, name = initializers.get(initializer), describe(initializer)
     found = find_filter_layers(model, ".*") if found is None else found
     taken = _checked(model, found, chosen)
     found_optimizers = _checked_optimizers(model, found.layers, taken, optimizer)
@@ -129,7 +132,7 @@ def restart_filters(
     seeds = layer_seeds(found, seed)
     for key in taken:
         filter_layer, own_seed = found.layers[key], seeds[id(found.layers[key].layer)]
-        drawn = list(draw(filter_layer, taken[key], rule, own_seed, trained))
+        drawn = list(draw(filter_layer, taken[key], rule, name, own_seed, trained))
         if outgoing == "zero":
             check_alive(key, drawn[0])
         replacements += drawn
@@ -231,8 +234,8 @@ def check_adafactor(optimizer: keras.optimizers.Optimizer, second_moment: str) -
     if adafactor and second_moment == "zero":
         raise ValueError(
             "Adafactor divides zero by zero at the first step of a filter whose outgoing weights "
-            f"are zero. Received: outgoing='zero', second_moment={second_moment!r}. Expected "
-            "second_moment='survivors', or outgoing='keep'."
+            "are zero: second_moment must be 'survivors', or outgoing='keep'. Received: "
+            f"outgoing='zero', second_moment={second_moment!r}"
         )
 
 
@@ -247,8 +250,8 @@ def _checked(
     taken = {key: checked[key] for key in found.layers if len(checked.get(key, ()))}
     for key, reason in obstacles(model, found, taken).items():
         raise ValueError(
-            f"The filters of '{key}' cannot be restarted: {reason}. Received: {chosen[key]!r}. "
-            "Expected layers that train."
+            f"chosen must have layers that train. Received: {key!r}, which cannot be restarted: "
+            f"{reason}"
         )
     return taken
 
@@ -258,12 +261,13 @@ def _checked_filters(
 ) -> np.ndarray:
     if key in found.left_out:
         raise ValueError(
-            f"The filters of '{key}' cannot be restarted: it {found.left_out[key]}. Received: "
-            f"{indices!r}. Expected some of the layers {list(found.layers)}."
+            f"chosen must have some of the layers {list(found.layers)}. Received: {key!r}, which "
+            f"cannot be restarted: it {found.left_out[key]}"
         )
     if key not in found.layers:
         raise ValueError(
-            f"Unknown layer in chosen. Received: {key!r}. Expected some of {list(found.layers)}."
+            f"chosen must have some of the layers {list(found.layers)}. Received: {key!r}"
+            f"{did_you_mean(key, found.layers) if isinstance(key, str) else ''}"
         )
     return checked_filters("chosen", key, indices, found.layers[key].filters)
 

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check, is_number
+
 # The largest cosine between a unit filter and a direction that counts as unused. Rounding of
 # float32 weights gives about 1e-7.
 RANK_TOLERANCE = 2e-6
@@ -90,8 +92,8 @@ class Clone:
     noise: float = 0.1
 
     def __post_init__(self):
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise must be 0 or more, and finite. Received: {self.noise!r}")
+        right = is_number(self.noise) and self.noise >= 0
+        check("noise", self.noise, right, "a finite number, 0 or more")
 
     def __call__(self, kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         """Draws a kernel: arguments and result as for `orthogonal_to_survivors`."""
@@ -136,8 +138,8 @@ def with_norm_of_survivors(
     columns, new = _as_columns(kernel, axis), _as_columns(drawn, axis)[:, chosen]
     norm = _mean_norm_of_survivors(columns, chosen)
     lengths = np.linalg.norm(new, axis=0)
-    if not np.all(lengths > 0):
-        new = np.where(lengths > 0, new, _xavier_columns(kernel, axis, seed)[:, chosen])
+    if np.any(lengths == 0):
+        new = np.where(lengths != 0, new, _xavier_columns(kernel, axis, seed)[:, chosen])
         lengths = np.linalg.norm(new, axis=0)
     columns[:, chosen] = new * (norm / lengths) if norm else new
     return _as_kernel(columns, kernel, axis)
@@ -195,9 +197,7 @@ def _xavier_columns(kernel: tf.Tensor, axis: int, seed: int) -> np.ndarray:
 def _survivors(chosen: np.ndarray) -> np.ndarray:
     survivors = np.flatnonzero(~chosen)
     if not len(survivors):
-        raise ValueError(
-            f"All {len(chosen)} filters are chosen. Expected at least one surviving filter."
-        )
+        raise ValueError(f"At least one filter must survive. Received: all {len(chosen)} as chosen")
     return survivors
 
 

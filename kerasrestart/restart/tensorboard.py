@@ -14,6 +14,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from kerasrestart.network import kernels
+from kerasrestart.network.arguments import check, checked_path
 from kerasrestart.restart.custom_scalars_layout import custom_scalars_layout
 from kerasrestart.restart.filter_images import draw_filters
 from kerasrestart.restart.observer import RestartObserver, Restarts
@@ -94,8 +95,8 @@ class RestartTensorBoard(RestartObserver):
             scored layer, if that is a 2D convolution.
 
     Raises:
-        ValueError: At the start of `fit`: `image_layer` is not a scored 2D convolution, or nothing
-            can be written to `log_dir`.
+        ValueError: An argument is of another kind; at the start of `fit`: `image_layer` is not a
+            scored 2D convolution, or nothing can be written to `log_dir`.
     """
 
     def __init__(
@@ -104,7 +105,11 @@ class RestartTensorBoard(RestartObserver):
         settings: Mapping[str, Any] | None = None,
         image_layer: str | None = None,
     ):
-        self.log_dir = os.fspath(log_dir)
+        self.log_dir = str(checked_path("log_dir", log_dir, "that of a folder"))
+        right = settings is None or isinstance(settings, Mapping)
+        check("settings", settings, right, "None or a dict of settings by name")
+        right = image_layer is None or isinstance(image_layer, str)
+        check("image_layer", image_layer, right, "None or the name of a layer")
         self.settings = dict(settings or {})
         self.image_layer = image_layer
         self._writer: tf.summary.SummaryWriter | None = None

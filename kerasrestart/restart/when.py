@@ -9,8 +9,15 @@ import dataclasses
 import enum
 
 from kerasrestart.network.arguments import check, check_choice, check_share, check_whole, is_number
+from kerasrestart.network.own_functions import check_function, naming
+from kerasrestart.network.text import did_you_mean, one_line
 
 MODES = ("auto", "min", "max")
+_COMMON_METRICS = [
+    prefix + name
+    for name in ("loss", "accuracy", "auc", "precision", "recall", "mean_absolute_error")
+    for prefix in ("", "val_")
+]
 
 
 class Action(enum.Enum):
@@ -320,6 +327,35 @@ class EveryEpochs(When):
         return self.epochs if self.recovery_epochs is None else self.recovery_epochs
 
 
+_METHODS = {
+    "step": ("progress", "value"),
+    "min_epochs_to_end": ("progress",),
+    "reaches_target": ("value",),
+    "describe": (),
+    "check": (),
+}
+
+
+def check_methods(when: When) -> None:
+    """Checks that the methods of a class of the user's can be called; ValueError."""
+    check("when", when, type(when).step is not When.step, "a When of a class that defines step")
+    for method, arguments in _METHODS.items():
+        form = f"a When with the method {method}({', '.join(arguments)})"
+        check_function("when", getattr(when, method), form, *arguments)
+
+
+def checked_step(when: When, progress: RoundProgress, value: float) -> tuple[RoundProgress, Action]:
+    """Calls `step`, and checks what it returns; ValueError."""
+    form = f"{type(when).__name__}.step must return a RoundProgress and an Action"
+    with naming(form, when):
+        found = when.step(progress, value)
+    kinds = (RoundProgress, Action)
+    right = isinstance(found, tuple) and len(found) == 2 and all(map(isinstance, found, kinds))
+    if not right:
+        raise ValueError(f"{form}. Received: {one_line(repr(found), 100)}")
+    return found
+
+
 def higher_is_better(monitor: str, mode: str = "auto") -> bool:
     """Whether a higher value of a metric is better.
 
@@ -337,7 +373,9 @@ def higher_is_better(monitor: str, mode: str = "auto") -> bool:
         return False
     if any(word in name for word in ("acc", "auc", "precision", "recall", "f1", "iou")):
         return True
+    hint = did_you_mean(monitor, _COMMON_METRICS)
     raise ValueError(
-        "mode must be 'min' or 'max' for a metric whose name does not say whether lower or higher "
-        f"is better. Received: monitor={monitor!r}, mode='auto'"
+        "monitor must be a metric whose name says whether lower or higher is better, such as "
+        "'val_loss' or 'val_accuracy'; for another, mode must be 'min' or 'max'. Received: "
+        f"monitor={monitor!r}, mode='auto'{hint}"
     )

@@ -64,7 +64,7 @@ def weight_saliencies(
                 [filter_columns(tf.cast(t, tf.float32), filter_layer) for t in (value, gradient)]
             )
         weights, of_weights = (tf.concat(part, axis=0) for part in zip(*rows, strict=True))
-        saliencies.append(criterion.saliency(weights, of_weights * scale))
+        saliencies.append(criterion.call(weights, of_weights * scale))
     return saliencies
 
 

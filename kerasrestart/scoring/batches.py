@@ -37,14 +37,15 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         if y is not None or sample_weight is not None:
             raise ValueError(
-                "y and sample_weight go with arrays: a data set holds its own. Received both."
+                "y and sample_weight must be left out beside a data set, which holds its own. "
+                "Received: both"
             )
         if not isinstance(x, tf.data.Dataset):
             return _from_py_dataset(x)
         if x.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
-                "x must have an end. Received: a tf.data.Dataset that is repeated without one; "
-                "x.take(STEPS) ends after STEPS batches"
+                "x must have an end, as x.take(STEPS) has after STEPS batches. Received: a "
+                "tf.data.Dataset that is repeated without one"
             )
         return x
     _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrestart.network.arguments import check
+from kerasrestart.network.own_functions import check_function, name_of, naming
+from kerasrestart.network.text import did_you_mean, one_line
 from kerasrestart.scoring.affine_contributions import affine_contribution
+from kerasrestart.scoring.criterion_names import REVERSED
 from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.over_mean import over_mean
-from kerasrestart.scoring.scoring import REVERSED
 
 Saliency = Callable[..., Any]
+
+
+_OF_LAYER = "a function (saliencies) -> scores"
 
 
 class Needs(enum.Enum):
@@ -43,6 +49,17 @@ class Needs(enum.Enum):
     NOTHING = "nothing"
 
 
+_FORMS = {
+    **dict.fromkeys(
+        (Needs.CONTRIBUTION, Needs.ACTIVATION, Needs.ACTIVATION_GRADIENT),
+        "(feature_map, gradient, channel_axis) -> [batch, filters]",
+    ),
+    Needs.WEIGHT_GRADIENT: "(weights, gradients) -> [filters]",
+    Needs.WEIGHTS: "(kernel) -> [filters]",
+    Needs.NOTHING: "(generator, filters) -> [filters]",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Criterion:
     """A way to score filters: the lower, the less useful.
@@ -59,6 +76,9 @@ class Criterion:
             Defaults to False.
         signed: Of a contribution, the saliency before its absolute value is taken, so that several
             parts can be added. Defaults to None: their saliencies are added.
+
+    Raises:
+        ValueError: `needs` is not one of `Needs`, or a function cannot be called in its form.
     """
 
     name: str
@@ -68,6 +88,20 @@ class Criterion:
     reversed: bool = False
     times_outgoing: bool = False
     signed: Saliency | None = None
+
+    def __post_init__(self):
+        check("needs", self.needs, isinstance(self.needs, Needs), "one of Needs, as Needs.WEIGHTS")
+        arguments = _FORMS[self.needs].partition(")")[0].split(",")
+        for name in ("saliency", "signed"):
+            function = getattr(self, name)
+            if name == "saliency" or function is not None:
+                check_function(name, function, self._form, *arguments)
+        if self.of_layer is not None:
+            check_function("of_layer", self.of_layer, _OF_LAYER, "saliencies")
+
+    @property
+    def _form(self) -> str:
+        return f"a function {_FORMS[self.needs]}"
 
     @property
     def needs_step(self) -> bool:
@@ -95,12 +129,37 @@ class Criterion:
             channel_axis: The axis of the filters.
         """
         if self.signed is None:
-            return tf.add_n([self.saliency(*part, channel_axis) for part in parts])
+            return tf.add_n([self._of_part(*part, channel_axis) for part in parts])
         return tf.abs(tf.add_n([self.signed(*part, channel_axis) for part in parts]))
+
+    def _of_part(self, *arguments: Any) -> tf.Tensor:
+        found = self.call(*arguments)
+        found = tf.constant(found) if isinstance(found, np.ndarray) else found
+        if not tf.is_tensor(found) or found.shape.rank not in (None, 2):
+            shape = f"shape {found.shape}" if tf.is_tensor(found) else one_line(repr(found), 100)
+            raise ValueError(
+                f"Criterion '{self.name}' must give a tensor [batch, filters]. Received: {shape}"
+            )
+        return found
+
+    def call(self, *arguments: Any) -> Any:
+        """Calls `saliency`.
+
+        Args:
+            *arguments: As `needs` says.
+
+        Raises:
+            ValueError: A function of the user's has raised an error.
+        """
+        with naming(f"criterion must be {self._form}", self.saliency):
+            return self.saliency(*arguments)
 
     def finish(self, saliencies: np.ndarray) -> np.ndarray:
         """Turns a layer's mean saliencies into its scores."""
-        scores = saliencies if self.of_layer is None else self.of_layer(saliencies)
+        scores = saliencies
+        if self.of_layer is not None:
+            with naming(f"of_layer must be {_OF_LAYER}", self.of_layer):
+                scores = self.of_layer(saliencies)
         return 0 - scores if self.reversed else scores  # not -scores, which makes zeros -0.0
 
     def check(self, shape: Sequence[int | None], layer: str, filters: int) -> None:
@@ -108,7 +167,7 @@ class Criterion:
         if tuple(shape) != (filters,):
             raise ValueError(
                 f"Criterion '{self.name}' must give one number for each of the {filters} filters "
-                f"of layer '{layer}'. Received shape: {tuple(shape)}"
+                f"of layer '{layer}'. Received: shape {tuple(shape)}"
             )
 
     def reverse(self) -> Criterion:
@@ -327,19 +386,22 @@ def get(criterion: str | Criterion | Saliency) -> Criterion:
             channel_axis) -> [batch, filters]` as `taylor` is: float32, linear in the gradient.
 
     Raises:
-        ValueError: The name is not known.
+        ValueError: The name is not known, or the function cannot be called so.
     """
     if isinstance(criterion, Criterion):
         return criterion
     if callable(criterion):
-        name = getattr(criterion, "__name__", type(criterion).__name__)
-        return Criterion(name, Needs.CONTRIBUTION, criterion)
+        form = f"a name, or a function {_FORMS[Needs.CONTRIBUTION]}"
+        check_function("criterion", criterion, form, "feature_map", "gradient", "channel_axis")
+        return Criterion(name_of(criterion), Needs.CONTRIBUTION, criterion)
     if isinstance(criterion, str):
         if criterion in CRITERIA:
             return CRITERIA[criterion]
         if criterion.removeprefix(REVERSED) in CRITERIA:
             return CRITERIA[criterion.removeprefix(REVERSED)].reverse()
+    known = [*CRITERIA, *(REVERSED + name for name in CRITERIA)]
+    hint = did_you_mean(criterion, known) if isinstance(criterion, str) else ""
     raise ValueError(
-        f"Unknown criterion: {criterion!r}. Expected one of {sorted(CRITERIA)}, one of these after "
-        f"{REVERSED!r}, or a function."
+        f"criterion must be one of {list(CRITERIA)}, one of these after {REVERSED!r}, or a "
+        f"function {_FORMS[Needs.CONTRIBUTION]}. Received: {criterion!r}{hint}"
     )

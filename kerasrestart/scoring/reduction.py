@@ -55,9 +55,8 @@ def check_reductions(model: keras.Model) -> None:
         return
     if reductions != {"mean_with_sample_weight"}:
         raise ValueError(
-            "Scores need one reduction for all losses: expected all of 'sum_over_batch_size', all "
-            "of 'sum', or one 'mean_with_sample_weight'; received "
-            f"{sorted(map(str, reductions))}."
+            "All losses must have one reduction: all 'sum_over_batch_size', all 'sum', or all "
+            f"'mean_with_sample_weight'. Received: {sorted(map(str, reductions))}"
         )
 
 
@@ -95,8 +94,8 @@ def _divisor(model: keras.Model, batch_size: tf.Tensor, sample_weight: Any) -> t
     check_reductions(model)
     if keras.tree.is_nested(sample_weight):
         raise ValueError(
-            "Scores with 'mean_with_sample_weight' need one weight for each example. Received: "
-            "weights of each output"
+            "sample_weight must be one weight for each example with 'mean_with_sample_weight'. "
+            "Received: weights of each output"
         )
     if sample_weight is None:
         return size

@@ -87,12 +87,14 @@ def score_filters(
     if not criterion.needs_step:
         return Scorer(model, criterion, seed=seed, layers=layers).result()
     if x is None:
-        raise ValueError(f"Criterion '{criterion.name}' needs examples to score by: x is None.")
+        raise ValueError(
+            f"Criterion '{criterion.name}' needs examples: x must be given. Received: x=None"
+        )
     batches = as_batches(x, y, sample_weight, size=batch_size)
     if criterion.needs_gradient and model.loss is not None and not has_targets(batches):
         raise ValueError(
-            f"Criterion '{criterion.name}' needs targets, for it looks at the loss: expected x and "
-            "y, or a data set of batches (x, y). Received: y=None"
+            f"Criterion '{criterion.name}' needs targets, for it looks at the loss: y must be "
+            "given, or x a data set of batches (x, y). Received: y=None"
         )
     found = find_filter_layers(model, layers, data=batches.element_spec, training=False)
     scorer = Scorer(model, criterion, seed=seed, found=found)

@@ -341,10 +341,10 @@ class Scorer:
         for number, layer in enumerate(self._layers):
             if self.criterion.needs is Needs.WEIGHTS:
                 kernel = filter_columns(kernels.incoming_kernel(layer.layer).value, layer)
-                saliency = self.criterion.saliency(tf.cast(kernel, tf.float32).numpy())
+                saliency = self.criterion.call(tf.cast(kernel, tf.float32).numpy())
             else:
                 generator = np.random.default_rng([self.seed, draw, number])
-                saliency = self.criterion.saliency(generator, layer.filters)
+                saliency = self.criterion.call(generator, layer.filters)
             self.criterion.check(np.shape(saliency), layer.name, layer.filters)
             saliencies.append(saliency)
         return saliencies

@@ -6,13 +6,7 @@ import dataclasses
 from typing import Any
 
 from kerasrestart.network.arguments import check_whole
-
-REVERSED = "reversed_"
-_NAMES = (
-    *("taylor", "taylor_weight", "magnitude", "magnitude_l2"),
-    *("activation", "contribution", "apoz", "gradient", "orthogonality", "random"),
-)
-CRITERIA = _NAMES + tuple(REVERSED + name for name in _NAMES)
+from kerasrestart.scoring.criterion_names import CRITERIA, REVERSED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +32,8 @@ class Scoring:
             all.
 
     Raises:
-        ValueError: An argument is out of range, or the criterion's name is not known.
+        ValueError: An argument is out of range, the criterion's name is not known, or its function
+            cannot be called with a feature map, its gradient and the axis of the filters.
     """
 
     criterion: Any = "taylor"
@@ -46,12 +41,11 @@ class Scoring:
     window: int | None = None
 
     def __post_init__(self):
-        known = self.criterion in CRITERIA if isinstance(self.criterion, str) else True
-        if not known or self.criterion is None:
-            raise ValueError(
-                f"criterion must be one of {list(CRITERIA)}, or a function. "
-                f"Received: {self.criterion!r}"
-            )
+        if not (isinstance(self.criterion, str) and self.criterion in CRITERIA):
+            # Only here, so that a name of the list is checked without importing TensorFlow.
+            from kerasrestart.scoring import criteria
+
+            criteria.get(self.criterion)
         check_whole("every", self.every, 1)
         if self.window is not None:
             check_whole("window", self.window, 1)

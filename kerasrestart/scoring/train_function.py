@@ -253,9 +253,9 @@ class ScoringFunction:
                 logs = made(iterator)
             if any(scorer.needs_step and not scorer.was_traced for scorer in scorers):
                 raise ValueError(
-                    f"No filter of '{model.name}' can be scored: its train function does not run "
-                    f"model.train_step. Received: {type(model).__name__}.make_train_function; "
-                    "expected one that makes, at each call, a function that calls self.train_step."
+                    f"make_train_function of model '{model.name}' must make, at each call, a "
+                    "function that calls self.train_step, or no filter can be scored. Received: "
+                    f"{type(model).__name__}.make_train_function, which does not"
                 )
             return logs
 

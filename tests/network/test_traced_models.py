@@ -579,7 +579,9 @@ def test_units_of_a_transformer_block_are_found_and_heads_are_refused_by_name():
     assert {key: of.filters for key, of in found.layers.items()} == {"up": 12, "down": 8}
     assert found.left_out["split"] == "has a kernel that is not [inputs, units]"
     assert readers_of(found, "up", [3]) == {"down": (3,)}
-    with pytest.raises(ValueError, match=r"'heads': has attention heads, not filters\."):
+    with pytest.raises(
+        ValueError, match=r"Received: 'heads', which has attention heads, not filters$"
+    ):
         find_filter_layers(model, ["heads"])
 
 

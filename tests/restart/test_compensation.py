@@ -177,7 +177,7 @@ def test_reader_with_neither_bias_nor_norm_is_refused_by_name_at_the_start():
     ],
 )
 def test_nothing_is_made_up_for_where_outgoing_weights_stay(make):
-    with pytest.raises(ValueError, match="expected outgoing='zero'"):
+    with pytest.raises(ValueError, match="outgoing must be 'zero'"):
         make(model_of(plain))
 
 

@@ -204,7 +204,10 @@ def test_remedy_resets_the_optimizer_of_the_loop(images, remedy):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kr.RestartController(net(), when=kr.EverySteps(4)), "has no optimizer"),
+        (
+            lambda: kr.RestartController(net(), when=kr.EverySteps(4)),
+            "optimizer must be that of the loop",
+        ),
         (
             lambda: kr.RestartController(net(), when=kr.EveryEpochs(4)),
             "when must be an EverySteps. Received: EveryEpochs",
@@ -212,7 +215,7 @@ def test_remedy_resets_the_optimizer_of_the_loop(images, remedy):
         (lambda: Loop().controller.function(tf.function(lambda x: x)), "a tf.function"),
         (
             lambda: Loop().controller.step(),
-            "No batch was scored. Received: a step that this controller has not made",
+            "controller.scored. Received: a step that this controller has not made",
         ),
         (lambda: Loop().controller.set_state({}), "what get_state returned. Received: {}"),
         (lambda: Loop().controller.step(0), "steps must be a whole number, 1 or more"),

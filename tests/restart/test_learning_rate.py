@@ -99,7 +99,7 @@ def test_several_optimizers_of_which_one_has_a_schedule_keep_their_rates():
     assert len(restart.events) == 1
     assert seen == [[0.01]] * 4
     assert "learning_rate" not in history
-    with pytest.raises(ValueError, match="learning_rate_drops needs a learning rate"):
+    with pytest.raises(ValueError, match="learning_rate_drops must be 0, or"):
         fit_with_restart(several(0.01, schedule)[0], drops=1)
 
 

@@ -189,7 +189,7 @@ def test_a_remedy_needs_no_filters(tmp_path, when):
 
 @pytest.mark.parametrize("given", [{"select": BelowMean(0.1)}, {"fraction": 0.2}], ids=str)
 def test_a_selection_beside_a_remedy_is_refused(given):
-    with pytest.raises(ValueError, match="A remedy selects no filters: expected no"):
+    with pytest.raises(ValueError, match=r"A remedy selects no filters: .* must be left out"):
         PartialRestart(reset=ResetLayer("logits"), **given)
 
 
@@ -230,7 +230,7 @@ def test_what_was_learned_of_the_data_and_quantized_kernels_stay():
         (lambda: ResetLayer(3), "layers must be the name of a layer, or several. Received: 3"),
         (lambda: PartialRestart(reset=ResetLayer), "reset must be a Reset, a remedy such as"),
         (lambda: PartialRestart(reset="uniform"), "reset must be a Reset, a remedy such as"),
-        (lambda: reset_layer(trained(), "head"), "has no layer of that name. Received: layers='h"),
+        (lambda: reset_layer(trained(), "head"), "has no layer of that name. Received: 'h"),
         (lambda: ShrinkAndPerturb(2, 0.1), "shrink must be a number between 0 and 1"),
         (lambda: PartialRestart(reset=ResetLayer("x"), control="none"), "A control re-init"),
     ],
@@ -242,7 +242,7 @@ def test_wrong_arguments_are_refused(call, message):
 
 @pytest.mark.parametrize("remedy", [reset_model, reset_optimizer])
 def test_what_is_no_model_is_refused(remedy):
-    with pytest.raises(TypeError, match="Expected a Keras 3 model"):
+    with pytest.raises(TypeError, match="model must be a Keras 3 model"):
         remedy("model")
 
 
@@ -268,7 +268,7 @@ def test_layers_are_named_as_describe_names_them():
     reset_layer(model, "right/same", seed=1)
     changed = [v.path for v in model.variables if (np.asarray(v) != before[id(v)]).any()]
     assert changed == [model.right.layers[0].kernel.path]
-    with pytest.raises(ValueError, match=r"has 2 layers of that name.*'left/same'.*'right/same'"):
+    with pytest.raises(ValueError, match=r"'left/same'.*'right/same'.* has 2 layers of that name"):
         reset_layer(model, "same")
 
 
@@ -330,7 +330,7 @@ def test_a_schedule_needs_no_config(rate):
 def test_a_wrong_layer_is_found_before_training():
     model = dense()
     head = PartialRestart(when=EveryEpochs(1, monitor="loss"), reset=ResetLayer("logit"))
-    with pytest.raises(ValueError, match=r"has no layer of that name\. Received: layers='logit'"):
+    with pytest.raises(ValueError, match=r"has no layer of that name\. Received: 'logit'"):
         model.fit(X, Y, epochs=3, verbose=0, callbacks=[head])
     assert int(model.optimizer.iterations) == 0
 

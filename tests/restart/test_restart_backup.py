@@ -1,6 +1,7 @@
 """`PartialRestart` beside the stock callbacks of Keras, and killed beside `BackupAndRestore`."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -119,7 +120,7 @@ def test_killed_and_fitted_again_it_ends_as_if_uninterrupted(
 def test_weights_that_are_not_those_of_the_epoch_are_refused(tmp_path, images):
     with pytest.raises(KilledError):
         train(net(), images, restarts(tmp_path / "restarts"), Kill(2, "begin"))
-    with pytest.raises(ValueError, match="expected BackupAndRestore with save_freq='epoch'"):
+    with pytest.raises(ValueError, match="as of BackupAndRestore with save_freq='epoch'"):
         net().fit(*images, initial_epoch=2, epochs=EPOCHS, verbose=0,
                   callbacks=[restarts(tmp_path / "restarts")])  # fmt: skip
 
@@ -229,3 +230,48 @@ def test_reduce_lr_on_plateau_and_a_restart_agree_on_the_rate(images, first):
     rates = history.history["learning_rate"]
     # The other lowers the rate at the end of each epoch but the first; a new round begins high.
     np.testing.assert_allclose(rates[:6], [0.01, 0.01, 0.005, 0.01, 0.005, 0.0025], rtol=1e-5)
+
+
+def a_file(folder):
+    (folder / "file").write_text("")
+    return folder / "file" / "restarts.json"
+
+
+@pytest.mark.parametrize(
+    ("path_in", "reason"),
+    [
+        (lambda folder: folder, "it is a folder"),
+        (a_file, "exists|Not a directory"),
+        (lambda folder: folder / ("n" * 300) / "a.json", "name too long"),
+        (lambda folder: folder / "a\0b" / "c.json", "null"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_refused_before_training(path_in, reason, tmp_path):
+    path, model = path_in(tmp_path), net()
+    x, y = np.zeros((4, 8, 8, 2), "float32"), np.zeros(4)
+    with pytest.raises(ValueError, match="path must be that of a file that can be") as error:
+        model.fit(x, y, epochs=2, verbose=0, callbacks=[restarts(path)])
+    text = str(error.value)
+    assert f"Received: {str(path)!r}" in text
+    assert re.search(rf"\(.*({reason}).*\)$", text)
+    assert "\n" not in text
+    assert model.optimizer.iterations == 0
+
+
+@pytest.mark.parametrize("path", [3, None, b"restarts.json", ["restarts.json"]])
+def test_what_is_not_a_path_is_refused_at_once(path):
+    with pytest.raises(ValueError, match=r"path must be a path, that of a file\. Received: "):
+        kr.RestartBackup(path)
+    with pytest.raises(ValueError, match=r"log_dir must be a path, that of a folder\. Received: "):
+        kr.RestartTensorBoard(path)
+    if path is not None:
+        with pytest.raises(ValueError, match=r"log_dir must be a path, that of a folder\. Rec"):
+            kr.PlasticityMonitor(np.zeros((2, 8, 8, 2)), log_dir=path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("settings", 3), ("settings", "lr"), ("image_layer", 3)]
+)
+def test_other_arguments_of_the_tensorboard_observer_are_checked_at_once(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} must be None or .* Received: {value!r}"):
+        kr.RestartTensorBoard("logs", **{argument: value})

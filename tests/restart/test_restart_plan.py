@@ -110,7 +110,7 @@ def test_filters_in_their_grace_period_are_not_selected(grace, chosen):
 
 def test_a_function_of_ones_own_selects():
     assert outcome(decide(select=lambda scores: {"conv": [0, 2]}))[1] == {"conv": [0, 2]}
-    with pytest.raises(ValueError, match="layer 'conv' twice"):
+    with pytest.raises(ValueError, match="each filter of layer 'conv' once"):
         decide(select=lambda scores: {"conv": [0, 0]})
 
 
@@ -153,7 +153,7 @@ def test_whether_a_restart_can_come_within_some_epochs():
         ({"max_restarts": -1}, "max_restarts must be a whole number, 0 or more"),
         ({"stop_on_repeat": None}, "stop_on_repeat must be True or False"),
         ({"seed": 0.5}, "seed must be a whole number, 0 or more. Received: 0.5"),
-        ({"control": "slots", "reset": Reset(outgoing="zero")}, "expected outgoing='keep'"),
+        ({"control": "slots", "reset": Reset(outgoing="zero")}, "outgoing must be 'keep'"),
         (
             {"scoring": Scoring("reversed_taylor"), "select": BelowMean(0.1)},
             "needs scores of 0 or more. Received: criterion='reversed_taylor'",
@@ -170,6 +170,21 @@ def test_arguments_out_of_range_are_refused_at_once_in_one_line(arguments, messa
 def test_logs_of_other_callbacks_need_not_be_numbers():
     logs = {"val_loss": np.float32(0.5), "time": "12:00", "none": None, "list": [1.0, 2.0]}
     assert RestartPlan(when=plateau()).metrics(logs) == {"val_loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("monitor", "logged", "hint"),
+    [
+        ("val_acuracy", ["loss", "val_accuracy"], ". Did you mean val_accuracy?"),
+        ("score", ["loss", "val_accuracy"], ""),
+        ("val_loss", ["loss"], ". A name with 'val_' needs validation data in every epoch."),
+    ],
+)
+def test_a_metric_that_is_not_logged_is_named_beside_those_that_are(monitor, logged, hint):
+    plan = RestartPlan(when=OnPlateau(monitor, mode="min"))
+    with pytest.raises(ValueError, match="monitor must be a metric in the logs") as error:
+        plan.metrics(dict.fromkeys(logged, 0.5))
+    assert str(error.value).endswith(f"one of {logged}. Received: {monitor!r}{hint}")
 
 
 def test_where_the_layers_with_a_score_are_too_small_no_filter_is_selected():

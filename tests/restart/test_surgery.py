@@ -259,8 +259,16 @@ def test_restarting_does_not_disturb_the_global_random_state(net):
         ({"first": [0], "second": [0.5]}, {}, "indices"),
         ({"first": [0], "second": np.ones(5, bool)}, {}, "indices"),
         ({"first": [0], "second": 3}, {}, "indices"),
-        ({"first": [0], "second": range(5)}, {}, "chosen has all 5 filters of layer 'second'"),
-        ({"first": [0], "second": [1, 3, 1]}, {}, "chosen has a filter of layer 'second' twice"),
+        (
+            {"first": [0], "second": range(5)},
+            {},
+            "chosen must leave at least one of the 5 filters of layer 'second'",
+        ),
+        (
+            {"first": [0], "second": [1, 3, 1]},
+            {},
+            "chosen must have each filter of layer 'second' once",
+        ),
         ({"first": [0]}, {"initializer": "unifrom"}, "unifrom"),
         ({"first": [0]}, {"initializer": "none"}, "control='none'"),
         ({"first": [0]}, {"initializer": None}, "control='none'"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from kerasrestart.restart.when import Action, EveryEpochs, OnPlateau, RoundProgress, When
@@ -93,6 +94,9 @@ def test_direction_of_a_metric(monitor, mode, higher):
             lambda: OnPlateau("whatever"),
             "mode must be 'min' or 'max'.*Received: monitor='whatever'",
         ),
+        (lambda: OnPlateau("val_los"), r"Received: monitor='val_los'.*Did you mean val_loss\?"),
+        (lambda: OnPlateau("vall_accuraci", mode="maxx"), r"Received: 'maxx'. Did you mean max\?"),
+        (lambda: OnPlateau(mode=np.ones(2)), "mode must be one of"),
         (lambda: OnPlateau(mode="sideways"), r"mode must be one of .* Received: 'sideways'"),
         (lambda: OnPlateau(3), "monitor must be the name of a metric. Received: 3"),
         (lambda: OnPlateau(patience=0), "patience must be a whole number, 1 or more. Received: 0"),

@@ -89,7 +89,7 @@ def test_a_frozen_kernel_is_refused_and_nothing_is_changed():
     model = model_of()
     model.get_layer("it").kernel.trainable = False  # its bias trains
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"filters of 'it' cannot be .* not trainable"):
+    with pytest.raises(ValueError, match=r"'it', which cannot be .* not trainable"):
         kr.restart_filters(model, {"reader": [0], "it": [1]})
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 

@@ -214,7 +214,7 @@ def test_the_units_of_keras_own_step_are_kept_where_it_is_looked_up_late(images)
 
 def test_a_train_function_that_does_not_run_the_step_is_an_error_at_the_first_batch(images):
     model = net(RunsAnother)
-    with pytest.raises(ValueError, match=r"its train function does not run model\.train_step"):
+    with pytest.raises(ValueError, match=r"a function that calls self\.train_step"):
         fit(model, images, restart_of())
     assert "make_train_function" not in vars(model)
     restart = fit(model, images, restart_of(criterion="magnitude"))  # needs nothing of the step

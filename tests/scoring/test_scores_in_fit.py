@@ -223,7 +223,7 @@ def test_losses_that_mix_means_and_sums_are_refused(images):
     model = keras.Model(image, [layers.Dense(3)(hidden), layers.Dense(3)(hidden)])
     model.compile(keras.optimizers.SGD(0.0), loss=[loss("sum"), loss()])
     restart = kr.PartialRestart(fraction=0.25, monitor="loss")
-    with pytest.raises(ValueError, match="one reduction for all losses"):
+    with pytest.raises(ValueError, match="All losses must have one reduction"):
         restart.check(model)  # before any batch
     # To others the loss is nothing.
     for criterion in ("activation", "apoz"):

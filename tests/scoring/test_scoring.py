@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from kerasrestart.scoring import criteria
-from kerasrestart.scoring.scoring import CRITERIA, Scoring
+from kerasrestart.scoring.criterion_names import CRITERIA
+from kerasrestart.scoring.scoring import Scoring
 
 
 @pytest.mark.parametrize(

@@ -493,7 +493,7 @@ def test_without_targets_a_criterion_of_the_loss_is_refused_in_one_line(make, cr
 
 @pytest.mark.parametrize("model", [None, layers.Conv2D(2, 3), "model"])
 def test_what_is_no_model_is_refused_in_one_line(model, images):
-    with pytest.raises(TypeError, match=r"Expected a Keras 3 model.* Received: ") as error:
+    with pytest.raises(TypeError, match=r"model must be a Keras 3 model.* Received: ") as error:
         kr.score_filters(model, *images)
     assert "\n" not in str(error.value)
 

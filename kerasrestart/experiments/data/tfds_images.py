@@ -14,7 +14,7 @@ from kerasrestart.experiments.data.tfds_copy import (
     download_obstacle,
     resolve_data_dir,
 )
-from kerasrestart.experiments.hints import did_you_mean
+from kerasrestart.network.text import did_you_mean
 
 
 def load_tfds(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from kerasrestart.experiments import references
@@ -10,6 +9,7 @@ from kerasrestart.experiments.combinations import bare_criterion
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import SETTINGS, RunSettings
 from kerasrestart.experiments.sources import errors_name_reference, references_in, source_hashes
+from kerasrestart.network.own_functions import form_of, takes
 
 
 def load_code(settings: RunSettings) -> None:
@@ -73,21 +73,22 @@ def make_callbacks(settings: RunSettings) -> list[Any]:
     return made
 
 
-def _function(found: Any, is_reversed: bool) -> Any:
+def _callback(found: Any, is_reversed: bool) -> Any:
     del is_reversed
-    if not callable(found):
-        raise TypeError(f"it is not a function: {type(found).__name__}")
-    return found
+    return _function(found)
 
 
 def _network(found: Any, is_reversed: bool) -> Any:
-    _function(found, is_reversed)
-    try:
-        inspect.signature(found).bind((1, 1, 1), 2)
-    except TypeError as error:
-        raise TypeError(f"it cannot be called with (input_shape, classes): {error}") from error
-    except ValueError:  # some have no signature
-        pass
+    del is_reversed
+    return _function(found, "input_shape", "classes")
+
+
+def _function(found: Any, *arguments: str) -> Any:
+    if not callable(found):
+        raise TypeError(f"it is not a function: {type(found).__name__}")
+    if not takes(found, *arguments):
+        called = f"({', '.join(arguments)})" if arguments else "no argument"
+        raise TypeError(f"it cannot be called with {called}: {form_of(found)}")
     return found
 
 
@@ -98,7 +99,8 @@ def _initializer(found: Any, is_reversed: bool) -> Any:
     try:
         initializers.get(found)
     except ValueError as error:
-        raise TypeError(f"it is neither: {type(found).__name__}") from error
+        kind = form_of(found) if callable(found) else type(found).__name__
+        raise TypeError(f"it is neither: {kind}") from error
     return found
 
 
@@ -121,5 +123,5 @@ _CHECKS: dict[str, Any] = {
     "init": _initializer,
     "criterion": _criterion,
     "select": _select,
-    "callback": _function,
+    "callback": _callback,
 }

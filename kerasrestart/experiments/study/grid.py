@@ -10,7 +10,7 @@ from kerasrestart.experiments.references import is_reference, short_name
 from kerasrestart.experiments.setting import SettingError, did_you_mean, parse_words
 from kerasrestart.experiments.settings import REMEDIES, SETTINGS, is_plain_name
 from kerasrestart.restart.initializer_names import CONTROLS, INITIALIZERS
-from kerasrestart.scoring.scoring import REVERSED
+from kerasrestart.scoring.criterion_names import REVERSED
 
 MAX_RUNS = 10_000
 """Largest number of runs of a study, not counting baselines."""

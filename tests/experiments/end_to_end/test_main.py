@@ -263,7 +263,7 @@ def test_a_log_folder_that_cannot_be_created_is_refused_in_one_line(tmp_path, ty
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fraction=0.001"], "Received: --fraction=0.001; expected 0.008 or more"),
+        (["--fraction=0.001"], "--fraction must be 0.008 or more, or it selects no filter"),
         (["--layers=conv9"], "not among the chosen layers"),
     ],
 )
