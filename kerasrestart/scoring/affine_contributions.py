@@ -42,8 +42,11 @@ def affine_contribution(
         if by_affine is gradient or (
             is_behind and by_affine.op.inputs[0] is gradient and by_affine.op.inputs[1] is z
         ):
-            sum_of_x = over_positions(reader.outputs[0], channel_axis)
-            return scale * sum_of_x + shift * over_positions(by_affine, channel_axis)
+            # The copy is made in the forward pass. Were the shift held until here, sums of several
+            # shifts would write to another of their terms, and add up in another order.
+            copied = tf.expand_dims(tf.stack([scale, shift]), 1)
+            sums = [over_positions(one, channel_axis) for one in (reader.outputs[0], by_affine)]
+            return tf.reduce_sum(copied * tf.stack(sums), axis=0)
     return None
 
 
