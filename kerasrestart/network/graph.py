@@ -98,8 +98,8 @@ class Graph:
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer that a model inside the model holds, the id of the innermost.
-        is_partial: Whether this is the graph of the call of a model that trains by more, so that
-            tensors may have readers that are not seen.
+        is_partial: Whether training may compute more than this graph shows, so that tensors may
+            have readers that are not seen.
     """
 
     def __init__(

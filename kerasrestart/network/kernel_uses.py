@@ -35,7 +35,8 @@ def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer
     seen: set[int] = set()
     found: dict[int, list[Call]] = defaultdict(list)
     makers: dict[int, keras.Layer] = {}
-    for call in graph.calls:
+    # A kernel may also be read before its convolution, as for a norm of the kernel.
+    for call in sorted(graph.calls, key=_convolves, reverse=True):
         operation = call.operation
         if isinstance(operation, RawOperation):
             new = (operation.kernels & trained) - of_keras - seen
@@ -53,6 +54,10 @@ def _mark_own_kernels(graph: Graph, model: keras.Model, called: list[keras.Layer
             _unfollowed(operations),
             tuple(calls),
         )
+
+
+def _convolves(call: Call) -> bool:
+    return isinstance(call.operation, RawOperation) and call.operation.convolves
 
 
 def _unfollowed(operations: list[RawOperation]) -> str | None:

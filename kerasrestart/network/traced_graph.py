@@ -75,7 +75,9 @@ def _graph_of_call(
     model: keras.Model, calls: Sequence[Callable[[], Trace]], training: bool
 ) -> Graph:
     graph = _graph(model, _first_that_works(model, calls))
-    graph.is_partial = has_own_loss(model) or (training and has_own_step(model))
+    trains_by_more = has_own_loss(model) or (training and has_own_step(model))
+    # An eager call may take another way at each batch.
+    graph.is_partial = trains_by_more or model.run_eagerly
     return graph
 
 

@@ -59,6 +59,14 @@ def standardized(x, kernel):
     return tf.nn.conv2d(x, kernel / tf.math.reduce_std(kernel, [0, 1, 2]), 1, "SAME")
 
 
+def modulated(x, kernel):
+    """As in StyleGAN2: a style scales the input, and its effect on the variance is divided out."""
+    style = 1 + tf.reduce_mean(x, [1, 2])
+    norm = tf.reduce_sum((kernel[None] * style[:, None, None, :, None]) ** 2, [1, 2, 3])
+    x = tf.nn.conv2d(x * style[:, None, None], kernel, 1, "SAME")
+    return x * tf.math.rsqrt(norm + 1e-8)[:, None, None]
+
+
 def network(*tail):
     return keras.Sequential(
         [
@@ -129,6 +137,7 @@ def test_scores_before_a_head_of_weights_of_its_own_are_those_before_a_dense_lay
     [
         (lambda x, k: keras.ops.conv(x, k, padding="same"), 6),
         (standardized, 6),
+        (modulated, 6),
         (lambda x, k: tf.nn.depthwise_conv2d(x, k, [1] * 4, "SAME"), 4 * 6),
     ],
 )

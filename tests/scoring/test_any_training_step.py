@@ -527,6 +527,48 @@ def test_a_loop_may_read_maps_that_the_call_does_not_show(scores_of, images, ran
     assert_scores_match(scores, reference)
 
 
+class EverySecondBatch(keras.Model):
+    """Eager, with a branch that is taken in every second batch, as layers are dropped at random."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+        self.branch = layers.Conv2D(4, 3, padding="same", activation="tanh", name="branch")
+        self.pool, self.logits = layers.GlobalAveragePooling2D(name="pool"), layers.Dense(3)
+        self.batches = 0
+
+    def call(self, x, training=None):
+        self.batches += bool(training)
+        return self.through(lambda layer, x: layer(x), x)
+
+    def through(self, run, x):
+        x = run(self.conv, x)
+        x = x + run(self.branch, x) if self.batches % 2 == 0 else x
+        return run(self.logits, run(self.pool, x))
+
+
+def test_an_eager_call_may_take_another_way_at_each_batch(images, randomized):
+    x, y = images
+    model = EverySecondBatch()
+    model(x)
+    randomized(model)
+    model.compile(keras.optimizers.SGD(0.0), loss(), run_eagerly=True)
+    scores = scored(model, x, y, batch_size=len(x) // 2).scores
+    model.batches = 0
+
+    def forward(run, x):
+        model.batches += 1
+        return model.through(run, x)
+
+    half = len(x) // 2
+    halves = [
+        brute_force_scores(forward, {"conv": "conv"}, x[part], y[part])
+        for part in (slice(half), slice(half, None))
+    ]
+    reference = {"conv": (halves[0]["conv"] + halves[1]["conv"]) / 2}
+    assert_scores_match({"conv": scores["conv"]}, reference)
+
+
 def test_an_activation_that_is_no_layer_is_read_behind_its_function():
     class Network(keras.Model):
         def __init__(self):
