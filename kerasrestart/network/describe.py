@@ -11,6 +11,7 @@ from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_f
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.operation_words import words_of
 from kerasrestart.network.paths import Path
+from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.text import listed
 from kerasrestart.network.traced_graph import called_layers, layers_out_of_sight
@@ -59,7 +60,7 @@ def describe(
         key = found.graph.name_of(layer)
         if key in found.layers:
             path = found.channels.path(layer)
-            lines.append(_line(found.layers[key], path, _remark(found, key)))
+            lines.append(_line(found.layers[key], path, _remark(found, key, model.run_eagerly)))
         else:
             lines.append(_line_of_left_out(found, layer, key))
     table = _aligned(lines)
@@ -71,13 +72,13 @@ def describe(
     return "\n".join(table)
 
 
-def _remark(found: FilterLayers, key: str) -> str:
+def _remark(found: FilterLayers, key: str, eager: bool) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
     unread = filter_layer.unread
     if unread is NORM:
         remarks.append("its norm is not a layer, so that it has no score by feature maps")
-    elif unread is not None and not unread.homogeneous:
+    elif unread and not unread.homogeneous and (eager or unread.type not in OUTPUT_GRADIENTS):
         remarks.append(f"read before its activation, {words_of(unread.type)}")
     return "; ".join(remark for remark in remarks if remark)
 

@@ -40,6 +40,12 @@ ELEMENTWISE = (
     | {"Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "FloorMod", "Xlogy"}
     | {"Lgamma", "Digamma", "Asinh", "Acosh", "Atanh", "Erfinv", "IsNan", "IsFinite", "Xdivy"}
 )
+# Of activation functions with one operation for their gradient: which input of that is the gradient
+# by their output.
+OUTPUT_GRADIENTS = {
+    **{"Elu": 0, "LeakyRelu": 0, "Relu": 0, "Relu6": 0, "Selu": 0},
+    **{"Sigmoid": 1, "Tanh": 1},
+}
 POOLING = frozenset({"MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"})
 REDUCTIONS = frozenset({"Mean", "Max", "Sum", "Min"})
 RESIZING = frozenset(

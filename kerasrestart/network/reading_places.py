@@ -15,8 +15,9 @@ one before it.
 Where a training step or loss may read maps in a way that is not seen, the score is read at the
 first place.
 
-Only the output of a layer can be read. Behind a raw operation, such as `tf.nn.relu`, the score is
-read at a later layer if the sum is still the same there, else before it.
+Only the output of a layer can be read. After a raw operation, such as `tf.nn.relu`, the score is
+read at a later layer if the sum is still the same there, else before it. Where the graph of the
+training step shows that operation, its output is taken all the same, see `scoring/scored_part.py`.
 """
 
 from __future__ import annotations

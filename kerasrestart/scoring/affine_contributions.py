@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrestart.scoring.feature_maps import is_made_by, over_positions, source_of
+from kerasrestart.scoring.feature_maps import over_positions
+from kerasrestart.scoring.scored_part import is_made_by, source_of
 
 
 def affine_contribution(
@@ -38,16 +39,20 @@ def affine_contribution(
         if reader.type != "Mul" or reader.inputs[0] is not x:
             continue
         by_affine = reader.inputs[1]
-        is_behind = activated and is_made_by(by_affine, ("ReluGrad",))
-        if by_affine is gradient or (
-            is_behind and by_affine.op.inputs[0] is gradient and by_affine.op.inputs[1] is z
-        ):
+        if _is_gradient_before(by_affine, gradient, z) if activated else by_affine is gradient:
             # The copy is made in the forward pass. Were the shift held until here, sums of several
             # shifts would write to another of their terms, and add up in another order.
             copied = tf.expand_dims(tf.stack([scale, shift]), 1)
             sums = [over_positions(one, channel_axis) for one in (reader.outputs[0], by_affine)]
             return tf.reduce_sum(copied * tf.stack(sums), axis=0)
     return None
+
+
+def _is_gradient_before(by_affine: tf.Tensor, gradient: tf.Tensor, activated: tf.Tensor) -> bool:
+    """Whether a gradient is that by what a ReLU reads, of which another one is known."""
+    if not is_made_by(by_affine, ("ReluGrad",)) or by_affine.op.inputs[1] is not activated:
+        return False
+    return by_affine is gradient or by_affine.op.inputs[0] is gradient
 
 
 def _affine(tensor: tf.Tensor, channel_axis: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None:

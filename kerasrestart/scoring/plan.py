@@ -28,12 +28,15 @@ class Reading:
         channel_axis: The axis of the filters.
         unread: Type of what is behind the place that is read but before that of the score: a norm,
             or an activation function where a criterion looks at the activation; else None.
+        activation: Type of the activation function behind the place that is read, where no layer
+            gives it; else None.
     """
 
     number: int
     own: CallKey
     channel_axis: int
     unread: str | None = None
+    activation: str | None = None
 
 
 class ReadingPlan:
@@ -66,8 +69,9 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                unread = _unread(layer, criterion)
-                self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
+                behind = layer.unread.type if layer.unread is not None else None
+                reading = Reading(number, _key(own), axis, _unread(layer, criterion), behind)
+                self.readings[_key(read)].append(reading)
                 self.counted[_key(own)] = axis
                 for call in (own, read):
                     self.operations[id(call.operation)] = call.operation

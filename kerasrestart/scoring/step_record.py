@@ -20,10 +20,11 @@ from kerasrestart.network.tensorflow_internals import tape_records
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import ValueAndGradient
 from kerasrestart.scoring.criteria import Criterion, Needs
-from kerasrestart.scoring.feature_maps import positions_of, unshared
+from kerasrestart.scoring.feature_maps import positions_of
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
+from kerasrestart.scoring.scored_part import scored_part
 
 ACTIVATIONS = {
     "Relu": tf.nn.relu,
@@ -336,9 +337,7 @@ class StepRecord:
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        of_parts = [
-            (unshared(part.value, part.passed_on, part.gradient), part.gradient) for part in parts
-        ]
+        of_parts = [scored_part(*part, reading.activation) for part in parts]
         of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.

@@ -462,7 +462,7 @@ def test_a_network_of_sums_or_products_trains_bit_for_bit_as_without_scores(
 
 
 def perceptual(randomized):
-    """A network whose loop also reads the map behind the first ReLU, before the pooling."""
+    """A network whose loop also reads the map after the first ReLU, before the pooling."""
     stack = body()
     stack[:1] = [layers.Conv2D(4, 3, name="conv"), layers.ReLU(name="relu")]
     model = randomized(keras.Sequential([keras.Input((8, 8, 2)), *stack]))

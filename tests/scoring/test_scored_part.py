@@ -8,7 +8,7 @@ from float64_reference import assert_scores_match, brute_force_scores
 from keras import layers
 
 import kerasrestart as kr
-from kerasrestart.scoring.feature_maps import unshared
+from kerasrestart.scoring.scored_part import scored_part
 
 
 @tf.custom_gradient
@@ -28,7 +28,7 @@ def taken_from(readers):
             tape.watch(passed_on)
             outputs = [reader(passed_on) for reader in readers]
             loss = tf.add_n([tf.reduce_sum(one * one) for one in outputs])
-        values = unshared(feature_map, passed_on, tape.gradient(loss, passed_on))
+        values, _ = scored_part(feature_map, passed_on, tape.gradient(loss, passed_on))
         found.append([values is one for one in (feature_map, *outputs)].index(True))
 
     step.get_concrete_function(tf.TensorSpec((2, 4)))
@@ -56,7 +56,7 @@ def test_a_map_whose_gradient_has_another_way_is_taken_as_it_is(readers):
 
 
 class RawReLUs(keras.Model):
-    """A batch norm and a bias before a ReLU that is no layer; one map has a second reader."""
+    """A batch norm and a bias before a ReLU that is not a layer; one map has a second reader."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ def sum_over_positions(x):
 
 
 @pytest.mark.usefixtures("grappler")
-def test_scores_behind_relus_that_are_no_layers_match_brute_force(images, randomized):
+def test_scores_with_relus_that_are_not_layers_match_brute_force(images, randomized):
     x, y = images
     model = RawReLUs()
     model(x)
@@ -112,3 +112,82 @@ def test_scores_behind_relus_that_are_no_layers_match_brute_force(images, random
     assert set(restart.scores) == set(reference)
     assert_scores_match(restart.scores, reference)
     assert np.all(reference["normed"] > 0)
+
+
+RAW = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "elu": tf.nn.elu,
+    "selu": tf.nn.selu,
+    "tanh": tf.tanh,
+    "sigmoid": tf.sigmoid,
+    "leaky_relu": tf.nn.leaky_relu,
+}
+
+
+class Raw(keras.Model):
+    """A chain of layers whose activation functions are operations of the call."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first = layers.Conv2D(4, 3, name="first", kernel_initializer=wide(1))
+        self.second = layers.Conv2D(4, 3, name="second", kernel_initializer=wide(2))
+        self.norm = layers.BatchNormalization()
+        self.logits = layers.Dense(3, kernel_initializer=wide(3))
+        self.function = function
+
+    def call(self, x, training=None):
+        x = self.function(self.first(x))
+        x = self.function(self.norm(self.second(x), training=training))
+        return self.logits(sum_over_positions(x))
+
+
+def wide(seed):
+    return keras.initializers.RandomNormal(stddev=1.0, seed=seed)
+
+
+def of_layers(function):
+    """The same network, of layers alone."""
+    raw = Raw(function)
+    keras_function = layers.Activation(function)
+    image = keras.Input((8, 8, 2))
+    x = keras_function(raw.first(image))
+    x = layers.Activation(function)(raw.norm(raw.second(x)))
+    return keras.Model(image, raw.logits(layers.Lambda(sum_over_positions)(x)))
+
+
+def fitted(model, images, rate, callbacks=()):
+    x, y = images
+    model(x)
+    model.compile(
+        keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+    return model
+
+
+@pytest.mark.usefixtures("grappler")
+@pytest.mark.parametrize("name", RAW)
+def test_an_activation_that_is_not_a_layer_is_scored_as_one_that_is(name, images):
+    scores = []
+    for build in (Raw, of_layers):
+        restart = kr.PartialRestart(fraction=0.25, monitor="loss")
+        fitted(build(RAW[name]), images, 0.0, [restart])
+        scores.append(restart.scores)
+    raw, reference = scores
+    assert raw.keys() == reference.keys() == {"first", "second"}
+    for key, expected in reference.items():
+        np.testing.assert_allclose(raw[key], expected, rtol=2e-4, atol=1e-5 * expected.max())
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
+)
+@pytest.mark.usefixtures("grappler")
+@pytest.mark.parametrize("name", ["relu", "elu", "tanh"])
+def test_an_activation_that_is_not_a_layer_trains_bit_for_bit_as_without_scores(name, images):
+    restart = kr.PartialRestart(fraction=0.25, monitor="loss", patience=9)
+    plain, scored = (fitted(Raw(RAW[name]), images, 0.01, own) for own in ([], [restart]))
+    assert restart.scores
+    for ours, theirs in zip(scored.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,105 @@
+"""Which tensors of a graph a feature map is scored by, so that training stays what it is."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS
+
+SUMS = ("Add", "AddV2", "AddN")
+PRODUCTS = ("Mul",)
+IDENTITIES = ("Identity", "IdentityN")
+RELUS = ("Relu", "Relu6")
+ACTIVATION_GRADIENTS = tuple(f"{name}Grad" for name in OUTPUT_GRADIENTS)
+
+
+def scored_part(
+    tensor: tf.Tensor,
+    passed_on: tf.Tensor,
+    gradient: tf.Tensor | None = None,
+    activation: str | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """The values and the gradient that a feature map is scored by.
+
+    They are those after the filters' activation function, where the gradient comes through it alone
+    and the graph shows it: it need not be a layer. A ReLU that alone reads the map can overwrite
+    it, and its own output is needed for the backward pass in any case. So that output is taken for
+    any ReLU: the product with the gradient is the same, since the gradient is 0 wherever the two
+    differ.
+
+    Args:
+        tensor: The feature map.
+        passed_on: The same values, as the network reads them.
+        gradient: The gradient by them. Defaults to None: there is none.
+        activation: Type of the operation that is the filters' activation function, where no layer
+            gives it. Defaults to None.
+    """
+    function = _only_activation(passed_on, gradient)
+    if function is None:
+        return _unshared(tensor, passed_on), gradient
+    if function.type == activation:
+        return function.outputs[0], gradient.op.inputs[OUTPUT_GRADIENTS[function.type]]
+    if function.type in RELUS:
+        return function.outputs[0], gradient
+    return _unshared(tensor, passed_on), gradient
+
+
+def _only_activation(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Operation | None:
+    """The activation function through which all of the gradient by a tensor comes, if any."""
+    if gradient is None or not is_made_by(gradient, ACTIVATION_GRADIENTS):
+        return None
+    functions = [one for one in _readers(tensor) if f"{one.type}Grad" == gradient.op.type]
+    if len(functions) != 1:
+        return None
+    own = source_of(functions[0].inputs[0]), functions[0].outputs[0]
+    of_it = any(source_of(one) is other for one in gradient.op.inputs for other in own)
+    return functions[0] if of_it else None
+
+
+def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
+    """The values of a feature map, without a second reader where that would change training.
+
+    TensorFlow's graph optimizer merges the nodes of a sum of sums, such as the shift of a batch
+    norm and the addition of a shortcut behind it, where each partial sum has one reader; and those
+    of a product of products, such as a swish and the scale of the dropout behind it. With a second
+    reader it associates them otherwise, and weights come out different in their last bits. So such
+    a sum or product is computed once more, by an operation that is not merged with the first.
+    """
+    readers = {reader.type for reader in _readers(passed_on)}
+    source = source_of(tensor)
+    if is_made_by(source, PRODUCTS) and not readers.isdisjoint(PRODUCTS):
+        return tf.math.multiply_no_nan(*source.op.inputs)
+    if not is_made_by(source, SUMS) or readers.isdisjoint(SUMS):
+        return tensor
+    if len(source.op.inputs) != 2:
+        return tensor
+    large, small = sorted(source.op.inputs, key=lambda term: -(term.shape.rank or 0))
+    if large.shape.rank and large.shape.as_list() == small.shape.as_list():
+        return tf.add_n([large, small])
+    channels = small.shape.num_elements()
+    if channels and small.shape[-1] == large.shape[-1] == channels:
+        return tf.nn.bias_add(large, tf.reshape(small, [channels]))
+    return tensor
+
+
+def source_of(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor behind any identities, such as other probes and functions' own gradients."""
+    while tf.is_symbolic_tensor(tensor) and tensor.op.type in IDENTITIES:
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor
+
+
+def is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+    """Whether an operation of one of the types makes a tensor; never in eager execution."""
+    return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
+
+
+def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
+    """The operations that read a tensor, also behind identities."""
+    if not tf.is_symbolic_tensor(tensor):
+        return []
+    return [
+        reader
+        for direct in tensor.consumers()
+        for reader in (_readers(direct.outputs[0]) if direct.type == "Identity" else [direct])
+    ]
