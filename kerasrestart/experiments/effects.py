@@ -12,7 +12,7 @@ from kerasrestart.scoring.scoring import REVERSED
 
 
 @dataclasses.dataclass(frozen=True)
-class Needs:
+class Requirement:
     """What another setting must be.
 
     Attributes:
@@ -26,57 +26,55 @@ class Needs:
     holds: Callable[[Any], bool]
 
 
-def _one_of(name: str, *values: str) -> Needs:
+def _one_of(name: str, *values: str) -> Requirement:
     *most, last = values
     words = f"{', '.join(most)} or {last}" if most else last
-    return Needs(name, f"--{name}={words}", lambda value: value in values)
+    return Requirement(name, f"--{name}={words}", lambda value: value in values)
 
 
 _PLATEAU = (_one_of("trigger", "plateau"),)
 _SHRINK = (_one_of("remedy", "shrink_and_perturb"),)
 _SECOND_MOMENTS = (_one_of("optimizer", "adam", "adamw", "rmsprop"),)
-_SELECT = (Needs("matched_run", "no --matched_run", lambda value: value is None),)
+_SELECT = (Requirement("matched_run", "no --matched_run", lambda value: value is None),)
 _OF_WEIGHTS = ("magnitude", "magnitude_l2", "orthogonality", "random")  # these read no batches
 _BATCHES = (
-    Needs(
+    Requirement(
         "criterion",
         "a --criterion of batches, such as taylor",
         lambda value: value.removeprefix(REVERSED) not in _OF_WEIGHTS,
     ),
-    Needs("compensate_bias", "--compensate_bias", bool),
+    Requirement("compensate_bias", "--compensate_bias", bool),
 )
 
-# A control repeats the flags of another run with --init=none or --init=slots, and a run may end
-# before its first restart: settings that have no effect for these reasons are accepted.
-NEEDS: Mapping[str, tuple[Needs, ...]] = {
-    "data_dir": (
-        Needs(
-            "dataset",
-            "--dataset=auto, cifar10 or tfds:NAME",
-            lambda value: value in ("auto", "cifar10") or value.startswith("tfds:"),
-        ),
-    ),
+# A control repeats the flags of another run with --init=none or --init=slots, a run may end before
+# its first restart, and a script may always pass its --data_dir: settings that have no effect for
+# these reasons are accepted.
+NEEDS: Mapping[str, tuple[Requirement, ...]] = {
     "label_noise": (_one_of("tasks", "none", "shuffled_classes", "class_subsets"),),
     **dict.fromkeys(("select", "fraction", "cap", "normalize", "min_survivors"), _SELECT),
     "grace_restarts": (_one_of("outgoing", "zero"),),
     "second_moment": _SECOND_MOMENTS,
     "norms": (
         _one_of("norm", "batch", "layer"),
-        Needs("model", "a --model with norms", lambda value: value not in ("mininet", "alexnet")),
+        Requirement(
+            "model", "a --model with norms", lambda name: name not in ("mininet", "alexnet")
+        ),
     ),
     **dict.fromkeys(("score_every", "score_window"), _BATCHES),
     **dict.fromkeys(("shrink", "perturb"), _SHRINK),
     **dict.fromkeys(("patience", "min_delta"), _PLATEAU),
     "round_epochs": (_one_of("trigger", "epochs"),),
     "learning_rate_factor": (
-        Needs("learning_rate_drops", "--learning_rate_drops=1 or more", bool),
+        Requirement("learning_rate_drops", "--learning_rate_drops=1 or more", bool),
         _one_of("on_nan", "rollback"),
     ),
     "momentum": (_one_of("optimizer", "sgd", "rmsprop"),),
     "beta_2": (_one_of("optimizer", "adam", "adamw"),),
     "epsilon": _SECOND_MOMENTS,
     "test_each_epoch": (
-        Needs("tasks", "--tasks=none or shuffled_classes", lambda of: of not in UNTESTED_TASKS),
+        Requirement(
+            "tasks", "--tasks=none or shuffled_classes", lambda name: name not in UNTESTED_TASKS
+        ),
     ),
 }
 """By setting: it has an effect where one of these holds. Others always have one."""

@@ -10,6 +10,7 @@ import keras
 from kerasrestart.network.filter_layers import FilterLayer, FilterLayers, find_filter_layers
 from kerasrestart.network.kernels import WITH_FILTERS, filters_of
 from kerasrestart.network.operation_words import words_of
+from kerasrestart.network.own_training import runs_eagerly
 from kerasrestart.network.paths import Path
 from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS
 from kerasrestart.network.reading_places import NORM
@@ -60,7 +61,7 @@ def describe(
         key = found.graph.name_of(layer)
         if key in found.layers:
             path = found.channels.path(layer)
-            lines.append(_line(found.layers[key], path, _remark(found, key, model.run_eagerly)))
+            lines.append(_line(found.layers[key], path, _remark(found, key, runs_eagerly(model))))
         else:
             lines.append(_line_of_left_out(found, layer, key))
     table = _aligned(lines)

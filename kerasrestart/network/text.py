@@ -44,15 +44,16 @@ def listed_reasons(reasons: Mapping[str, str], width: int = 200) -> str:
     return listed([f"{name} ({why})" for name, why in reasons.items()], width)
 
 
-def did_you_mean(value: str, known: Collection[str]) -> str:
+def did_you_mean(value: str, known: Collection[str], cutoff: float = 0.6) -> str:
     """The end of a message about a word that is not known.
 
     Args:
         value: The word.
         known: The words that are known.
+        cutoff: How similar a word must be, from 0 to 1. Defaults to 0.6.
 
     Returns:
         ". Did you mean uniform?", or "" where no known word is similar.
     """
-    close = difflib.get_close_matches(value, known, n=1)
+    close = difflib.get_close_matches(value, known, n=1, cutoff=cutoff)
     return f". Did you mean {close[0]}?" if close else ""

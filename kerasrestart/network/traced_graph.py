@@ -20,7 +20,7 @@ from kerasrestart.network.kernels import WITH_FILTERS
 from kerasrestart.network.names import holders, layer_keys
 from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_opaque
 from kerasrestart.network.own_calls import mark_own_calls
-from kerasrestart.network.own_training import has_own_loss, has_own_step
+from kerasrestart.network.own_training import has_own_loss, has_own_step, runs_eagerly
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
 from kerasrestart.network.variable_reads import variable_ids
@@ -77,7 +77,7 @@ def _graph_of_call(
     graph = _graph(model, _first_that_works(model, calls))
     trains_by_more = has_own_loss(model) or (training and has_own_step(model))
     # An eager call may take another way at each batch.
-    graph.is_partial = trains_by_more or model.run_eagerly
+    graph.is_partial = trains_by_more or runs_eagerly(model)
     return graph
 
 

@@ -170,12 +170,12 @@ class RestartPlan:
         metrics = {name: float(value) for name, value in numbers.items() if not value.ndim}
         monitor = self.when.monitor
         if monitor not in metrics:
-            hint = did_you_mean(monitor, metrics)
+            reason, hint = "", did_you_mean(monitor, metrics)
             if monitor.startswith("val_") and not any(name.startswith("val_") for name in metrics):
-                hint = ". A name with 'val_' needs validation data in every epoch."
+                reason, hint = ": a name with 'val_' needs validation data in every epoch", ""
             raise ValueError(
                 "monitor must be a metric in the logs of every epoch, one of "
-                f"{sorted(metrics)}. Received: {monitor!r}{hint}"
+                f"{sorted(metrics)}{reason}. Received: {monitor!r}{hint}"
             )
         return metrics
 

@@ -105,7 +105,8 @@ class RestartTensorBoard(RestartObserver):
         settings: Mapping[str, Any] | None = None,
         image_layer: str | None = None,
     ):
-        self.log_dir = str(checked_path("log_dir", log_dir, "that of a folder"))
+        checked_path("log_dir", log_dir, "that of a folder")
+        self.log_dir = os.fspath(log_dir)  # not as a Path, which breaks the address of a bucket
         right = settings is None or isinstance(settings, Mapping)
         check("settings", settings, right, "None or a dict of settings by name")
         right = image_layer is None or isinstance(image_layer, str)

@@ -350,10 +350,11 @@ def checked_step(when: When, progress: RoundProgress, value: float) -> tuple[Rou
     with naming(form, when):
         found = when.step(progress, value)
     kinds = (RoundProgress, Action)
-    right = isinstance(found, tuple) and len(found) == 2 and all(map(isinstance, found, kinds))
-    if not right:
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    if not pair or not all(map(isinstance, found, kinds)):
         raise ValueError(f"{form}. Received: {one_line(repr(found), 100)}")
-    return found
+    progress, action = found
+    return progress, action
 
 
 def higher_is_better(monitor: str, mode: str = "auto") -> bool:
@@ -373,7 +374,7 @@ def higher_is_better(monitor: str, mode: str = "auto") -> bool:
         return False
     if any(word in name for word in ("acc", "auc", "precision", "recall", "f1", "iou")):
         return True
-    hint = did_you_mean(monitor, _COMMON_METRICS)
+    hint = did_you_mean(monitor, _COMMON_METRICS, cutoff=0.8)
     raise ValueError(
         "monitor must be a metric whose name says whether lower or higher is better, such as "
         "'val_loss' or 'val_accuracy'; for another, mode must be 'min' or 'max'. Received: "

@@ -17,14 +17,16 @@ def scored_part(
     tensor: tf.Tensor,
     passed_on: tf.Tensor,
     gradient: tf.Tensor | None = None,
+    *,
     activation: str | None = None,
+    only_product: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """The values and the gradient that a feature map is scored by.
 
     They are those after the filters' activation function, where the gradient comes through it alone
     and the graph shows it: it need not be a layer. A ReLU that alone reads the map can overwrite
-    it, and its own output is needed for the backward pass in any case. So that output is taken for
-    any ReLU: the product with the gradient is the same, since the gradient is 0 wherever the two
+    it, and its own output is needed for the backward pass in any case. So where only the product
+    with the gradient counts, that output is taken for any ReLU: the gradient is 0 wherever the two
     differ.
 
     Args:
@@ -33,13 +35,12 @@ def scored_part(
         gradient: The gradient by them. Defaults to None: there is none.
         activation: Type of the operation that is the filters' activation function, where no layer
             gives it. Defaults to None.
+        only_product: Whether only the product of both counts. Defaults to False.
     """
     function = _only_activation(passed_on, gradient)
-    if function is None:
-        return _unshared(tensor, passed_on), gradient
-    if function.type == activation:
+    if function is not None and function.type == activation:
         return function.outputs[0], gradient.op.inputs[OUTPUT_GRADIENTS[function.type]]
-    if function.type in RELUS:
+    if function is not None and function.type in RELUS and only_product:
         return function.outputs[0], gradient
     return _unshared(tensor, passed_on), gradient
 
@@ -51,9 +52,10 @@ def _only_activation(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Operat
     functions = [one for one in _readers(tensor) if f"{one.type}Grad" == gradient.op.type]
     if len(functions) != 1:
         return None
-    own = source_of(functions[0].inputs[0]), functions[0].outputs[0]
-    of_it = any(source_of(one) is other for one in gradient.op.inputs for other in own)
-    return functions[0] if of_it else None
+    # The operation for the gradient reads what the function reads, or its output.
+    before_and_after = source_of(functions[0].inputs[0]), functions[0].outputs[0]
+    read = [source_of(one) for one in gradient.op.inputs]
+    return functions[0] if any(one is of for one in read for of in before_and_after) else None
 
 
 def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:

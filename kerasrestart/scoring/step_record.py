@@ -118,7 +118,7 @@ class StepRecord:
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
         # Those that are added when a backward pass has ended.
-        self._uses: list[_Use] = []
+        self._waiting: list[_Use] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -284,8 +284,8 @@ class StepRecord:
                     use.parts.append(Part(output, probed, gradient))
                     # Of a graph, what the rest of the pass computes may be of use.
                     if tf.is_symbolic_tensor(gradient):
-                        self._at_end(use)
-                    elif use not in self._uses:
+                        self._add_at_end(use)
+                    elif use not in self._waiting:
                         self._add_parts(use)
             return self._second_order_probe(use, gradient)
 
@@ -307,7 +307,7 @@ class StepRecord:
             if is_recorded and self._trains(use.reading.number):
                 use.parts.append(Part(gradient, gradient, second))
 
-        self._at_end(use)
+        self._add_at_end(use)
         probed = probe(gradient, report)
         is_recorded = True
         return probed
@@ -316,13 +316,13 @@ class StepRecord:
         """Whether the backward pass is one by weights of a filter layer."""
         return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
-    def _at_end(self, use: _Use) -> None:
+    def _add_at_end(self, use: _Use) -> None:
         """Adds a use when the backward pass has ended, with all of its parts."""
-        if use not in self._uses:
-            self._uses.append(use)
+        if use not in self._waiting:
+            self._waiting.append(use)
 
     def _end_pass(self) -> None:
-        for use in self._uses:
+        for use in self._waiting:
             self._add_parts(use)
 
     def _add_parts(self, use: _Use) -> None:
@@ -337,7 +337,12 @@ class StepRecord:
         if not reachable or current_graph() is not self._graph:
             self.out_of_reach[reading.number] = INNER
             return
-        of_parts = [scored_part(*part, reading.activation) for part in parts]
+        # The parts of a second order are those by the map itself, before the activation function.
+        activation = reading.activation if len(parts) == 1 else None
+        only_product = self._criterion.signed is not None
+        of_parts = [
+            scored_part(*part, activation=activation, only_product=only_product) for part in parts
+        ]
         of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
         if self._criterion.needs is Needs.ACTIVATION:
             # A pass over two views of a batch at once has twice the rows.

@@ -12,7 +12,6 @@ from tests.typed_settings import parse_settings
 
 # By setting: what is typed, what makes it useless, and what gives it an effect.
 CASES = {
-    "data_dir": ("--data_dir=here", ["--dataset=shapes"], ["--dataset=tfds:mnist"]),
     "label_noise": (
         "--label_noise=0.2",
         ["--tasks=random_labels", "--trigger=epochs", "--monitor=loss"],

@@ -121,6 +121,9 @@ def test_differences_name_the_flags_and_both_values():
     without = one.to_dict()
     del without["on_nan"]
     assert one.differences(without) == []
+    epochs = parse_settings(["--trigger=epochs"])
+    assert epochs.differences(epochs.to_dict() | {"patience": 3}) == []  # it did nothing
+    assert one.differences(one.to_dict() | {"patience": 3}) == ["--patience was 3, is 5"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from keras import layers
 
 import kerasrestart as kr
 from kerasrestart.network.own_functions import form_of, takes
+from kerasrestart.restart.when import checked_step
 from kerasrestart.scoring.criteria import Criterion, Needs
 
 X, Y = np.random.default_rng(0).random((8, 6, 6, 1)).astype("float32"), np.arange(8) % 2
@@ -205,6 +206,11 @@ def test_errors_of_the_parts_of_this_package_stay_as_they_are():
 def test_what_a_step_of_a_schedule_returns_is_checked_in_one_line(returned):
     with pytest.raises(ValueError, match=r"Steps\.step must return a RoundProgress and an Act"):
         fit(when=Steps(returned))
+
+
+def test_a_step_of_a_schedule_may_return_a_list():
+    returned = [kr.RoundProgress(), kr.Action.TRAIN]
+    assert checked_step(Steps(returned), kr.RoundProgress(), 0.5) == tuple(returned)
 
 
 @pytest.mark.parametrize(

@@ -173,18 +173,18 @@ def test_logs_of_other_callbacks_need_not_be_numbers():
 
 
 @pytest.mark.parametrize(
-    ("monitor", "logged", "hint"),
+    ("monitor", "logged", "reason", "hint"),
     [
-        ("val_acuracy", ["loss", "val_accuracy"], ". Did you mean val_accuracy?"),
-        ("score", ["loss", "val_accuracy"], ""),
-        ("val_loss", ["loss"], ". A name with 'val_' needs validation data in every epoch."),
+        ("val_acuracy", ["loss", "val_accuracy"], "", ". Did you mean val_accuracy?"),
+        ("score", ["loss", "val_accuracy"], "", ""),
+        ("val_los", ["loss"], ": a name with 'val_' needs validation data in every epoch", ""),
     ],
 )
-def test_a_metric_that_is_not_logged_is_named_beside_those_that_are(monitor, logged, hint):
+def test_a_metric_that_is_not_logged_is_named_beside_those_that_are(monitor, logged, reason, hint):
     plan = RestartPlan(when=OnPlateau(monitor, mode="min"))
     with pytest.raises(ValueError, match="monitor must be a metric in the logs") as error:
         plan.metrics(dict.fromkeys(logged, 0.5))
-    assert str(error.value).endswith(f"one of {logged}. Received: {monitor!r}{hint}")
+    assert str(error.value).endswith(f"one of {logged}{reason}. Received: {monitor!r}{hint}")
 
 
 def test_where_the_layers_with_a_score_are_too_small_no_filter_is_selected():

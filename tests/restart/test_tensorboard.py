@@ -258,6 +258,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_any_epoch(tmp_path
     assert not epochs
 
 
+def test_the_address_of_a_folder_stays_as_it_is():
+    assert RestartTensorBoard("gs://bucket/logs").log_dir == "gs://bucket/logs"
+
+
 def test_counts_and_ratios_are_of_their_epoch_and_of_scores_that_are_not_zero():
     def event(step):
         layers = {"conv": LayerRestart([0, 1], [0.0, 0.0], of=6)}

@@ -8,6 +8,7 @@ from float64_reference import assert_scores_match, brute_force_scores
 from keras import layers
 
 import kerasrestart as kr
+from kerasrestart.network.filter_layers import find_filter_layers
 from kerasrestart.scoring.scored_part import scored_part
 
 
@@ -16,7 +17,7 @@ def straight_through(x):
     return tf.nn.relu(x), lambda gradient: gradient
 
 
-def taken_from(readers):
+def taken_from(readers, only_product=True):
     """Whether the values are those of the map itself, or of the output of one that reads it."""
     found = []
 
@@ -28,7 +29,8 @@ def taken_from(readers):
             tape.watch(passed_on)
             outputs = [reader(passed_on) for reader in readers]
             loss = tf.add_n([tf.reduce_sum(one * one) for one in outputs])
-        values, _ = scored_part(feature_map, passed_on, tape.gradient(loss, passed_on))
+        gradient = tape.gradient(loss, passed_on)
+        values, _ = scored_part(feature_map, passed_on, gradient, only_product=only_product)
         found.append([values is one for one in (feature_map, *outputs)].index(True))
 
     step.get_concrete_function(tf.TensorSpec((2, 4)))
@@ -38,6 +40,10 @@ def taken_from(readers):
 @pytest.mark.parametrize("relu", [tf.nn.relu, tf.nn.relu6, keras.ops.relu])
 def test_a_map_that_a_relu_alone_reads_is_taken_from_its_output(relu):
     assert taken_from([relu]) == 1
+
+
+def test_a_criterion_of_more_than_the_product_gets_the_map_itself():
+    assert taken_from([tf.nn.relu], only_product=False) == 0
 
 
 @pytest.mark.parametrize(
@@ -191,3 +197,56 @@ def test_an_activation_that_is_not_a_layer_trains_bit_for_bit_as_without_scores(
     assert restart.scores
     for ours, theirs in zip(scored.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+class Penalized(Raw):
+    """With a penalty on the gradient by the images."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = self.loss(y, self(x, training=True))
+            penalty = 5 * tf.reduce_sum(inner.gradient(loss, x) ** 2)
+            total = loss + penalty
+        self.optimizer.apply(tape.gradient(total, self.trainable_weights), self.trainable_weights)
+        return {"loss": total}
+
+
+def test_with_a_gradient_penalty_both_parts_are_those_before_the_activation(images):
+    scores = []
+    for eager in (False, True):
+        restart = kr.PartialRestart(fraction=0.25, monitor="loss")
+        model, (x, y) = Penalized(tf.tanh), images
+        model(x)
+        model.compile(
+            keras.optimizers.SGD(0.0),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            run_eagerly=eager,
+        )
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[restart])
+        scores.append(restart.scores)
+    for key, expected in scores[1].items():  # eagerly nothing shows the activation
+        np.testing.assert_allclose(scores[0][key], expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_functions_that_run_eagerly_are_read_as_an_eager_model_is():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    places = []
+    for eager in (False, True):
+        tf.config.run_functions_eagerly(eager)
+        try:
+            found = find_filter_layers(model).layers["conv"]
+        finally:
+            tf.config.run_functions_eagerly(False)
+        places.append(found.reads[0][1].operation.name)
+    assert places == ["pool", "conv"]

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kerasrestart.experiments.effects import without_effect
+from kerasrestart.experiments.effects import NEEDS, without_effect
 from kerasrestart.experiments.setting import SettingError
 from kerasrestart.experiments.settings import AFTER_BASELINE, SETTINGS, RunSettings, is_plain_name
 from kerasrestart.experiments.sources import references_in, source_hashes
@@ -123,7 +123,7 @@ def make_plan(
             settings = _settings(values)
             effects.add("", base, values)
             effects.add(network, own, values)
-            effects.add("sweep", variation.values, values)
+            effects.add(f"sweep {variation.label()}", variation.values, values)
             effects.add(arm, changes, values)
             _check_budget(settings, usual)
             cell = Cell(label, arm_label, seed, variation.label(), outcome)
@@ -277,9 +277,16 @@ class _Effects:
 
     def check(self) -> None:
         """Refuses settings that have no effect in any run."""
-        for error in self._errors.values():
-            if error is not None:
-                raise PlanError(str(error))
+        for (_, name), error in self._errors.items():
+            if error is None:
+                continue
+            if all(SETTINGS[need.name].is_fixed_in_study for need in NEEDS[name]):
+                needs = " or ".join(need.words for need in NEEDS[name])
+                raise PlanError(
+                    f"--{name} has no effect in a study, whose runs train equally long: it "
+                    f"needs {needs}. Leave it out"
+                )
+            raise PlanError(str(error))
 
 
 def _settings(values: Values) -> RunSettings:

@@ -267,7 +267,10 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
         ({"arms": ("strong:fractoin=0.2",)}, "Did you mean fraction?"),
         ({"arms": ("strong:fraction",)}, "as in fraction=VALUE"),
         ({"arms": ("capped:cap=0.2",)}, "--cap is not an option of --select=fraction"),
-        ({"arms": ("late:init=slots,outgoing=zero",)}, "--init=slots changes no weight"),
+        (
+            {"arms": ("late:init=slots,outgoing=zero",)},
+            "beside --init=slots, which changes no weight",
+        ),
         ({"arms": ("odd:criterion=reversed_apoz,select=below_mean",)}, "not reversed"),
         ({"arms": ("../up:fraction=0.2",)}, "../up"),
         ({"arms": ("other:seed=3",)}, "expected --seeds"),
@@ -297,7 +300,11 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
         ({"beta_2": 0.9}, "--beta_2 has an effect only with --optimizer=adam or adamw"),
         ({"arms": ("a:optimizer=adam", "b:epsilon=1e-3")}, "--epsilon has an effect only"),
         ({"networks": ("a:shrink=0.2",)}, "--shrink has an effect only with --remedy=shrink_and"),
-        ({"sweep": ("patience=2,3",)}, "--patience has an effect only with --trigger=plateau"),
+        ({"sweep": ("patience=2,3",)}, "--patience has no effect in a study, whose runs train"),
+        (
+            {"sweep": ("optimizer=sgd,adam", "momentum=0.5,0.6")},
+            "--momentum has an effect only with --optimizer=sgd or rmsprop",
+        ),
         ({"round_epochs": 60, "max_restarts": 3}, "--epochs=200; expected --epochs=240 or more"),
     ],
 )
@@ -399,7 +406,10 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
         (("--seed=3",), "--seed cannot be set in a study: expected --seeds"),
         (("--model=alexnet",), "--model cannot be set in a study: expected --network"),
         (("--arms=unifrom",), "Did you mean uniform?"),
-        (("--dry_run", "--outgoing=zero", "--arms=slots"), "--init=slots changes no weight"),
+        (
+            ("--dry_run", "--outgoing=zero", "--arms=slots"),
+            "beside --init=slots, which changes no weight",
+        ),
     ],
 )
 def test_wrong_flags_end_the_command_with_one_line(tmp_path, wrong, message):
