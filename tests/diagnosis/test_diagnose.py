@@ -242,7 +242,7 @@ def test_a_compute_loss_without_training_is_called_as_fit_calls_it():
 
 def test_losses_of_several_reductions_leave_useless_filters_unknown():
     plain, (x, y) = network(), data()
-    outputs = [plain.outputs[0], layers.Dense(1)(plain.get_layer("dense").output)]
+    outputs = [plain.outputs[0], layers.Dense(1, name="values")(plain.get_layer("dense").output)]
     model = keras.Model(plain.inputs, outputs)
     model.compile("sgd", [plain.loss, keras.losses.MeanSquaredError(reduction="sum")])
     diagnosis = diagnose(model, x, [y, y])
