@@ -247,7 +247,7 @@ def test_losses_of_several_reductions_leave_useless_filters_unknown():
     model.compile("sgd", [plain.loss, keras.losses.MeanSquaredError(reduction="sum")])
     diagnosis = diagnose(model, x, [y, y])
     assert diagnosis.layers["conv"].useless is None
-    assert "Scores need one reduction" in diagnosis.notes[0]
+    assert "All losses must have one reduction" in diagnosis.notes[0]
 
 
 def test_a_layer_without_a_gradient_is_named_and_the_others_are_known():
