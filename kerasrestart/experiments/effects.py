@@ -8,7 +8,7 @@ from typing import Any
 
 from kerasrestart.experiments.combinations import UNTESTED_TASKS
 from kerasrestart.experiments.setting import Setting, SettingError
-from kerasrestart.scoring.scoring import REVERSED
+from kerasrestart.scoring.criterion_names import REVERSED, WITHOUT_BATCHES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,11 @@ _PLATEAU = (_one_of("trigger", "plateau"),)
 _SHRINK = (_one_of("remedy", "shrink_and_perturb"),)
 _SECOND_MOMENTS = (_one_of("optimizer", "adam", "adamw", "rmsprop"),)
 _SELECT = (Requirement("matched_run", "no --matched_run", lambda value: value is None),)
-_OF_WEIGHTS = ("magnitude", "magnitude_l2", "orthogonality", "random")  # these read no batches
 _BATCHES = (
     Requirement(
         "criterion",
         "a --criterion of batches, such as taylor",
-        lambda value: value.removeprefix(REVERSED) not in _OF_WEIGHTS,
+        lambda value: value.removeprefix(REVERSED) not in WITHOUT_BATCHES,
     ),
     Requirement("compensate_bias", "--compensate_bias", bool),
 )
@@ -86,12 +85,13 @@ def without_effect(
     """Finds settings that are not the default and do nothing, because of others.
 
     Args:
-        values: All settings of a run, by name.
+        values: Settings of a run, by name; a missing one counts as its default.
         settings: Their definitions, by name.
 
     Returns:
         By name, the error that says what the setting needs.
     """
+    values = {name: setting.default for name, setting in settings.items()} | dict(values)
     found = {}
     for name, needs in NEEDS.items():
         value, default = values[name], settings[name].default

@@ -411,12 +411,12 @@ class RunSettings:
             A few words for each flag: its other value and its value here.
         """
         found = []
-        defaults = {name: setting.default for name, setting in SETTINGS.items()}
-        without = without_effect({**defaults, **others}, SETTINGS)
+        without = without_effect(others, SETTINGS)
         for name, value in self.to_dict().items():
-            was = others.get(name, defaults[name])
+            default = SETTINGS[name].default
+            was = others.get(name, default)
             # Once accepted though it did nothing.
-            same = name in without and value == defaults[name]
+            same = name in without and value == default
             kept = SETTINGS[name].same_on_resume or (lambda value: value)
             if name not in ignored and not same and kept(was) != kept(value):
                 found.append(f"--{name} was {was!r}, is {value!r}")

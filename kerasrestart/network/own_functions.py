@@ -74,11 +74,11 @@ def is_own(function: Any) -> bool:
 
 
 @contextlib.contextmanager
-def naming(must: str, received: Any) -> Iterator[None]:
+def naming(argument: str, received: Any) -> Iterator[None]:
     """Makes an error inside a user's function name the function and the argument.
 
     Args:
-        must: The argument and what would be right, as in "select must be a function (scores)".
+        argument: The argument that takes it, such as "select".
         received: The function, or its name. Those of this package raise their errors as they are.
 
     Raises:
@@ -92,9 +92,9 @@ def naming(must: str, received: Any) -> Iterator[None]:
         name = received if isinstance(received, str) else name_of(received)
         raised = f"{type(error).__name__}: {one_line(error)}{_place(error)}"
         # With its traceback: fit drops the cause of an error.
-        raise ValueError(f"{must}. Received: {name}, which raised {raised}").with_traceback(
-            error.__traceback__
-        ) from error
+        raise ValueError(
+            f"{argument} must not raise an error. Received: {name}, which raised {raised}"
+        ).with_traceback(error.__traceback__) from error
 
 
 def _place(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from kerasrestart.restart import surgery
 from kerasrestart.restart.initializers import derive_seed
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.records import RestartEvent
-from kerasrestart.restart.remedies import REMEDY_FORM, Remedy
+from kerasrestart.restart.remedies import Remedy
 
 
 def apply_restart(
@@ -51,7 +51,7 @@ def apply_restart(
     if isinstance(plan.remedy, Remedy):
         plan.remedy.apply(model, seed, optimizer)
     elif plan.remedy is not None:
-        with naming(f"reset must be {REMEDY_FORM}", plan.remedy):
+        with naming("reset", plan.remedy):
             plan.remedy(model)
     elif plan.control is None:
         surgery.restart_filters(

@@ -40,7 +40,7 @@ def checked_draw(
             not finite.
     """
     received = f"{initializer} for layer {layer!r}"
-    with naming(f"{argument} must draw weights of shape {old.shape}", received):
+    with naming(argument, received):
         drawn = rule(old, axis, seed, chosen)
     if drawn.shape != old.shape or not (drawn.dtype.is_floating or drawn.dtype.is_integer):
         raise ValueError(

@@ -31,8 +31,6 @@ from kerasrestart.restart.reset_layers import (
     shrink_and_perturb,
 )
 
-REMEDY_FORM = "a Reset, a remedy such as ResetLayer('logits'), or a function (model) -> None"
-
 
 class Remedy:
     """What `PartialRestart(reset=...)` applies instead of a restart of filters."""
@@ -154,5 +152,6 @@ def split_reset(reset: Any) -> tuple[Reset, Remedy | Callable[[keras.Model], Non
             form = "a Remedy with the methods apply(model, seed, optimizer) and check(model)"
             check_function("reset", getattr(reset, method), form, *arguments)
     else:
-        check_function("reset", reset, REMEDY_FORM, "model")
+        form = "a Reset, a remedy such as ResetLayer('logits'), or a function (model) -> None"
+        check_function("reset", reset, form, "model")
     return Reset(), reset

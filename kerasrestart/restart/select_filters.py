@@ -100,7 +100,7 @@ def choose(select: Select, scores: Scores, exclude: Excluded | None = None) -> C
     """
     exclude = exclude or {}
     named = {"exclude": exclude} if _sees_excluded(select) else {}
-    with naming(f"select must be {_FORM}", select):
+    with naming("select", select):
         found = select(scores, **named)
     if not isinstance(found, Mapping):
         raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")

@@ -346,13 +346,14 @@ def check_methods(when: When) -> None:
 
 def checked_step(when: When, progress: RoundProgress, value: float) -> tuple[RoundProgress, Action]:
     """Calls `step`, and checks what it returns; ValueError."""
-    form = f"{type(when).__name__}.step must return a RoundProgress and an Action"
-    with naming(form, when):
+    step = f"{type(when).__name__}.step"
+    with naming(step, when):
         found = when.step(progress, value)
     kinds = (RoundProgress, Action)
     pair = isinstance(found, tuple | list) and len(found) == 2
     if not pair or not all(map(isinstance, found, kinds)):
-        raise ValueError(f"{form}. Received: {one_line(repr(found), 100)}")
+        received = one_line(repr(found), 100)
+        raise ValueError(f"{step} must return a RoundProgress and an Action. Received: {received}")
     progress, action = found
     return progress, action
 

@@ -21,9 +21,6 @@ from kerasrestart.scoring.over_mean import over_mean
 Saliency = Callable[..., Any]
 
 
-_OF_LAYER = "a function (saliencies) -> scores"
-
-
 class Needs(enum.Enum):
     """What a criterion is computed from; the form of its `saliency` goes with it.
 
@@ -49,15 +46,19 @@ class Needs(enum.Enum):
     NOTHING = "nothing"
 
 
-_FORMS = {
-    **dict.fromkeys(
-        (Needs.CONTRIBUTION, Needs.ACTIVATION, Needs.ACTIVATION_GRADIENT),
-        "(feature_map, gradient, channel_axis) -> [batch, filters]",
-    ),
-    Needs.WEIGHT_GRADIENT: "(weights, gradients) -> [filters]",
-    Needs.WEIGHTS: "(kernel) -> [filters]",
-    Needs.NOTHING: "(generator, filters) -> [filters]",
+_OF_MAPS = ("feature_map", "gradient", "channel_axis")
+_ARGUMENTS = {
+    **dict.fromkeys((Needs.CONTRIBUTION, Needs.ACTIVATION, Needs.ACTIVATION_GRADIENT), _OF_MAPS),
+    Needs.WEIGHT_GRADIENT: ("weights", "gradients"),
+    Needs.WEIGHTS: ("kernel",),
+    Needs.NOTHING: ("generator", "filters"),
 }
+
+
+def _form(needs: Needs) -> str:
+    arguments = _ARGUMENTS[needs]
+    result = "[batch, filters]" if arguments is _OF_MAPS else "[filters]"
+    return f"function ({', '.join(arguments)}) -> {result}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +92,13 @@ class Criterion:
 
     def __post_init__(self):
         check("needs", self.needs, isinstance(self.needs, Needs), "one of Needs, as Needs.WEIGHTS")
-        arguments = _FORMS[self.needs].partition(")")[0].split(",")
-        for name in ("saliency", "signed"):
-            function = getattr(self, name)
-            if name == "saliency" or function is not None:
-                check_function(name, function, self._form, *arguments)
+        form = f"a {_form(self.needs)}"
+        check_function("saliency", self.saliency, form, *_ARGUMENTS[self.needs])
+        if self.signed is not None:
+            check_function("signed", self.signed, form, *_ARGUMENTS[self.needs])
         if self.of_layer is not None:
-            check_function("of_layer", self.of_layer, _OF_LAYER, "saliencies")
-
-    @property
-    def _form(self) -> str:
-        return f"a function {_FORMS[self.needs]}"
+            form = "a function (saliencies) -> scores"
+            check_function("of_layer", self.of_layer, form, "saliencies")
 
     @property
     def needs_step(self) -> bool:
@@ -151,14 +148,14 @@ class Criterion:
         Raises:
             ValueError: A function of the user's has raised an error.
         """
-        with naming(f"criterion must be {self._form}", self.saliency):
+        with naming("criterion", self.saliency):
             return self.saliency(*arguments)
 
     def finish(self, saliencies: np.ndarray) -> np.ndarray:
         """Turns a layer's mean saliencies into its scores."""
         scores = saliencies
         if self.of_layer is not None:
-            with naming(f"of_layer must be {_OF_LAYER}", self.of_layer):
+            with naming("of_layer", self.of_layer):
                 scores = self.of_layer(saliencies)
         return 0 - scores if self.reversed else scores  # not -scores, which makes zeros -0.0
 
@@ -391,8 +388,8 @@ def get(criterion: str | Criterion | Saliency) -> Criterion:
     if isinstance(criterion, Criterion):
         return criterion
     if callable(criterion):
-        form = f"a name, or a function {_FORMS[Needs.CONTRIBUTION]}"
-        check_function("criterion", criterion, form, "feature_map", "gradient", "channel_axis")
+        form = f"a name, or a {_form(Needs.CONTRIBUTION)}"
+        check_function("criterion", criterion, form, *_OF_MAPS)
         return Criterion(name_of(criterion), Needs.CONTRIBUTION, criterion)
     if isinstance(criterion, str):
         if criterion in CRITERIA:
@@ -403,5 +400,5 @@ def get(criterion: str | Criterion | Saliency) -> Criterion:
     hint = did_you_mean(criterion, known) if isinstance(criterion, str) else ""
     raise ValueError(
         f"criterion must be one of {list(CRITERIA)}, one of these after {REVERSED!r}, or a "
-        f"function {_FORMS[Needs.CONTRIBUTION]}. Received: {criterion!r}{hint}"
+        f"{_form(Needs.CONTRIBUTION)}. Received: {criterion!r}{hint}"
     )

@@ -10,7 +10,6 @@ import keras
 
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import affine_weights
 from kerasrestart.scoring.criteria import Criterion, Needs
@@ -26,17 +25,14 @@ class Reading:
         number: The number of the filter layer.
         own: The call of the layer itself, whose positions are counted.
         channel_axis: The axis of the filters.
-        unread: Type of what is behind the place that is read but before that of the score: a norm,
-            or an activation function where a criterion looks at the activation; else None.
-        activation: Type of the activation function behind the place that is read, where no layer
-            gives it; else None.
+        unread: Type of what is after the place that is read but before that of the score, as no
+            layer gives its output: a norm or an activation function; else None.
     """
 
     number: int
     own: CallKey
     channel_axis: int
     unread: str | None = None
-    activation: str | None = None
 
 
 class ReadingPlan:
@@ -69,9 +65,8 @@ class ReadingPlan:
                 self.weights.append(affine_weights(layer, criterion))
             for own, read in _uses(layer, criterion):
                 axis = layer.channel_axis
-                behind = layer.unread.type if layer.unread is not None else None
-                reading = Reading(number, _key(own), axis, _unread(layer, criterion), behind)
-                self.readings[_key(read)].append(reading)
+                unread = None if layer.unread is None else layer.unread.type
+                self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):
                     self.operations[id(call.operation)] = call.operation
@@ -85,13 +80,6 @@ def _uses(layer: FilterLayer, criterion: Criterion) -> Sequence[tuple[Call, Call
     if criterion.needs is Needs.CONTRIBUTION:
         return layer.reads
     return [(call, call) for call in layer.activations]
-
-
-def _unread(layer: FilterLayer, criterion: Criterion) -> str | None:
-    if layer.unread is None:
-        return None
-    matters = layer.unread is NORM or criterion.needs is not Needs.CONTRIBUTION
-    return layer.unread.type if matters else None
 
 
 def _key(call: Call) -> CallKey:

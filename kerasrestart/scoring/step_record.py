@@ -149,13 +149,21 @@ class StepRecord:
         Layers are heard there too: some are called again for their gradient, as those of
         `tf.recompute_grad`.
         """
-        self._sources = set().union(*self._plan.trained)
+        with self._pass(set().union(*self._plan.trained)), self._reading():
+            yield
+
+    @contextlib.contextmanager
+    def _pass(self, sources: set[int]) -> Iterator[None]:
+        """A backward pass by these sources; one that fails leaves nothing."""
+        self._sources = sources
         try:
-            with self._reading():
-                yield
-            self._end_pass()
+            yield
+            for use in self._waiting:
+                self._add_parts(use)
         finally:
             self._sources = None
+            for use in self._waiting:
+                use.parts.clear()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -224,13 +232,8 @@ class StepRecord:
         if self._sources is not None:  # of a function with its own gradient: part of that pass
             return call(*args, **kwargs)
         _, sources = target_and_sources(args, kwargs)
-        self._sources = variable_ids(sources)
-        try:
-            gradients = call(*args, **kwargs)
-            self._end_pass()
-            return gradients
-        finally:
-            self._sources = None
+        with self._pass(variable_ids(sources)):
+            return call(*args, **kwargs)
 
     def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Its loop over the targets runs as one operation, where no single gradient can be read.
@@ -266,7 +269,8 @@ class StepRecord:
             else:
                 self.out_of_reach[reading.number] = _why_unread(reading)
             return output
-        if reading.unread is not None:
+        contributes = self._criterion.needs is Needs.CONTRIBUTION
+        if reading.unread == NORM.type or (reading.unread and not contributes):
             self.out_of_reach[reading.number] = _why_unread(reading)
             return output
         if not tape_records():
@@ -321,10 +325,6 @@ class StepRecord:
         if use not in self._waiting:
             self._waiting.append(use)
 
-    def _end_pass(self) -> None:
-        for use in self._waiting:
-            self._add_parts(use)
-
     def _add_parts(self, use: _Use) -> None:
         if use.parts:
             self._add(use.reading, use.positions, use.parts)
@@ -338,7 +338,7 @@ class StepRecord:
             self.out_of_reach[reading.number] = INNER
             return
         # The parts of a second order are those by the map itself, before the activation function.
-        activation = reading.activation if len(parts) == 1 else None
+        activation = reading.unread if len(parts) == 1 else None
         only_product = self._criterion.signed is not None
         of_parts = [
             scored_part(*part, activation=activation, only_product=only_product) for part in parts

@@ -10,6 +10,7 @@ from keras import layers
 import kerasrestart as kr
 from kerasrestart.scoring import criteria
 from kerasrestart.scoring.criteria import Criterion, Needs
+from kerasrestart.scoring.criterion_names import WITHOUT_BATCHES
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_function import attach
 
@@ -439,3 +440,8 @@ def test_adding_without_a_backward_pass_is_refused_where_one_is_needed(net, imag
         model(images[0])
     with pytest.raises(ValueError, match="needs a backward pass"):
         scorer.add(maps, batch_size=20)
+
+
+def test_the_criteria_without_batches_are_listed():
+    found = {name for name, one in criteria.CRITERIA.items() if not one.needs_step}
+    assert found == set(WITHOUT_BATCHES)

@@ -31,8 +31,6 @@ CONTROL = "none"
 # Arms are compared at equal budget: all rounds are equally long, and all restarts are made.
 _EQUAL_BUDGET = {name: s.fixed_in_study for name, s in SETTINGS.items() if s.is_fixed_in_study}
 
-_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items()}
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -268,7 +266,7 @@ class _Effects:
 
     def add(self, source: str, given: Mapping[str, Any], values: Values) -> None:
         """Adds the settings that a network, an arm or all runs were given, and those of a run."""
-        unused = without_effect({**_DEFAULTS, **values}, SETTINGS)
+        unused = without_effect(values, SETTINGS)
         for name in given:
             if values[name] == given[name] and name not in unused:
                 self._errors[source, name] = None
@@ -291,7 +289,7 @@ class _Effects:
 
 def _settings(values: Values) -> RunSettings:
     # An arm may change what a setting of all arms needs, as one with another optimizer does.
-    unused = without_effect({**_DEFAULTS, **values}, SETTINGS)
+    unused = without_effect(values, SETTINGS)
     values = {name: value for name, value in values.items() if name not in unused}
     try:
         return RunSettings(**values)
