@@ -191,7 +191,7 @@ def test_an_error_inside_a_function_names_it_and_the_argument(argument, function
 
 
 def test_the_error_of_a_function_is_the_cause_of_the_one_that_names_it():
-    with pytest.raises(ValueError, match="^select must not raise an error") as error:
+    with pytest.raises(ValueError, match=r"^select must not raise an error") as error:
         kr.select_filters({"a": np.arange(4)}, fails)
     assert isinstance(error.value.__cause__, KeyError)
 
