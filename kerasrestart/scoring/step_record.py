@@ -154,7 +154,7 @@ class StepRecord:
 
     @contextlib.contextmanager
     def _pass(self, sources: set[int]) -> Iterator[None]:
-        """A backward pass by these sources; one that fails leaves nothing."""
+        """A backward pass by these sources; parts of one that fails do not wait for the next."""
         self._sources = sources
         try:
             yield

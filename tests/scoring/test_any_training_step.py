@@ -569,6 +569,48 @@ def test_an_eager_call_may_take_another_way_at_each_batch(images, randomized):
     assert_scores_match({"conv": scores["conv"]}, reference)
 
 
+def test_a_backward_pass_that_fails_is_not_added_to_the_next(images, randomized):
+    failures = []
+
+    @tf.custom_gradient
+    def sometimes_failing(x):
+        def backward(gradient):
+            if failures:
+                raise RuntimeError(failures.pop())
+            return gradient
+
+        return tf.identity(x), backward
+
+    first, *others = body()
+    stack = [keras.Input((8, 8, 2)), first, layers.Lambda(sometimes_failing), *others]
+    model = randomized(keras.Sequential(stack))
+    scores = []
+    for errors in ([], ["once"]):
+        failures[:] = errors
+        controller = kr.RestartController(
+            model,
+            optimizer=keras.optimizers.SGD(0.0),
+            when=kr.EverySteps(9, maturity=9, decay=0.0),
+            select=kr.Fraction(0.25),
+        )
+
+        @controller.function
+        def step(x, y):
+            with tf.GradientTape(persistent=True) as tape:
+                cost = loss()(y, model(x, training=True))
+            try:
+                return tape.gradient(cost, model.trainable_variables)
+            except RuntimeError:
+                return tape.gradient(cost, model.trainable_variables)
+
+        step(*map(tf.constant, images))
+        controller.step()
+        scores.append(controller.scores)
+        assert not failures
+    for name, expected in scores[0].items():
+        np.testing.assert_allclose(scores[1][name], expected, rtol=1e-5)
+
+
 def test_an_activation_that_is_no_layer_is_read_behind_its_function():
     class Network(keras.Model):
         def __init__(self):
