@@ -13,21 +13,14 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from kerasrestart.network.degrees import MOVING, degree_of, mixes_numbers
 from kerasrestart.network.operations import HOMOGENEOUS, channels_first
 from kerasrestart.network.raw_operations import raw_operation
-
-
-class Step(Protocol):
-    """An operation, or a call of a layer, with the numbers of its tensors."""
-
-    made_by: Any
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+from kerasrestart.network.steps import Step, Steps
 
 
 class Normalized(NamedTuple):
@@ -42,23 +35,17 @@ class Normalized(NamedTuple):
     by_channel: bool
 
 
-def find_normalizations(
-    steps: Sequence[Step],
-    numbers: Mapping[int, int | None],
-    tensors: Sequence[tf.Tensor],
-    ends: set[int],
-) -> dict[int, Normalized]:
+def find_normalizations(of: Steps, ends: set[int]) -> dict[int, Normalized]:
     """Finds which tensors are normalized, and where.
 
     Args:
-        steps: All operations and calls of layers, in execution order.
-        numbers: By id of a tensor, its number.
-        tensors: By number, the tensors.
+        of: The steps of a computation, all found.
         ends: Numbers of the tensors that are outputs or losses.
 
     Returns:
         By number of a tensor, where it is normalized.
     """
+    steps, numbers, tensors = of.forward_before(ends), of.numbers, of.tensors
     readers: dict[int, list[int]] = defaultdict(list)
     for place, step in enumerate(steps):
         for number in set(step.inputs):
