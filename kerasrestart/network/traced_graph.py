@@ -22,6 +22,7 @@ from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_op
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.own_training import has_own_loss, has_own_step, runs_eagerly
 from kerasrestart.network.raw_operations import RawOperation
+from kerasrestart.network.text import one_line
 from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -165,6 +166,7 @@ def _ways_to_call(model: keras.Model, x: Any, training: bool) -> list[Callable[[
     """Ways to trace a model's call; none where it is not known what it takes."""
     if x is not None:
         x = keras.utils.unpack_x_y_sample_weight(_example(x))[0] if _is_dataset(x) else x
+        _check_example(x)
         inputs: list[Any] = [((specs_of(x, batch),), {}) for batch in (True, False)]
     else:
         inputs = [known] if (known := known_inputs(model)) is not None else []
@@ -173,6 +175,15 @@ def _ways_to_call(model: keras.Model, x: Any, training: bool) -> list[Callable[[
         *(partial(trace, *given, shape_only=is_known_by_shape) for given in inputs[:1]),
         *(partial(trace, *given) for given in inputs),
     ]
+
+
+def _check_example(x: Any) -> None:
+    given = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    if not given or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in given):
+        raise TypeError(
+            "x must be an example of what the model takes, batch first: arrays, as x[:1], or "
+            f"keras.KerasTensor(shape). Received: {one_line(repr(x), 100)}"
+        )
 
 
 def _what_to_pass(model: keras.Model) -> str:

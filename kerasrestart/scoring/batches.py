@@ -63,7 +63,10 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 
 
 def _check_arrays(name: str, given: Any, expected: str, some_may_miss: bool = False) -> None:
-    for leaf in keras.tree.flatten(given):
+    leaves = keras.tree.flatten(given)
+    if not leaves:
+        raise TypeError(f"{name} must be {expected}. Received: {given!r}")
+    for leaf in leaves:
         if not getattr(leaf, "shape", ()) and not (leaf is None and some_may_miss):
             inside = "" if leaf is given else f" of {type(leaf).__name__}"
             raise TypeError(f"{name} must be {expected}. Received: {type(given).__name__}{inside}")

@@ -72,6 +72,22 @@ def test_a_dense_layer_says_how_it_is_taken_too():
     assert rows(model, ".*")["hidden"][-1] == ""
 
 
+class Untold(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.block, self.head = Block(), layers.Conv2D(1, 1)
+
+    def call(self, x):
+        return self.head(self.block(x))
+
+
+@pytest.mark.parametrize("x", ["images", [], (None, 8, 8, 3), {"image": 3}])
+def test_what_is_not_an_example_is_refused_in_one_line(x):
+    with pytest.raises(TypeError, match=r"^x must be an example .*arrays.* Received: \S.*$"):
+        kr.describe(Untold(), x)
+    assert "inner" in kr.describe(Untold(), keras.KerasTensor((None, 8, 8, 3)))
+
+
 def test_a_wide_table_has_its_remarks_below_and_names_no_more_than_it_has_room_for():
     model = kr.models.resnet20()
     header, *lines = kr.describe(model).split("\n")
