@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kerasrestart as kr
-from benchmarks import between_batches, overhead, peers
+from benchmarks import between_batches, deep, overhead, peers
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.new_weights import CountingAdam
 from benchmarks.timing import Cost, Row, ratios, table
@@ -140,3 +140,13 @@ def test_pytorch_with_hooks_computes_the_same_scores():
     assert list(found) == list(expected)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("build", deep.NETWORKS.values(), ids=deep.NETWORKS)
+def test_deep_networks_have_as_many_convolutions_as_asked_for(build):
+    for convolutions in (3, 6):
+        model = build(convolutions)
+        assert sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers) == convolutions
+    costs = deep.deep_costs(build(3))
+    assert costs.keys() == deep.TARGETS.keys()
+    assert all(cost.cpu > 0 for cost in costs.values())
