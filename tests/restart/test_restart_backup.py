@@ -167,12 +167,12 @@ def test_a_damaged_backup_or_one_of_other_epochs_is_refused(tmp_path, images):
 
 def stock(tmp_path):
     return [
+        callbacks.CSVLogger(tmp_path / "log.csv"),  # before what adds the rate to the logs
         callbacks.BackupAndRestore(tmp_path / "backup"),
         callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss"),
         callbacks.EarlyStopping("loss", patience=EPOCHS),
         callbacks.ReduceLROnPlateau("loss", patience=EPOCHS),
         callbacks.TensorBoard(tmp_path / "board", update_freq=2),
-        callbacks.CSVLogger(tmp_path / "log.csv"),
     ]
 
 
