@@ -1,4 +1,4 @@
-"""Errors of the library have one form, which CONTRIBUTING.md describes."""
+"""Errors have one form, which CONTRIBUTING.md describes."""
 
 import ast
 import pathlib
@@ -9,13 +9,13 @@ import pytest
 import kerasrestart
 
 ROOT = pathlib.Path(kerasrestart.__file__).parent
-PACKAGES = ("network", "scoring", "restart", "diagnosis")
+PACKAGES = ("network", "scoring", "restart", "diagnosis", "experiments")
 
 
 def texts(source):
-    """The line and the text of each error that a source raises, with {} for what is filled in."""
+    """The line and the text of each error of a source, with {} for what is filled in."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and re.search(r"Error$", ast.unparse(node.func)):
+        if isinstance(node, ast.Call) and re.search(r"Error$|^fail$", ast.unparse(node.func)):
             text = ""
             for part in node.args[:1]:
                 pieces = part.values if isinstance(part, ast.JoinedStr) else [part]
@@ -34,16 +34,28 @@ def is_right(text):
     return bool(re.search(r"\bmust\b|^\{\}", first)) and not re.search(r"[.;] \w|\.$", last)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_errors_say_what_would_be_right_and_then_what_was_received(package):
+def wrong_texts(paths):
+    """The texts of another form, each with its place, and the number of all texts."""
     wrong, count = [], 0
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted(paths):
         for line, text in texts(path.read_text()):
             count += 1
             if not is_right(text):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {text}")
+    return "\n".join(wrong), count
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_errors_say_what_would_be_right_and_then_what_was_received(package):
+    wrong, count = wrong_texts((ROOT / package).rglob("*.py"))
     assert count >= 1
-    assert not wrong, "\n" + "\n".join(wrong)
+    assert not wrong, wrong
+
+
+def test_no_package_and_no_module_is_left_out():
+    wrong, _ = wrong_texts(ROOT.glob("*.py"))
+    assert not wrong, wrong
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(PACKAGES)
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ def check_combination(values: Mapping[str, Any]) -> None:
     _check_regime(values)
     if values["jit_compile"] and values["strategy"] != "none":
         raise SettingError(
-            f"--jit_compile compiles for one device. Received: --strategy={values['strategy']}; "
-            "expected --strategy=none"
+            "--jit_compile compiles for one device: --strategy must be none. Received: "
+            f"--strategy={values['strategy']}"
         )
     target, monitor = values["target"], values["monitor"]
     if target is not None and monitor.endswith("accuracy") and not 0 <= target <= 1:
@@ -63,34 +63,36 @@ def _check_model(values: Mapping[str, Any]) -> None:
     if model == "alexnet" and (side or 0) < ALEXNET_MIN_SIDE:
         received = "no --image_size" if side is None else f"--image_size={side}"
         raise SettingError(
-            f"--model=alexnet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} "
-            f"pixels, more than those of the data sets. Received: {received}; expected "
-            f"--image_size={ALEXNET_MIN_SIDE} or more, such as 64, or 224 as in the paper"
+            "--model=alexnet needs larger images than those of the data sets: --image_size must be "
+            f"{ALEXNET_MIN_SIDE} pixels or more, such as 64, or 224 as in the paper. Received: {received}"
         )
     if values["width"] != 1 and model != "mininet":
-        raise SettingError(f"--width is for --model=mininet. Received: --model={model}")
+        raise SettingError(f"--model must be mininet for --width. Received: --model={model}")
     if weights is not None and model != "alexnet":
-        raise SettingError(f"--weights are for --model=alexnet. Received: --model={model}")
+        raise SettingError(f"--model must be alexnet for --weights. Received: --model={model}")
     if weights is None:
         for name, unused in (("freeze_features", False), ("pretrained_learning_rate_factor", 1)):
             if values[name] != unused:
-                raise SettingError(f"--{name} is for layers that have --weights. Received: none")
+                raise SettingError(
+                    f"--{name} is for layers that have weights: --weights must be given. "
+                    "Received: no --weights"
+                )
     if values["activation"] == "crelu" and (model == "resnet20" or weights is not None):
         raise SettingError(
-            "--activation=crelu doubles the channels, which --model=resnet20 and --weights do not "
-            f"allow. Received: --model={model}; expected --activation=relu or leaky_relu"
+            "--activation=crelu doubles the channels: with --model=resnet20 or --weights, "
+            f"--activation must be relu or leaky_relu. Received: --model={model}"
         )
     if is_reference(model):
         for name, default in (("activation", "relu"), ("norm", None)):
             if values[name] != default:
                 raise SettingError(
-                    f"--{name} is for the networks of this package. Received: "
-                    f"--{name}={values[name]} with --model={model}; expected a --model that has it"
+                    f"--{name} is for the networks of this package: --model must be one that has "
+                    f"it. Received: --{name}={values[name]} with --model={model}"
                 )
     if values["freeze_features"] and values["layers"] is None:
         raise SettingError(
-            "--freeze_features leaves only dense layers to restart. Received: no --layers; "
-            "expected their names, as in --layers=dense.*"
+            "--freeze_features leaves only dense layers to restart: --layers must be their names, "
+            "as in --layers=dense.*. Received: no --layers"
         )
 
 
@@ -98,8 +100,8 @@ def _check_data(values: Mapping[str, Any]) -> None:
     dataset = values["dataset"]
     if dataset.startswith("folder:") and values["image_size"] is None:
         raise SettingError(
-            "--dataset=folder:PATH resizes all images to one size. Received: no --image_size; "
-            "expected their height and width in pixels, as in --image_size=64"
+            "--dataset=folder:PATH resizes all images to one size: --image_size must be their "
+            "height and width in pixels, as in --image_size=64. Received: no --image_size"
         )
 
 
@@ -109,18 +111,18 @@ def _check_regime(values: Mapping[str, Any]) -> None:
         return
     if tasks != "none" and warm_start is not None:
         raise SettingError(
-            "--tasks and --warm_start_fraction exclude each other. Received: "
+            "--tasks and --warm_start_fraction must not be given together. Received: "
             f"--tasks={tasks}, --warm_start_fraction={warm_start}"
         )
     if values["trigger"] != "epochs":
         raise SettingError(
             "--tasks and --warm_start_fraction change the data in each round, so all rounds must "
-            f"be equally long. Received: --trigger={values['trigger']}; expected --trigger=epochs"
+            f"be equally long, with --trigger=epochs. Received: --trigger={values['trigger']}"
         )
     if tasks in UNTESTED_TASKS and values["monitor"].startswith("val_"):
         raise SettingError(
-            f"With --tasks={tasks} nothing can be validated. Received: "
-            f"--monitor={values['monitor']}; expected --monitor=accuracy or --monitor=loss"
+            f"With --tasks={tasks} nothing can be validated: --monitor must be accuracy or loss. "
+            f"Received: --monitor={values['monitor']}"
         )
 
 
@@ -184,8 +186,8 @@ def _selection(values: Mapping[str, Any], chosen: Any, select: Any) -> Any:
         known = {field.name for field in dataclasses.fields(rule)}
     for name in options.keys() - known:
         raise SettingError(
-            f"--{name} is not an option of --select={values['select']}. Received: "
-            f"--{name}={values[name]}; expected no --{name}, or another --select"
+            f"--{name} is not an option of --select={values['select']}: it must be left out, or "
+            f"--select be another. Received: --{name}={values[name]}"
         )
     return chosen if is_own else rule(**options)
 

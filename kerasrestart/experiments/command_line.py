@@ -131,7 +131,7 @@ class Program:
             fail(f"A flag has a name too long for any flag{_flagfiles(words)}", status=2)
         if arguments and not self.arguments:
             fail(
-                "Expected flags only, such as "
+                "The command line must have flags only, such as "
                 f"--{next(iter(self.settings))}=VALUE. Received: {arguments[0]!r}"
                 f"{_flagfiles(words)}",
                 status=2,
@@ -279,7 +279,7 @@ def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the program with one line on standard error.
 
     Args:
-        message: What was wrong, what was received, what would be right.
+        message: What would be right, and last what was received.
         status: Exit status. Defaults to 1.
     """
     line = one_line(message)

@@ -99,10 +99,11 @@ def without_effect(
             continue
         words = ", or ".join(need.words for need in needs)
         received = " and ".join(_typed(settings[need.name], values[need.name]) for need in needs)
-        usual = "" if default is None else "the default "
+        flag = settings[name].as_flag
+        usual = "left out" if default is None else f"the default, {flag(default)}"
         found[name] = SettingError(
-            f"--{name} has an effect only with {words}. Received: {settings[name].as_flag(value)} "
-            f"with {received}; expected {words}, or {usual}{_typed(settings[name], default)}"
+            f"--{name} has an effect only with {words}: otherwise it must be {usual}. Received: "
+            f"{flag(value)} with {received}"
         )
     return found
 

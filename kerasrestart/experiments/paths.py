@@ -20,8 +20,8 @@ def user_path(path: str | os.PathLike, name: str) -> pathlib.Path:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{name} cannot begin with '~', as the home folder is not known: expected another "
-            f"path, or HOME set. Received: {os.fspath(path)!r}"
+            f"{name} must not begin with '~', as the home folder is not known: pass another path, "
+            f"or set HOME. Received: {os.fspath(path)!r}"
         ) from error
 
 

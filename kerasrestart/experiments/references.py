@@ -188,7 +188,7 @@ def refuse_while_loading(function: str) -> None:
 def _parts(text: str) -> tuple[str, str]:
     match = _FORM.fullmatch(text)
     if match is None:
-        raise WrongReferenceError("expected package.module:function or path/to/file.py:function")
+        raise WrongReferenceError("it must be package.module:function or path/to/file.py:function")
     return match["module"], match["name"]
 
 

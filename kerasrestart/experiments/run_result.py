@@ -68,8 +68,8 @@ class RunResult:
 
         if not (self.path / MODEL).exists() and (self.path / WEIGHTS).exists():
             raise ValueError(
-                "The class of the model has no get_config, so only its weights were saved. "
-                f"Received: {WEIGHTS}; model.load_weights('{self.path / WEIGHTS}') takes them."
+                "The class of the model has no get_config, so only its weights were saved: "
+                f"model.load_weights('{self.path / WEIGHTS}') takes them."
             )
         return keras.saving.load_model(self.path / MODEL)
 

@@ -258,10 +258,12 @@ def parse_words(words: Collection[str], settings: Mapping[str, Setting]) -> dict
             name, text = (name, "true") if is_on else (name.removeprefix("no"), "false")
         if name not in settings:
             raise SettingError(
-                f"--{name} is not a setting of a run. Received: {word!r}"
+                f"--{name} must be a setting of a run. Received: {word!r}"
                 f"{did_you_mean(name, settings)}"
             )
         if not has_value and settings[name].type is not bool:
-            raise SettingError(f"--{name} needs a value, as in {name}=VALUE. Received: {word!r}")
+            raise SettingError(
+                f"--{name} must have a value, as in {name}=VALUE. Received: {word!r}"
+            )
         values[name] = settings[name].parse(text)
     return values

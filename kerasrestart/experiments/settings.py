@@ -346,7 +346,7 @@ class RunSettings:
         "ways share the first round.",
         after_baseline=True,
         same_on_resume=_nothing,
-        in_study="none, a study makes its baselines",
+        in_study="no baseline, a study makes its own",
     )
     matched_run: str | None = _run(
         None,

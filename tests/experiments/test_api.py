@@ -108,7 +108,7 @@ def test_a_run_takes_objects_and_returns_its_table_history_and_model(arrays, cap
         ({"criterion": 0.5}, r"^criterion must be one of taylor, .* Received: 0\.5$"),
         ({"select": (1,)}, r"^select must be one of fraction, .* Received: \(1,\)$"),
         ({"callback": [3]}, r"^callback must be a function \(\) -> .* Received: 3$"),
-        ({"model": "alexnet"}, "Received: no image_size; expected image_size=63 or more"),
+        ({"model": "alexnet"}, "image_size must be 63 pixels or more, .* Received: no image_size$"),
         ({"patience": 3, "trigger": "epochs"}, "^patience has an effect only with trigger=plateau"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_flag_without_effect_is_refused_in_one_line_and_its_default_is_not(nam
     line = str(without_effect({**defaults, **values}, SETTINGS)[name])
     assert line.startswith(f"--{name} has an effect only with ")
     assert f". Received: {typed} with " in line
-    assert "; expected " in line
+    assert ": otherwise it must be " in line
     assert "None" not in line
     assert parse_settings([typed, *useful])
     if defaults[name] is not None:  # as in flags.txt of a run, which has them all
@@ -78,8 +78,8 @@ def test_the_line_says_what_would_be_right():
     with pytest.raises(SettingError) as caught:
         parse_settings(["--momentum=0.5", "--optimizer=adam"])
     assert str(caught.value) == (
-        "--momentum has an effect only with --optimizer=sgd or rmsprop. Received: --momentum=0.5 "
-        "with --optimizer=adam; expected --optimizer=sgd or rmsprop, or the default --momentum=0.9"
+        "--momentum has an effect only with --optimizer=sgd or rmsprop: otherwise it must be the "
+        "default, --momentum=0.9. Received: --momentum=0.5 with --optimizer=adam"
     )
 
 

@@ -69,17 +69,17 @@ def test_without_a_home_folder_a_tilde_is_refused_and_nothing_is_written(
     no_home, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^logdir cannot begin with '~'.*Received: '~/x'"):
+    with pytest.raises(ValueError, match=r"^logdir must not begin with '~'.*Received: '~/x'"):
         user_path("~/x", "logdir")
-    with pytest.raises(ValueError, match="data_dir cannot begin with '~'"):
+    with pytest.raises(ValueError, match="data_dir must not begin with '~'"):
         load("auto", "~/x")
-    with pytest.raises(ValueError, match="weights cannot begin with '~'"):
+    with pytest.raises(ValueError, match="weights must not begin with '~'"):
         locate_alexnet_weights("~/x.safetensors")
     monkeypatch.setattr(sys, "argv", ["report", "~/logs"])
     with pytest.raises(SystemExit) as ended:
         report_command.entry_point()
     assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("error: FOLDER cannot begin with '~'")
+    assert capsys.readouterr().err.startswith("error: FOLDER must not begin with '~'")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,7 +92,7 @@ def test_without_a_home_folder_the_default_data_are_not_available(no_home):
 def test_without_a_home_folder_the_published_weights_need_a_place(no_home, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed (the extra 'torch')")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"TORCH_HOME.*cannot begin with '~'"):
+    with pytest.raises(ValueError, match=r"TORCH_HOME.*must not begin with '~'"):
         locate_alexnet_weights("imagenet")
     assert list(tmp_path.iterdir()) == []
 

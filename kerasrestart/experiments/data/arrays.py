@@ -41,11 +41,11 @@ def load_npz(path: str | os.PathLike) -> ImageData:
     """
     file = user_path(path, "dataset")
     if not file.is_file():
-        raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}.")
+        raise DataError(f"--dataset=npz:FILE must name a NumPy file. Received: {str(path)!r}")
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array.")
+            raise DataError(f"{file} must hold the arrays {_NAMES}. Received: one array")
         with loaded:
             content = {name: _array(file, loaded, name) for name in loaded.files}
     except DataError:
@@ -65,9 +65,9 @@ def _array(file: pathlib.Path, loaded: Any, name: str) -> np.ndarray:
         if "allow_pickle" not in str(error):
             raise
         raise DataError(
-            f"{file} must hold arrays of numbers, or of texts for labels. Received: Python objects "
-            f"in {name!r}, which are not unpickled; save it as {name}.astype('uint8') for images, "
-            "'int64' or 'str' for labels."
+            f"{file} must hold arrays of numbers, or of texts for labels: save {name} as "
+            f"{name}.astype('uint8') for images, 'int64' or 'str' for labels. Received: Python "
+            f"objects in {name!r}, which are not unpickled"
         ) from error
 
 
@@ -131,7 +131,7 @@ def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> 
         DataError: Images of two splits differ in size, or there are too few images or classes.
     """
     if len(classes) < 2:
-        raise DataError(f"There must be two classes or more. Received: {list(classes)!r}.")
+        raise DataError(f"There must be two classes or more. Received: {list(classes)!r}")
     _check_class_sizes(classes, splits)
     found = dict(splits)
     for split in ("test", "validation"):
@@ -140,11 +140,11 @@ def assemble(name: str, classes: Sequence[str], splits: Mapping[str, Split]) -> 
     shape = found["train"].images.shape[1:]
     for split, images in found.items():
         if not len(images):
-            raise DataError(f"There must be images in each split. Received: none in {split}.")
+            raise DataError(f"There must be images in each split. Received: none in {split}")
         if images.images.shape[1:] != shape:
             raise DataError(
                 f"All images must have one shape. Received: {list(shape)} in train, "
-                f"{list(images.images.shape[1:])} in {split}."
+                f"{list(images.images.shape[1:])} in {split}"
             )
     return ImageData(name, tuple(classes), found["train"], found["validation"], found["test"])
 
@@ -163,13 +163,13 @@ def _by_name(value: Any) -> dict[str, Any]:
             y = x.replace("x", "y", 1)
             if (x in value) != (y in value):
                 raise DataError(
-                    f"Each x needs its y. Received: {sorted(value)}; expected {_NAMES}."
+                    f"Each x must have its y, as in {_NAMES}. Received: {sorted(value)}"
                 )
             if x in value:
                 found[split] = (value[x], value[y])
         known = {*names, *(x.replace("x", "y", 1) for x in names), "classes"}
         if "train" not in found or not value.keys() <= known or ("x" in value and len(found) > 1):
-            raise DataError(f"Expected the arrays {_NAMES}. Received: {sorted(value)}.")
+            raise DataError(f"The arrays must be {_NAMES}. Received: {sorted(value)}")
         return {**found, **({"classes": value["classes"]} if "classes" in value else {})}
     if isinstance(value, Sequence) and len(value) == 2 and not isinstance(value, str):
         first, second = value
@@ -180,7 +180,7 @@ def _by_name(value: Any) -> dict[str, Any]:
             return {"train": (first, second)}
     raise DataError(
         "Images must be (x, y), ((x_train, y_train), (x_test, y_test)), a dict of arrays or an "
-        f"ImageData. Received: {type(value).__name__!r}."
+        f"ImageData. Received: {type(value).__name__!r}"
     )
 
 
@@ -192,9 +192,8 @@ def _check_class_sizes(classes: Sequence[str], splits: Mapping[str, Split]) -> N
         few = int(sizes.argmin())
         raise DataError(
             f"Each class must have {len(missing) + 1} images or more, of which at least one is "
-            f"taken for {' and one for '.join(missing)}. Received: {sizes[few]} of class "
-            f"{classes[labels[few]]!r}; add images, or a split of your own for "
-            f"{' and '.join(missing)}."
+            f"taken for {' and one for '.join(missing)}: add images, or a split of your own for "
+            f"{' and '.join(missing)}. Received: {sizes[few]} of class {classes[labels[few]]!r}"
         )
 
 
@@ -204,20 +203,18 @@ def _images(array: Any) -> np.ndarray:
         images = images[..., np.newaxis]
     wrong = f"Received: {images.dtype} {list(images.shape)}"
     if images.ndim != 4 or images.shape[-1] not in CHANNELS or not images.size:
-        raise DataError(
-            "Images must be [n, height, width], or with 1 or 3 channels last. " + wrong + "."
-        )
+        raise DataError("Images must be [n, height, width], or with 1 or 3 channels last. " + wrong)
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind not in "fiu":
-        raise DataError(f"Images must be numbers. {wrong}.")
+        raise DataError(f"Images must be numbers. {wrong}")
     if wrong_numbers := images.size - int(np.isfinite(images).sum()):
         raise DataError(
             f"Images must be finite numbers. {wrong}, of which {wrong_numbers} of {images.size} "
-            "values are NaN or infinite."
+            "values are NaN or infinite"
         )
     low, high = images.min(), images.max()
-    limits = f"{wrong}, from {low} to {high}."
+    limits = f"{wrong}, from {low} to {high}"
     if images.dtype.kind == "f":
         if low < 0 or high > 1:
             raise DataError(
@@ -241,7 +238,7 @@ def _labels(labels: Mapping[str, Any], names: Any) -> tuple[dict[str, np.ndarray
         classes = tuple(str(n) for n in range(highest + 1))
     if lowest < 0 or highest >= max(len(classes), 1):
         raise DataError(
-            f"Labels must be from 0 to {max(len(classes) - 1, 0)}. Received: {lowest} to {highest}."
+            f"Labels must be from 0 to {max(len(classes) - 1, 0)}. Received: {lowest} to {highest}"
         )
     return {split: array.astype(np.int32) for split, array in arrays.items()}, classes
 
@@ -260,7 +257,7 @@ def _label_array(labels: Any) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         raise DataError(
             "Labels must be whole numbers or texts, one for each image. Received: "
-            f"{array.dtype} {list(array.shape)}."
+            f"{array.dtype} {list(array.shape)}"
         )
     return array
 
@@ -273,7 +270,7 @@ def _numbered(
     classes = tuple(known) if classes is None else classes
     if unknown := [text for text in known if text not in classes]:
         raise DataError(
-            f"Labels must be among the classes {', '.join(classes)}. Received: {unknown[0]!r}."
+            f"Labels must be among the classes {', '.join(classes)}. Received: {unknown[0]!r}"
         )
     numbers = {name: number for number, name in enumerate(classes)}
     return {

@@ -36,12 +36,12 @@ class Split:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in CHANNELS:
             raise DataError(
                 "images must be uint8 [n, height, width, 3], or 1 for grey. Received: "
-                f"{images.dtype} {list(images.shape)}."
+                f"{images.dtype} {list(images.shape)}"
             )
         if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
             raise DataError(
                 f"labels must be int32 [{len(images)}], one per image. Received: {labels.dtype} "
-                f"{list(labels.shape)}."
+                f"{list(labels.shape)}"
             )
 
     def __len__(self) -> int:
@@ -185,7 +185,7 @@ def split_tenth(split: Split, seed: int) -> tuple[Split, Split]:
         if size < 2:
             raise DataError(
                 "A class must have two examples or more where a split is taken from it. Received: "
-                f"{size} of class {label}."
+                f"{size} of class {label}"
             )
         members = np.flatnonzero(split.labels == label)
         chosen.append(rng.choice(members, max(1, round(size / 10)), replace=False))
@@ -229,7 +229,7 @@ def stratified(labels: np.ndarray, count: int, seed: int, argument: str = "count
     if sizes.min() < share or len(larger) < left_over:
         raise DataError(
             f"{argument} must be at most {sizes.min() * len(classes)}, equally many of each class: "
-            f"the smallest of {len(classes)} has {sizes.min()} examples. Received: {count}."
+            f"the smallest of {len(classes)} has {sizes.min()} examples. Received: {count}"
         )
     shares = np.full(len(classes), share)
     shares[rng.choice(larger, left_over, replace=False)] += 1

@@ -8,7 +8,7 @@ from kerasrestart.network.text import one_line
 class DataError(ValueError):
     """Raised for an argument that is not valid, or for data that cannot be used.
 
-    The message is one line: what is wrong, the value received, and what is valid.
+    The message is one line: what is valid, and last the value received.
     """
 
 
@@ -32,7 +32,7 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> i
         DataError: If `value` is not an integer, or is out of range.
     """
     valid = f"of at least {low}" if high is None else f"in {low}..{high}"
-    message = f"{name} must be an integer {valid}. Received: {value!r}."
+    message = f"{name} must be an integer {valid}. Received: {value!r}"
     if isinstance(value, bool):
         raise DataError(message)
     try:

@@ -54,8 +54,8 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
     for folder in folders.values():
         if (others := _classes(folder)) != classes:
             raise DataError(
-                f"{folder} must have the classes of {folders['train']}. Received: "
-                f"{', '.join(others)}; expected {', '.join(classes)}."
+                f"{folder} must have the classes of {folders['train']}: {', '.join(classes)}. "
+                f"Received: {', '.join(others)}"
             )
     splits = {name: _read(folder, classes, image_size) for name, folder in folders.items()}
     if all(_is_grey(split.images) for split in splits.values()):
@@ -65,7 +65,7 @@ def load_folder(path: str | os.PathLike, image_size: int) -> ImageData:
 
 def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if not root.is_dir():
-        raise DataError(f"--dataset=folder:PATH must name a folder. Received: {str(root)!r}.")
+        raise DataError(f"--dataset=folder:PATH must name a folder. Received: {str(root)!r}")
     found = {name: root / name for name in SPLITS if (root / name).is_dir()}
     for name in VALIDATION:
         if "validation" not in found and (root / name).is_dir():
@@ -74,9 +74,9 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
         return {"train": root}
     if len(found) == 1 and _subfolders(found["train"]):
         raise DataError(
-            f"{root} must have 'test' or 'validation' beside 'train', or be a folder of classes. "
-            f"Received: {', '.join(_subfolders(root))}; --dataset=folder:{found['train']} takes "
-            "these images and a tenth of them for each of the others."
+            f"{root} must have 'test' or 'validation' beside 'train', or be a folder of classes: "
+            f"--dataset=folder:{found['train']} takes these images and a tenth of them for each of "
+            f"the others. Received: {', '.join(_subfolders(root))}"
         )
     return found if len(found) > 1 else {"train": root}
 
@@ -93,13 +93,13 @@ def _classes(folder: pathlib.Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(
             f"{folder} must have a folder of images for each class, two or more. Received: "
-            f"{', '.join(names) or 'no folder'}."
+            f"{', '.join(names) or 'no folder'}"
         )
     for name in names:
         files = (folder / name).rglob("*")
         if not any(file.suffix.lower() in SUFFIXES for file in files):
             raise DataError(
-                f"{folder / name} must have images ({', '.join(SUFFIXES)}). Received: none."
+                f"{folder / name} must have images ({', '.join(SUFFIXES)}). Received: none"
             )
     return names
 
@@ -114,16 +114,15 @@ def _refuse_unread_images(folder: pathlib.Path, classes: tuple[str, ...]) -> Non
         counts = collections.Counter(file.suffix.lower() for file in unread)
         received = listed([f"{count} of {suffix}" for suffix, count in counts.most_common()])
         raise DataError(
-            f"{folder} must have images of the types {', '.join(SUFFIXES)} only. Received: "
-            f"{received}, such as {unread[0]}; convert these files or move them elsewhere."
+            f"{folder} must have images of the types {', '.join(SUFFIXES)} only: convert the other "
+            f"files or move them elsewhere. Received: {received}, such as {unread[0]}"
         )
     entries = sorted(folder.glob("[!.]*")) if classes else []
     loose = [file for file in entries if file.suffix.lower() in SUFFIXES + _UNREAD]
     if loose := [file for file in loose if file.is_file()]:
         raise DataError(
-            f"{folder} must have its images in the folders of their classes. Received: "
-            f"{len(loose)} beside these folders, such as {loose[0].name}; move them to the folder "
-            "of their class, or elsewhere."
+            f"{folder} must have its images in the folders of their classes: move the others there "
+            f"or elsewhere. Received: {len(loose)} beside these folders, such as {loose[0].name}"
         )
 
 
@@ -165,8 +164,8 @@ def _not_decoded(file: pathlib.Path) -> str:
     known = any(content.startswith(signature) for signature in _SIGNATURES)
     kind = "of a damaged image" if known else "of another type of file"
     return (
-        f"{file} cannot be decoded. Received: {len(content)} bytes{f' {kind}' if content else ''}; "
-        "expected a BMP, GIF, JPEG or PNG image. Replace or remove the file."
+        f"{file} cannot be decoded: it must be replaced by a BMP, GIF, JPEG or PNG image, or "
+        f"removed. Received: {len(content)} bytes{f' {kind}' if content else ''}"
     )
 
 

@@ -221,7 +221,7 @@ def _fetcher(
     if mean.shape != channels or std.shape != channels or not (std > 0).all():
         raise DataError(
             f"mean and std must have {channels[0]} numbers each, and std must be above 0. "
-            f"Received: mean={mean.tolist()}, std={std.tolist()}."
+            f"Received: mean={mean.tolist()}, std={std.tolist()}"
         )
     # Full-size arrays: broadcasting along the channels takes five times as long.
     scale = np.broadcast_to(1 / (255 * std), image_shape).astype(np.float32)

@@ -28,7 +28,7 @@ def with_label_noise(split: Split, share: float, classes: int, seed: int) -> Spl
         DataError: If `share` is out of range.
     """
     if not 0 <= share <= 1:
-        raise DataError(f"label_noise must be in 0..1. Received: {share!r}.")
+        raise DataError(f"label_noise must be in 0..1. Received: {share!r}")
     rng = np.random.default_rng([check_seed(seed), 1])
     wrong = rng.permutation(len(split))[: round(share * len(split))]
     labels = split.labels.copy()
@@ -130,7 +130,7 @@ class WarmStart(Stationary):
     def __post_init__(self):
         if not 0 < self.fraction < 1:
             raise DataError(
-                f"warm_start_fraction must be above 0 and below 1. Received: {self.fraction!r}."
+                f"warm_start_fraction must be above 0 and below 1. Received: {self.fraction!r}"
             )
         check_integer("epochs", self.epochs, 1)
         count = max(1, round(self.fraction * len(self.split)))
@@ -180,7 +180,7 @@ class TaskSequence(Stationary):
     def __post_init__(self):
         kinds = [kind for kind in TASKS if kind not in ("none", "class_subsets")]
         if self.kind not in kinds:
-            raise DataError(f"tasks must be one of {', '.join(kinds)}. Received: {self.kind!r}.")
+            raise DataError(f"tasks must be one of {', '.join(kinds)}. Received: {self.kind!r}")
         check_integer("epochs", self.epochs, 1)
         check_seed(self.seed)
 

@@ -66,8 +66,8 @@ def find_prepared(root: Path, name: str) -> Path | None:
         configs = sorted({folder.parent.name for folder in found})
         if len(configs) > 1:
             raise DataError(
-                f"--dataset=tfds:{name} has several configurations. Received: none; expected one "
-                f"of {', '.join(f'tfds:{name}/{config}' for config in configs)}."
+                f"--dataset=tfds:{name} must name one of its configurations: "
+                f"{', '.join(f'tfds:{name}/{config}' for config in configs)}. Received: none"
             )
     # An interrupted TFDS run leaves "<version>.incompleteXXXXXX", which is not a version.
     versions = [folder for folder in found if re.fullmatch(r"\d+\.\d+\.\d+", folder.name, re.ASCII)]
@@ -190,12 +190,12 @@ class TfdsCopy:
         if not labelled or features[image].np_dtype != np.uint8:
             raise DataError(
                 f"{self.title} must have uint8 images and one class each. Received: "
-                f"{' '.join(str(features).split())}."
+                f"{' '.join(str(features).split())}"
             )
         if features[image].shape[-1] not in CHANNELS:
             raise DataError(
                 f"{self.title} must have images of 1 or 3 channels. Received: "
-                f"{features[image].shape[-1]}."
+                f"{features[image].shape[-1]}"
             )
         return LabelledImages(self, builder, image, label)
 

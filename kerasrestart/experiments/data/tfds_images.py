@@ -45,7 +45,7 @@ def load_tfds(
             several sizes and there is no `image_size`.
     """
     if not re.fullmatch(r"[A-Za-z0-9_]+(/[A-Za-z0-9_.+-]+)?", name):
-        raise DataError(f"--dataset=tfds:NAME must be such as tfds:mnist. Received: {name!r}.")
+        raise DataError(f"--dataset=tfds:NAME must be such as tfds:mnist. Received: {name!r}")
     root = resolve_data_dir(data_dir)
     copy = TfdsCopy.prepare(root, name, lambda: _obstacle(name, root))
     with copy.damage_in_one_line():
@@ -53,13 +53,13 @@ def load_tfds(
         if not counts.get("train"):
             raise DataError(
                 f"--dataset=tfds:{name} must have a split train. Received: "
-                f"{', '.join(counts) or 'none'}."
+                f"{', '.join(counts) or 'none'}"
             )
         images = copy.images()
         if None in images.shape and image_size is None:
             raise DataError(
-                f"--dataset=tfds:{name} has images of several sizes. Received: no --image_size; "
-                "expected their height and width in pixels, as in --image_size=64."
+                f"--dataset=tfds:{name} has images of several sizes: --image_size must be their "
+                "height and width in pixels, as in --image_size=64. Received: no --image_size"
             )
         test = next((split for split in ("test", "validation") if split in counts), None)
         wanted = {"train": "train", **({"test": test} if test else {})}

@@ -65,7 +65,7 @@ def alexnet(
     """
     if min(input_shape[:2]) < ALEXNET_MIN_SIDE:
         raise ValueError(
-            f"AlexNet needs images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} pixels. "
+            f"AlexNet must have images of at least {ALEXNET_MIN_SIDE} x {ALEXNET_MIN_SIDE} pixels. "
             f"Received: {input_shape[0]} x {input_shape[1]}"
         )
 
@@ -105,6 +105,6 @@ def _at_most_6x6(x: keras.KerasTensor) -> keras.KerasTensor:
         raise ValueError(
             f"AlexNet's last map has {sides[0]} x {sides[1]} positions for these images, and "
             f"Keras {keras.__version__} has no AdaptiveAveragePooling2D to pool it to 6 x 6: "
-            "expected images of 63 to 254 pixels each way, or a newer Keras."
+            "use images of 63 to 254 pixels each way, or a newer Keras."
         )
     return layers.AdaptiveAveragePooling2D(pooled, name="pool_to_6x6")(x)

@@ -112,8 +112,8 @@ def _check_names(tensors: Mapping[str, StoredTensor], path: pathlib.Path) -> Non
     for name in tensors:
         if name not in convolutions and name not in dense:
             raise ValueError(
-                f"{path} has a tensor '{name}', which is not one of AlexNet's: expected "
-                f"{', '.join(convolutions)}, and either none or all of {', '.join(dense)}."
+                f"{path} must have only tensors of AlexNet: {', '.join(convolutions)}, and either "
+                f"none or all of {', '.join(dense)}. Received: '{name}'"
             )
     wanted = convolutions | (dense if any(name in tensors for name in dense) else {})
     for name in wanted:

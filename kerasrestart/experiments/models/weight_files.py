@@ -193,7 +193,7 @@ def _published() -> pathlib.Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != _SHA256:
         raise ValueError(
-            f"{path} is damaged: its SHA-256 must be {_SHA256}. Received: {digest}; remove the "
-            "file to download it again."
+            f"{path} is damaged, its SHA-256 must be {_SHA256}: remove the file to download it "
+            f"again. Received: {digest}"
         )
     return path

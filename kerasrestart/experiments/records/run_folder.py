@@ -137,7 +137,7 @@ class RunFolder:
             )
         for entry in self.path.iterdir():
             if entry.name in _FOLDERS and not entry.is_dir():
-                raise ValueError(f"{entry} must be a folder: remove it. Received: a file.")
+                raise ValueError(f"{entry} must be a folder: remove it. Received: a file")
 
 
 def is_run(folder: pathlib.Path) -> bool:
@@ -173,8 +173,8 @@ def check_folder(path: pathlib.Path | None, *, resume: bool, baseline: str | Non
     """
     if path is not None and path.exists() and not path.is_dir():
         raise ValueError(
-            f"{path} must be a folder, or not exist yet. Received: a file; pass another --run_name "
-            "or --logdir, or remove it."
+            f"{path} must be a folder, or not exist yet: pass another --run_name or --logdir, or "
+            "remove it. Received: a file"
         )
     if path is not None and path.exists() and not resume:
         raise ValueError(

@@ -20,7 +20,7 @@ def main(parsed: Parsed) -> None:
     """Writes the report of each given folder."""
     if not parsed.arguments:
         fail(
-            "Expected the folder of a run or of runs, such as tf_logs/RUN. Received: nothing",
+            "FOLDER must be the folder of a run or of runs, such as tf_logs/RUN. Received: nothing",
             status=2,
         )
     from kerasrestart.experiments.report.log_report import write_report

@@ -48,7 +48,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"
         raise ValueError(
-            "Expected the folder of a run or of runs, such as tf_logs/RUN. Received: "
+            "FOLDER must be the folder of a run or of runs, such as tf_logs/RUN. Received: "
             f"{str(folder)!r}, {what}"
         )
     runs = [run for run in _sub_folders(folder) if os.path.lexists(run / RECORD)]

@@ -143,7 +143,7 @@ def load_record(folder: pathlib.Path) -> dict[str, Any]:
     record = read_record(folder, ended=False)
     if record is None:
         raise ValueError(
-            f"The folder of a run needs a {RECORD}, which is written when the first round ends. "
+            f"The folder of a run must have a {RECORD}, written when its first round ends. "
             f"Received: {str(folder)!r}"
         )
     return record

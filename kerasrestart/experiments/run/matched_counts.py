@@ -72,8 +72,8 @@ class MatchedCounts:
         counts = self.counts[number] if number < len(self.counts) else {}
         if unknown := counts.keys() - scores.keys():
             raise ValueError(
-                "matched_run must have restarted layers that are scored here, too. Received: "
-                f"{sorted(unknown)}; expected some of {list(scores)}, as with the same --layers"
+                "matched_run must have restarted layers that are scored here, too, as with the "
+                f"same --layers: some of {list(scores)}. Received: {sorted(unknown)}"
             )
         chosen = {}
         for name, count in counts.items():

@@ -31,8 +31,8 @@ def build_own_network(text: str, input_shape: tuple[int, int, int], classes: int
 
     def refuse(reason: str) -> SettingError:
         return SettingError(
-            f"--model must be {SETTINGS['model'].reference}, from images to [batch, classes]. "
-            f"Received: {text!r}, {reason}; called with {tuple(input_shape)}, {classes}"
+            f"--model must be {SETTINGS['model'].reference}, from images to [batch, classes], "
+            f"here for {tuple(input_shape)}, {classes}. Received: {text!r}, {reason}"
         )
 
     # A second run in this process gets the same names of layers as the first.

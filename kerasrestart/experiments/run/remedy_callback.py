@@ -72,7 +72,7 @@ def _remedy(settings: RunSettings, model: keras.Model) -> Remedy:
         if not heads:
             raise ValueError(
                 f"model {model.name!r} must have a layer with weights that makes its output and "
-                "trains. Received: none."
+                "trains. Received: none"
             )
         return ResetLayer(heads)
     if settings.remedy == "shrink_and_perturb":

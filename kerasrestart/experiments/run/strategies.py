@@ -66,8 +66,8 @@ def check_batches(strategy: tf.distribute.Strategy, examples: int, batch_size: i
     replicas, last = strategy.num_replicas_in_sync, examples % batch_size or batch_size
     if min(examples, batch_size) % replicas:
         raise ValueError(
-            f"A batch is split over {replicas} replicas: expected a multiple of {replicas} as "
-            f"--batch_size, and at least as many images. Received: batches of {batch_size}, "
+            f"A batch is split over {replicas} replicas: --batch_size must be a multiple of "
+            f"{replicas}, with at least as many images. Received: batches of {batch_size}, "
             f"{examples} images"
         )
     if last < replicas:

@@ -214,8 +214,8 @@ def _check_executor(parsed: Parsed) -> None:
         if name in parsed.given:
             received = STUDY[name].as_flag(parsed.given[name])
             raise PlanError(
-                f"--{name} is for --executor={other}. Received: {received} with "
-                f"--executor={chosen}; expected --executor={other}, or no --{name}"
+                f"--{name} is for --executor={other}: it must be left out otherwise. Received: "
+                f"{received} with --executor={chosen}"
             )
 
 
@@ -242,7 +242,7 @@ def read_plan(parsed: Parsed) -> StudyPlan:
     )
     if bool(values["tune"]) != bool(values["tune_seeds"]):
         given = "tune" if values["tune"] else "tune_seeds"
-        raise PlanError(f"--tune and --tune_seeds go together. Received: --{given} alone")
+        raise PlanError(f"--tune and --tune_seeds must both be given. Received: --{given} alone")
     study.check()
     return study
 

@@ -182,8 +182,8 @@ def check_outcomes(results: Sequence[CellResult]) -> None:
         for value in values:
             if not (math.isfinite(value) and 0 <= value <= 1):
                 raise ValueError(
-                    f"The accuracies of run {result.cell.name} must be between 0 and 1. "
-                    f"Received: {value!r}; remove the run's folder and run it again."
+                    f"The accuracies of run {result.cell.name} must be between 0 and 1: remove the "
+                    f"run's folder and run it again. Received: {value!r}"
                 )
 
 

@@ -90,10 +90,7 @@ class RayExecutor:
         try:
             import ray
         except ImportError as error:
-            raise PlanError(
-                "--executor=ray needs Ray. Received: no module 'ray'; expected "
-                'pip install "kerasrestart[ray]"'
-            ) from error
+            raise PlanError('--executor=ray needs Ray: pip install "kerasrestart[ray]".') from error
         self._ray = ray
         self._needs = {"CPU": num_cpus, "GPU": num_gpus}
         self._owns = not ray.is_initialized()

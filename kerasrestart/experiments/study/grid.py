@@ -201,6 +201,6 @@ def refuse(form: str, names: Collection[str], set_by: Mapping[str, str], label: 
     for name in names:
         if name in set_by:
             raise PlanError(
-                f"{form.format(name=name, label=label)} cannot be set in a study: expected "
+                f"{form.format(name=name, label=label)} cannot be set in a study: pass "
                 f"{set_by[name]}"
             )

@@ -106,7 +106,7 @@ def make_plan(
     variations = parse_sweep(sweep)
     if (runs := len(seeds) * len(networks) * len(variations) * len(arms)) > MAX_RUNS:
         raise PlanError(
-            f"A study has at most {MAX_RUNS} runs. Received: {len(networks)} networks x "
+            f"A study must have at most {MAX_RUNS} runs. Received: {len(networks)} networks x "
             f"{len(arms)} arms x {len(seeds)} seeds x {len(variations)} values of --sweep = {runs}"
         )
     plan, effects = _Plan(logdir), _Effects()
@@ -153,13 +153,13 @@ class _Plan:
         """Adds an arm, and its baseline if that is new."""
         if not is_plain_name(cell.name):
             raise PlanError(
-                "Runs are named after their network, arm and sweep: expected letters, digits and "
-                f"_.=+- in these. Received: {cell.name!r}"
+                "Runs are named after their network, arm and sweep: these must be of letters, "
+                f"digits and _.=+-. Received: {cell.name!r}"
             )
         if cell.name in self.jobs:
             raise PlanError(
-                f"Two runs have the same name. Received: {cell.name!r} twice; expected a name of "
-                "its own for each network, arm and sweep"
+                "Each network, arm and sweep must have a name of its own, as runs are named after "
+                f"these. Received: {cell.name!r} twice"
             )
         baseline = self._baseline(cell, settings, usual, variation).name
         needs = [baseline]
@@ -182,9 +182,9 @@ class _Plan:
                         if other.cell and other.settings.init not in CONTROLS
                     }
                     raise PlanError(
-                        "--matched_run in an arm must be another arm that restarts filters. "
-                        f"Received: run {name!r} for {job.name!r}; expected one of "
-                        f"{sorted(arms - {job.cell.arm if job.cell else ''})}"
+                        "--matched_run in an arm must be another arm that restarts filters, one of "
+                        f"{sorted(arms - {job.cell.arm if job.cell else ''})}. "
+                        f"Received: run {name!r} for {job.name!r}"
                     )
         try:
             graphlib.TopologicalSorter(
@@ -192,8 +192,8 @@ class _Plan:
             ).prepare()
         except graphlib.CycleError as error:
             raise PlanError(
-                "--matched_run must not lead back to the same arm. Received: "
-                f"{' -> '.join(error.args[1])}; expected one of them without it"
+                "--matched_run must not lead back to the same arm: leave it out of one of them. "
+                f"Received: {' -> '.join(error.args[1])}"
             ) from None
 
     def _baseline(
@@ -234,10 +234,10 @@ def _check_budget(arm: RunSettings, usual: RunSettings) -> None:
     """Refuses arms that may not train as long as the control."""
     for name, value in _EQUAL_BUDGET.items():
         if (received := getattr(arm, name)) != value:
-            expected = f"no --{name}" if value is None else SETTINGS[name].as_flag(value)
+            needed = f"no --{name}" if value is None else SETTINGS[name].as_flag(value)
             raise PlanError(
-                "The arms of a study must train equally long. Received: "
-                f"{SETTINGS[name].as_flag(received)}; expected {expected}"
+                f"The arms of a study must train equally long, with {needed}. Received: "
+                f"{SETTINGS[name].as_flag(received)}"
             )
     if _epochs(arm) != _epochs(usual):
         raise PlanError(
@@ -245,12 +245,15 @@ def _check_budget(arm: RunSettings, usual: RunSettings) -> None:
             f"epochs. Received: {_epochs(arm)} epochs against {_epochs(usual)}"
         )
     if arm.max_restarts == 0:
-        raise PlanError("A study compares restarts. Received: --max_restarts=0; expected 1 or more")
+        raise PlanError(
+            "A study compares restarts: --max_restarts must be 1 or more. Received: "
+            "--max_restarts=0"
+        )
     if arm.epochs < _epochs(arm):
         raise PlanError(
-            f"A study makes all of its restarts. Received: --epochs={arm.epochs}; expected "
-            f"--epochs={_epochs(arm)} or more for --round_epochs={arm.round_epochs} "
-            f"--max_restarts={arm.max_restarts}"
+            f"A study makes all of its restarts: --epochs must be {_epochs(arm)} or more for "
+            f"--round_epochs={arm.round_epochs} --max_restarts={arm.max_restarts}. Received: "
+            f"--epochs={arm.epochs}"
         )
 
 

@@ -94,14 +94,14 @@ class StudyPlan:
         for name in (name for pair in self.pairs for name in pair):
             if name not in arms:
                 raise PlanError(
-                    f"--pair must be of two arms of the study. Received: {name!r}; expected one of "
-                    f"{', '.join(arms)}"
+                    f"--pair must be of two arms of the study, which are {', '.join(arms)}. "
+                    f"Received: {name!r}"
                 )
 
     def _check_tuning(self) -> None:
         jobs = self.tuning_jobs
         if self.sweep:
-            raise PlanError("--sweep and --tune exclude each other. Received: both")
+            raise PlanError("--sweep and --tune must not be given together. Received: both")
         if common := sorted(set(self.seeds) & set(self.tune_seeds)):
             raise PlanError(
                 "--tune_seeds must take no part in the comparison. Received: "
@@ -113,4 +113,7 @@ class StudyPlan:
         of_arms = [arm_settings(arm, criterion)[1] for arm in self.arms]
         for values in (self.base, *of_networks, *of_arms):
             if both := sorted(tuned & values.keys()):
-                raise PlanError(f"--{both[0]} is tuned. Received: a value for it, and --tune")
+                raise PlanError(
+                    f"--{both[0]} is tuned and must have no value. Received: a value for it, "
+                    "and --tune"
+                )

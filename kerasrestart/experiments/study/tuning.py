@@ -142,8 +142,8 @@ def find_values(
             missing.append(job.name)
     if missing:
         raise PlanError(
-            f"The tuning in {folder} has not ended. Received: {len(missing)} missing runs, such as "
-            f"{missing[0]}; expected all. The command without --collect makes them"
+            f"The tuning in {folder} must have ended: the command without --collect makes the runs "
+            f"that are missing. Received: {len(missing)} missing runs, such as {missing[0]}"
         )
     seeds = tuple(dict.fromkeys(job.cell.seed for job in jobs if job.cell))
     trials = [
@@ -165,7 +165,7 @@ def _with_choices(trials: Sequence[Trial], seeds: int) -> list[Trial]:
     for trial in trials:
         if (trial.network, trial.arm) not in best:
             raise PlanError(
-                f"Arm {trial.arm!r} of {trial.network!r} failed with each value of --tune. "
-                f"Received: {trial.value} and others; expected a value with which it trains"
+                f"Arm {trial.arm!r} of {trial.network!r} failed with each value of --tune: one "
+                f"must be such that it trains. Received: {trial.value} and others"
             )
     return [dataclasses.replace(trial, is_chosen=trial in best.values()) for trial in trials]

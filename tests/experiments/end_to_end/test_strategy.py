@@ -125,9 +125,9 @@ def test_killed_and_resumed_it_is_the_undisturbed_run(alone):
 def test_batches_that_cannot_be_split_are_refused():
     strategy = types.SimpleNamespace(num_replicas_in_sync=2)
     check_batches(strategy, 89, 52)
-    with pytest.raises(ValueError, match="expected a multiple of 2 as --batch_size"):
+    with pytest.raises(ValueError, match="--batch_size must be a multiple of 2"):
         check_batches(strategy, 90, 53)
-    with pytest.raises(ValueError, match="expected a multiple of 2"):
+    with pytest.raises(ValueError, match="must be a multiple of 2"):
         check_batches(strategy, 89, 100)
     with pytest.raises(ValueError, match="the last has 1"):
         check_batches(strategy, 105, 52)

@@ -210,7 +210,7 @@ def test_a_damaged_file_in_the_cache_is_refused(published):
     _, cache = published
     cache.mkdir(parents=True)
     (cache / "alexnet.pth").write_bytes(CONTENT[1:])
-    with pytest.raises(ValueError, match=r"is damaged: .* remove the file"):
+    with pytest.raises(ValueError, match=r"is damaged, .*: remove the file"):
         locate_alexnet_weights("imagenet")
 
 

@@ -51,7 +51,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no run to resume \(thesis.tex"):
         RunFolder(tmp_path, "run", resume=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"file must be a folder, .* Received: a file; pass"):
+    with pytest.raises(ValueError, match=r"file must be a folder, .*: pass .* Received: a file$"):
         RunFolder(tmp_path, "file", resume=True)
 
 

@@ -107,7 +107,7 @@ def test_what_is_not_a_folder_is_refused(what, tmp_path, capsys, monkeypatch):
         (tmp_path / "logs").touch()
     assert report(monkeypatch, tmp_path / "logs") == 1
     assert capsys.readouterr().err == (
-        "error: Expected the folder of a run or of runs, such as tf_logs/RUN. Received: "
+        "error: FOLDER must be the folder of a run or of runs, such as tf_logs/RUN. Received: "
         f"'{tmp_path}/logs', {what}\n"
     )
 

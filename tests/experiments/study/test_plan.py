@@ -155,7 +155,7 @@ def test_an_arm_can_match_another_and_comes_after_it():
 @pytest.mark.parametrize("other", ["none", "nowhere", "matched", "head_reset"])
 def test_an_arm_that_restarts_no_filters_is_not_matched(other):
     arms = ("he", "head_reset", f"matched:criterion=random,matched_run={other}")
-    with pytest.raises(PlanError, match=r"Received: run .*; expected one of \['he'\]"):
+    with pytest.raises(PlanError, match=r"one of \['he'\]\. Received: run "):
         plan(arms=arms)
 
 
@@ -167,7 +167,7 @@ def test_arms_that_match_each_other_are_refused():
 
 def test_a_run_to_match_is_given_to_an_arm():
     for options in ({"matched_run": "he"}, {"sweep": ("matched_run=he",)}):
-        with pytest.raises(PlanError, match="expected --arm=NAME:matched_run=ARM"):
+        with pytest.raises(PlanError, match="pass --arm=NAME:matched_run=ARM"):
             plan(**options)
 
 
@@ -198,7 +198,7 @@ def test_arms_get_the_values_found_for_them():
 @pytest.mark.parametrize("given", ["--tune=learning_rate=0.1,0.2", "--tune_seeds=9"])
 def test_values_to_tune_and_their_seeds_go_together(given):
     parsed = command.PROGRAM.parse(["--study_name=st", given])
-    with pytest.raises(PlanError, match="go together"):
+    with pytest.raises(PlanError, match="must both be given"):
         command.read_plan(parsed)
 
 
@@ -273,14 +273,14 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
         ),
         ({"arms": ("odd:criterion=reversed_apoz,select=below_mean",)}, "not reversed"),
         ({"arms": ("../up:fraction=0.2",)}, "../up"),
-        ({"arms": ("other:seed=3",)}, "expected --seeds"),
+        ({"arms": ("other:seed=3",)}, "pass --seeds"),
         ({"arms": ("other:baseline=x",)}, "--arm=other:baseline cannot be set"),
-        ({"arms": ("other:model=mininet",)}, "expected --network"),
+        ({"arms": ("other:model=mininet",)}, "pass --network"),
         ({"arms": ("long:max_restarts=3",)}, "8 epochs against 6"),
         ({"arms": ("long:round_epochs=3",)}, "9 epochs against 6"),
-        ({"arms": ("early:target=0.5",)}, "Received: --target=0.5; expected no --target"),
-        ({"arms": ("early:stop_on_repeat",)}, "expected --nostop_on_repeat"),
-        ({"arms": ("early:trigger=plateau",)}, "expected --trigger=epochs"),
+        ({"arms": ("early:target=0.5",)}, "with no --target. Received: --target=0.5"),
+        ({"arms": ("early:stop_on_repeat",)}, "equally long, with --nostop_on_repeat"),
+        ({"arms": ("early:trigger=plateau",)}, "equally long, with --trigger=epochs"),
         ({"networks": ("mininet", "mininet")}, "twice"),
         ({"networks": ("maxinet",)}, "Did you mean mininet?"),
         ({"networks": (".up:model=mininet",)}, "letters"),
@@ -289,13 +289,13 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
         ({"sweep": ("fraction=0.1,",)}, "fraction=0.05,0.1"),
         ({"sweep": ("fraction=0.1", "fraction=0.2")}, "'fraction' twice"),
         ({"sweep": ("fraction=0.1,ten",)}, "--fraction must be"),
-        ({"sweep": ("init=he,uniform",)}, "expected --arms"),
-        ({"sweep": ("seed=1,2",)}, "expected --seeds"),
+        ({"sweep": ("init=he,uniform",)}, "pass --arms"),
+        ({"sweep": ("seed=1,2",)}, "pass --seeds"),
         ({"seeds": (2**31,)}, "--seed must be"),
         ({"seeds": range(MAX_RUNS)}, "1 networks x 2 arms x 10000 seeds x 1 values"),
-        ({"trigger": "plateau"}, "expected --trigger=epochs"),
-        ({"stop_on_repeat": True}, "expected --nostop_on_repeat"),
-        ({"target": 0.9}, "expected no --target"),
+        ({"trigger": "plateau"}, "equally long, with --trigger=epochs"),
+        ({"stop_on_repeat": True}, "equally long, with --nostop_on_repeat"),
+        ({"target": 0.9}, "equally long, with no --target"),
         ({"max_restarts": 0}, "Received: --max_restarts=0"),
         ({"beta_2": 0.9}, "--beta_2 has an effect only with --optimizer=adam or adamw"),
         ({"arms": ("a:optimizer=adam", "b:epsilon=1e-3")}, "--epsilon has an effect only"),
@@ -305,7 +305,7 @@ def test_the_command_line_of_a_job_gives_its_settings_and_its_folder():
             {"sweep": ("optimizer=sgd,adam", "momentum=0.5,0.6")},
             "--momentum has an effect only with --optimizer=sgd or rmsprop",
         ),
-        ({"round_epochs": 60, "max_restarts": 3}, "--epochs=200; expected --epochs=240 or more"),
+        ({"round_epochs": 60, "max_restarts": 3}, "--epochs must be 240 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(arguments, message):
@@ -403,8 +403,8 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (("--seed=3",), "--seed cannot be set in a study: expected --seeds"),
-        (("--model=alexnet",), "--model cannot be set in a study: expected --network"),
+        (("--seed=3",), "--seed cannot be set in a study: pass --seeds"),
+        (("--model=alexnet",), "--model cannot be set in a study: pass --network"),
         (("--arms=unifrom",), "Did you mean uniform?"),
         (
             ("--dry_run", "--outgoing=zero", "--arms=slots"),

@@ -168,11 +168,11 @@ def test_an_arm_at_an_edge_is_named_with_its_network_where_there_are_several():
     ("changes", "text"),
     [
         ({"tune_seeds": [1, 2]}, "Received: 1 in --seeds too"),
-        ({"sweep": ["fraction=0.1,0.2"]}, "--sweep and --tune exclude each other"),
+        ({"sweep": ["fraction=0.1,0.2"]}, "--sweep and --tune must not be given together"),
         ({"arms": ["own:learning_rate=0.3"]}, "--learning_rate is tuned"),
         ({"tune": ["learning_rate=fast"]}, "--tune=learning_rate=fast"),
         ({"tune": ["seed=1,2"]}, "--tune=seed cannot be set"),
-        ({"pairs": [("he", "clone")]}, "Received: 'clone'; expected one of none, he, leaky"),
+        ({"pairs": [("he", "clone")]}, "none, he, leaky.*Received: 'clone'"),
         ({"tune": ["init=he,none"]}, "--tune=init cannot be set"),
     ],
 )
