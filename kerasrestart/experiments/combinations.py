@@ -64,7 +64,8 @@ def _check_model(values: Mapping[str, Any]) -> None:
         received = "no --image_size" if side is None else f"--image_size={side}"
         raise SettingError(
             "--model=alexnet needs larger images than those of the data sets: --image_size must be "
-            f"{ALEXNET_MIN_SIDE} pixels or more, such as 64, or 224 as in the paper. Received: {received}"
+            f"{ALEXNET_MIN_SIDE} pixels or more, such as 64, or 224 as in the paper. Received: "
+            f"{received}"
         )
     if values["width"] != 1 and model != "mininet":
         raise SettingError(f"--model must be mininet for --width. Received: --model={model}")

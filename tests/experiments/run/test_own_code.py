@@ -98,7 +98,7 @@ def test_a_softmax_is_found_wherever_it_is_held():
     [
         (
             {"model": "own.py:three"},
-            r"--model must be .* returns shape \(1, 3\) for one image; cal",
+            r"--model must be .* returns shape \(1, 3\) for one image$",
         ),
         ({"model": "own.py:nothing"}, "'own.py:nothing', which returns 'NoneType'"),
         ({"model": "own.py:fails"}, r"fails: KeyError: 'no such layer' \(own.py, line 1\d\)"),
