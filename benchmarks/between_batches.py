@@ -62,7 +62,7 @@ def epoch_costs(
 
 def main(argv):
     if argv[1:]:
-        raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
+        raise app.UsageError(f"The command line must have flags only. Received: {argv[1:]}")
     values = flags.FLAGS
     network = NETWORKS[values.model]
     label = f"{values.model}, {network.side} px, {network.batch}"

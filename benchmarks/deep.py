@@ -31,7 +31,7 @@ def define_flags():
 
 def main(argv):
     if argv[1:]:
-        raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
+        raise app.UsageError(f"The command line must have flags only. Received: {argv[1:]}")
     values = flags.FLAGS
     rows = []
     for name, build in NETWORKS.items():

@@ -103,7 +103,7 @@ def first_steps(trained: keras.Model, way: str, outgoing: str, seed: int, batche
 
 def main(argv):
     if argv[1:]:
-        raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
+        raise app.UsageError(f"The command line must have flags only. Received: {argv[1:]}")
     values = flags.FLAGS
     keras.utils.set_random_seed(0)
     split = draw_shapes(IMAGES, 0)

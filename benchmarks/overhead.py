@@ -43,10 +43,10 @@ def define_flags():
 
 def main(argv):
     if argv[1:]:
-        raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}")
+        raise app.UsageError(f"The command line must have flags only. Received: {argv[1:]}")
     values = flags.FLAGS
     if unknown := [name for name in values.models if name not in NETWORKS]:
-        raise app.UsageError(f"--models: expected some of {list(NETWORKS)}. Received: {unknown}")
+        raise app.UsageError(f"--models must be some of {list(NETWORKS)}. Received: {unknown}")
     rows, notes = [], [f"TensorFlow {tf.__version__}, Keras {keras.__version__}, float32."]
     for name in values.models:
         network = NETWORKS[name]
