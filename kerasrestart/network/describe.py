@@ -76,11 +76,18 @@ def describe(
 def _remark(found: FilterLayers, key: str, eager: bool) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
-    unread = filter_layer.unread
-    if unread is NORM:
+    unread = [function for function in filter_layer.unread if function is not None]
+    if NORM in unread:
         remarks.append("its norm is not a layer, so that it has no score by feature maps")
-    elif unread and not unread.homogeneous and (eager or unread.type not in OUTPUT_GRADIENTS):
-        remarks.append(f"read before its activation, {words_of(unread.type)}")
+    before = [
+        words_of(function.type)
+        for function in unread
+        if function is not NORM
+        and not function.homogeneous
+        and (eager or function.type not in OUTPUT_GRADIENTS)
+    ]
+    if before:
+        remarks.append(f"read before its activation, {listed(list(dict.fromkeys(before)))}")
     return "; ".join(remark for remark in remarks if remark)
 
 

@@ -43,8 +43,8 @@ class FilterLayer:
             sum(z * dC/dz).
         name: The layer's name where that is unique in the model, else its path; the key of this
             layer in every dictionary.
-        unread: The activation function, a raw operation such as `tf.nn.relu`, or `NORM`, whose
-            result no layer gives, so that `activations` come before it; or None.
+        unread: For each use, the activation function, a raw operation such as `tf.nn.relu`, or
+            `NORM`, whose result no layer gives, so that `activations` come before it; or None.
     """
 
     layer: layers.Layer
@@ -52,7 +52,7 @@ class FilterLayer:
     reads: tuple[tuple[Call, Call], ...]
     activations: tuple[Call, ...]
     name: str
-    unread: RawOperation | None = None
+    unread: tuple[RawOperation | None, ...] = ()
 
     @property
     def filters(self) -> int:
@@ -253,6 +253,8 @@ def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "has its kernel in LoRA's parts"
     kernel = kernels.incoming_kernel(layer)
+    if not isinstance(kernel, keras.Variable):
+        return "has a kernel that is computed of others"
     if not (layer.trainable and layer.trainable_variables):
         return "is not trainable"
     if not kernel.trainable:
@@ -286,5 +288,5 @@ def _filter_layer(graph: Graph, layer: keras.Layer, key: str) -> FilterLayer:
         tuple((use, place.read) for use, place in zip(uses, places, strict=True)),
         tuple(place.activation for place in places),
         key,
-        next((place.unread for place in places if place.unread), None),
+        tuple(place.unread for place in places),
     )

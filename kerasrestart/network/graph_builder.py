@@ -120,6 +120,8 @@ class GraphBuilder:
     def _function(self, last: Step, source: int) -> raw.RawOperation:
         """All operations from one tensor to another as one."""
         found, types, stack = {source: raw.LINEAR}, [], [last.outputs[0]]
+        begins: list[str] = []  # the operations that read the tensor itself
+        is_affine = True  # whether the others scale and shift what one operation gives
         while stack:
             step = self._makers[stack[-1]]
             waiting = [number for number in step.inputs if number not in found]
@@ -138,10 +140,14 @@ class GraphBuilder:
                     op, [raw.CONSTANT if n is None else found[n] for n in of_each]
                 )
             types.append(op.type)
+            if source in step.inputs:
+                begins.append(op.type)
+            elif op.type not in raw.SCALES_AND_SHIFTS or len(step.inputs) > 1:
+                is_affine = False
         homogeneity = found[last.outputs[0]]
         return raw.RawOperation(
             self._owner(last.made_by),
-            _title(types),
+            begins[0] if is_affine and _is_activation(begins) else _title(types, begins),
             "elementwise",
             homogeneous=homogeneity == raw.LINEAR,
             activates=homogeneity == raw.NONLINEAR or bool(raw.HOMOGENEOUS & set(types)),
@@ -193,10 +199,19 @@ def _shape(tensor: tf.Tensor) -> tuple[int | None, ...]:
     return () if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _title(types: list[str]) -> str:
-    """The usual name of a function, else its operations."""
+def _is_activation(types: list[str]) -> bool:
+    return len(types) == 1 and types[0] in raw.OUTPUT_GRADIENTS
+
+
+def _title(types: list[str], begins: list[str]) -> str:
+    """The usual name of a function, else its operations.
+
+    Args:
+        types: All of its operations.
+        begins: Those that read its tensor.
+    """
     if {"Erf", "Erfc"} & set(types) or {"Tanh", "Pow"} <= set(types):
         return "Gelu"
-    if {"Sigmoid", "Mul"} <= set(types):
+    if {"Sigmoid", "Mul"} <= set(types) and len(begins) > 1:
         return "Silu"
     return "+".join(dict.fromkeys(types))

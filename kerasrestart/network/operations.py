@@ -56,7 +56,11 @@ ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 KNOWN = (*CHANNELWISE, *NORMS, *MERGING, layers.Concatenate, layers.Flatten, layers.Reshape)
 UNFOLLOWED = (*RECURRENT, *ATTENTION)
 # Activation functions that make a number of several channels.
-_MIXING = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.glu)
+_MIXING = tuple(
+    getattr(keras.activations, name)
+    for name in ("softmax", "log_softmax", "sparsemax", "glu")
+    if hasattr(keras.activations, name)
+)
 # What a subclass may define without changing what `call` computes.
 _HARMLESS = frozenset(
     {"__init__", "__module__", "__qualname__", "__doc__", "__annotations__", "__dict__"}
@@ -72,6 +76,8 @@ def is_opaque(layer: layers.Layer) -> bool:
     """Whether a call of a layer is taken as a whole; else what it computes is looked into."""
     if isinstance(layer, WITH_FILTERS):
         return computes_as_keras(layer) or not layers_inside(layer)
+    if isinstance(layer, layers.Activation) and not _is_known(layer):
+        return False
     return isinstance(layer, (*KNOWN, *UNFOLLOWED)) and computes_as_keras(layer)
 
 
@@ -132,9 +138,14 @@ def has_activation(layer: layers.Layer) -> bool:
 
 def has_known_activation(layer: layers.Layer) -> bool:
     """Whether the activation function within a layer is known to map each number by itself."""
+    return layer.activation is None or (_is_known(layer) and layer.activation not in _MIXING)
+
+
+def _is_known(layer: layers.Layer) -> bool:
+    """Whether the activation function of a layer is one of Keras's own."""
     function = layer.activation
     own = getattr(keras.activations, getattr(function, "__name__", ""), None)
-    return function is None or (function is own and function not in _MIXING)
+    return function is own and own is not None
 
 
 def is_linear_by_channel(operation: layers.Layer | RawOperation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -37,8 +38,14 @@ def output_layer_ids(graph: Graph) -> set[int]:
     outputs = _output_calls(graph)
     found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
     if graph.of_call is not None:
-        called = {id(_layer_of(call)) for call in graph.of_call.calls}
-        return (found - called) | output_layer_ids(graph.of_call)
+        # What the call reads again is hidden, unless a network inside the model returns it.
+        inside = {
+            id(_layer_of(call))
+            for call in graph.of_call.calls
+            if graph.of_call.reaches_output(call)
+        }
+        returned = {id(_layer_of(call)) for call in _calls_before(graph, graph.returned)}
+        return (found - (inside - returned)) | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
     # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
@@ -72,12 +79,17 @@ def _layer_of(call: Call) -> Any:
 
 def _output_calls(graph: Graph) -> set[int]:
     """Ids of the calls whose result reaches an output of the model with no weights in between."""
-    found: set[int] = set()
-    stack = [graph.makers[tensor] for tensor in graph.outputs if tensor in graph.makers]
+    return {id(call) for call in _calls_before(graph, graph.outputs)}
+
+
+def _calls_before(graph: Graph, tensors: Iterable[int]) -> list[Call]:
+    """The calls whose result reaches some tensors with no weights in between."""
+    found: dict[int, Call] = {}
+    stack = [graph.makers[tensor] for tensor in tensors if tensor in graph.makers]
     while stack:
         call = stack.pop()
         if id(call) not in found:
-            found.add(id(call))
+            found[id(call)] = call
             if not makes_features(call.operation):
                 stack += [graph.makers[t] for t in call.inputs if t in graph.makers]
-    return found
+    return list(found.values())

@@ -35,11 +35,11 @@ def mark_own_calls(graph: Graph, trace: Trace, model: keras.Model) -> None:
         if not as_keras:
             notes.is_altered, notes.coupled = True, f"the own call of {type(layer).__name__}"
             if not _in_place(call, as_keras):
-                own = f"the call of its class {type(layer).__name__}"
-                notes.misplaced = f"{own} may mix filters"
+                kind = type(layer).__name__
+                notes.misplaced = f"has a call of its class, {kind}, which may mix filters"
         elif not has_known_activation(layer) and not _in_place(call, as_keras):
             # Such as a softmax, or a gate by half of the filters.
-            notes.misplaced = "its activation function may mix filters"
+            notes.misplaced = "has an activation function that may mix filters"
     for wrapper in layers_inside(model):
         if isinstance(wrapper, layers.SpectralNormalization):
             # It divides the kernel by a norm of all filters.

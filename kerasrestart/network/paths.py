@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import keras
+import numpy as np
 from keras import layers
 
-from kerasrestart.network.kernels import reading_kernel
+from kerasrestart.network.kernels import reading_kernel, reading_mask
 from kerasrestart.network.text import listed
 
 
@@ -66,6 +68,8 @@ class Path:
             return listed(self.shared_weights)
         if fixed := [r.name for r in self.readers if not _learns(r.layer)]:
             return f"its channels are read by {listed(fixed)}, of fixed weights"
+        if moved := [r.name for r in self.readers if not _keeps_zeros(r.layer, r.channels)]:
+            return f"its channels are read by {listed(moved)}, whose kernel_constraint moves zeros"
         return None if self.readers else "nothing reads its channels"
 
 
@@ -80,7 +84,30 @@ def united(readings: Sequence[Reading]) -> tuple[Reading, ...]:
     )
 
 
+# They scale filters, or cut numbers off at zero.
+_KEEP_ZEROS = (
+    keras.constraints.MaxNorm,
+    keras.constraints.MinMaxNorm,
+    keras.constraints.NonNeg,
+    keras.constraints.UnitNorm,
+)
+
+
+def _keeps_zeros(layer: layers.Layer, channels: Sequence[int]) -> bool:
+    """Whether weights by which a layer reads stay zero under its constraint; tried on others."""
+    kernel = reading_kernel(layer)
+    constraint = kernel.constraint
+    if constraint is None or type(constraint) in _KEEP_ZEROS:
+        return True
+    mask = np.broadcast_to(reading_mask(layer, np.array(channels, int)), kernel.shape)
+    made_up = np.where(mask, 0, np.random.default_rng(0).normal(size=kernel.shape))
+    moved = constraint(keras.ops.convert_to_tensor(made_up, kernel.dtype))
+    return not np.asarray(keras.ops.convert_to_numpy(moved))[mask].any()
+
+
 def _learns(layer: layers.Layer) -> bool:
     """Whether the weights by which a layer reads can grow from zero."""
     lora = getattr(layer, "lora_enabled", False)
-    return not lora and layer.trainable and reading_kernel(layer).trainable
+    kernel = reading_kernel(layer)  # a subclass may compute it of others
+    is_trained = isinstance(kernel, keras.Variable) and kernel.trainable
+    return is_trained and layer.trainable and not lora

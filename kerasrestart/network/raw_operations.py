@@ -40,6 +40,7 @@ ELEMENTWISE = (
     | {"Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "FloorMod", "Xlogy"}
     | {"Lgamma", "Digamma", "Asinh", "Acosh", "Atanh", "Erfinv", "IsNan", "IsFinite", "Xdivy"}
 )
+SCALES_AND_SHIFTS = IDENTITIES | SUMS | PRODUCTS | QUOTIENTS | {"Neg"}
 # Of activation functions with one operation for their gradient: which input of that is the gradient
 # by their output.
 OUTPUT_GRADIENTS = {

@@ -115,22 +115,17 @@ class Criterion:
         """Whether it needs a backward pass."""
         return self.needs_step and self.needs is not Needs.ACTIVATION
 
-    def of_examples(
-        self, parts: Sequence[tuple[tf.Tensor, tf.Tensor | None]], channel_axis: int
-    ) -> tf.Tensor:
-        """The saliencies of a map, or of what else is gone with its filters: `[batch, filters]`.
+    def of_part(self, feature_map: tf.Tensor, gradient: Any, channel_axis: int) -> tf.Tensor:
+        """What a map adds to the saliencies of its filters: `[batch, filters]`, see `joined`.
 
         Args:
-            parts: The feature map and the gradient by it; beside them, or in place of them, where a
-                gradient by the map is differentiated itself, that and the gradient by it.
+            feature_map: The feature map; or a gradient by it that is differentiated itself.
+            gradient: The gradient by that, or None.
             channel_axis: The axis of the filters.
         """
-        if self.signed is None:
-            return tf.add_n([self._of_part(*part, channel_axis) for part in parts])
-        return tf.abs(tf.add_n([self.signed(*part, channel_axis) for part in parts]))
-
-    def _of_part(self, *arguments: Any) -> tf.Tensor:
-        found = self.call(*arguments)
+        if self.signed is not None:
+            return self.signed(feature_map, gradient, channel_axis)
+        found = self.call(feature_map, gradient, channel_axis)
         found = tf.constant(found) if isinstance(found, np.ndarray) else found
         if not tf.is_tensor(found) or found.shape.rank not in (None, 2):
             shape = f"shape {found.shape}" if tf.is_tensor(found) else one_line(repr(found), 100)
@@ -138,6 +133,11 @@ class Criterion:
                 f"Criterion '{self.name}' must give a tensor [batch, filters]. Received: {shape}"
             )
         return found
+
+    def joined(self, of_parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The saliencies of a map of all that `of_part` gave of it, `[batch, filters]`."""
+        joined = of_parts[0] if len(of_parts) == 1 else tf.add_n(of_parts)
+        return joined if self.signed is None else tf.abs(joined)
 
     def call(self, *arguments: Any) -> Any:
         """Calls `saliency`.

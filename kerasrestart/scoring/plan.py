@@ -63,9 +63,9 @@ class ReadingPlan:
         for number, layer in enumerate(layers):
             if criterion.needs is Needs.WEIGHT_GRADIENT:
                 self.weights.append(affine_weights(layer, criterion))
-            for own, read in _uses(layer, criterion):
+            for (own, read), after in zip(_uses(layer, criterion), layer.unread, strict=False):
                 axis = layer.channel_axis
-                unread = None if layer.unread is None else layer.unread.type
+                unread = None if after is None else after.type
                 self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):

@@ -67,21 +67,41 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     reader it associates them otherwise, and weights come out different in their last bits. So such
     a sum or product is computed once more, by an operation that is not merged with the first.
     """
-    readers = {reader.type for reader in _readers(passed_on)}
+    readers = _readers(passed_on)
     source = source_of(tensor)
-    if is_made_by(source, PRODUCTS) and not readers.isdisjoint(PRODUCTS):
+    if is_made_by(source, PRODUCTS) and any(map(_multiplies_by_constant, readers)):
         return tf.math.multiply_no_nan(*source.op.inputs)
-    if not is_made_by(source, SUMS) or readers.isdisjoint(SUMS):
+    if not is_made_by(source, SUMS) or not any(reader.type in SUMS for reader in readers):
         return tensor
-    if len(source.op.inputs) != 2:
+    return _sum_once_more(source)
+
+
+def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
+    """A sum, of terms that are no sums themselves: those within it must not get a second reader."""
+    terms, stack = [], [tensor]
+    while stack:
+        term = stack.pop()
+        if is_made_by(term, SUMS):
+            stack += term.op.inputs
+        else:
+            terms.append(term)
+    shape, channels = tensor.shape.as_list(), tensor.shape[-1]
+    whole = [term for term in terms if term.shape.as_list() == shape]
+    biases = [term for term in terms if term.shape.num_elements() == term.shape[-1] == channels]
+    if not whole or not channels:
         return tensor
-    large, small = sorted(source.op.inputs, key=lambda term: -(term.shape.rank or 0))
-    if large.shape.rank and large.shape.as_list() == small.shape.as_list():
-        return tf.add_n([large, small])
-    channels = small.shape.num_elements()
-    if channels and small.shape[-1] == large.shape[-1] == channels:
-        return tf.nn.bias_add(large, tf.reshape(small, [channels]))
-    return tensor
+    others = [term for term in terms if all(term is not one for one in (*whole, *biases))]
+    whole += [tf.broadcast_to(term, tf.shape(whole[0])) for term in others]
+    result = tf.add_n(whole) if len(whole) > 1 else whole[0]
+    for bias in biases:
+        result = tf.nn.bias_add(result, tf.reshape(bias, [channels]))
+    return result
+
+
+def _multiplies_by_constant(operation: tf.Operation) -> bool:
+    return operation.type in PRODUCTS and any(
+        source_of(factor).op.type == "Const" for factor in operation.inputs
+    )
 
 
 def source_of(tensor: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,6 +41,9 @@ NO_NORM = (
     "it one"
 )
 JACOBIAN = "its gradient is taken of each example apart, by a Jacobian, which gives no score"
+SHARED = (
+    "is read after a layer that others share, and that is not called as often as in the traced pass"
+)
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
 
 
@@ -60,11 +63,19 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class _Use:
-    """One use of a filter layer in a pass, and what a backward pass gave of it so far."""
+    """One use of a filter layer in a pass.
+
+    Attributes:
+        reading: Where it is read.
+        positions: The number of positions of its feature map.
+        parts: What the present backward pass gave of it.
+        of_parts: What those of all passes of the step add to its saliencies.
+    """
 
     reading: Reading
     positions: int | tf.Tensor
     parts: list[Part] = dataclasses.field(default_factory=list)
+    of_parts: list[tf.Tensor] = dataclasses.field(default_factory=list)
 
 
 class StepRecord:
@@ -117,7 +128,8 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
-        # Those that are added when a backward pass has ended.
+        self._uses: list[_Use] = []  # those that a backward pass has reached
+        # Those whose parts are looked at when the backward pass has ended.
         self._waiting: list[_Use] = []
 
     @contextlib.contextmanager
@@ -138,8 +150,10 @@ class StepRecord:
         with self._reading(), hooked(inputs), updates or contextlib.nullcontext():
             yield
         for reading, feature_map, positions in self._forward:
-            self._add(reading, positions, [Part(feature_map, feature_map, None)])
+            self._add_use(_Use(reading, positions, [Part(feature_map, feature_map, None)]))
         self._forward.clear()
+        self._leave_out_shared()
+        self._join_passes()
         self.complete = True
 
     @contextlib.contextmanager
@@ -159,7 +173,9 @@ class StepRecord:
         try:
             yield
             for use in self._waiting:
-                self._add_parts(use)
+                self._add_use(use)
+            if self.complete:
+                self._join_passes()
         finally:
             self._sources = None
             for use in self._waiting:
@@ -257,9 +273,10 @@ class StepRecord:
             self.out_of_reach[reading.number] = INNER
             return output
         positions = self._positions.get(reading.own)
-        if positions is None or (
-            tf.is_tensor(positions) and not same_graph(positions, self._graph)
-        ):
+        if positions is None:  # the place is called, and the layer was not
+            self.out_of_reach[reading.number] = SHARED
+            return output
+        if tf.is_tensor(positions) and not same_graph(positions, self._graph):
             self.out_of_reach[reading.number] = INNER
             return output
         if not self._criterion.needs_gradient:
@@ -290,7 +307,7 @@ class StepRecord:
                     if tf.is_symbolic_tensor(gradient):
                         self._add_at_end(use)
                     elif use not in self._waiting:
-                        self._add_parts(use)
+                        self._add_use(use)
             return self._second_order_probe(use, gradient)
 
         probed = probe(output, report)
@@ -325,32 +342,46 @@ class StepRecord:
         if use not in self._waiting:
             self._waiting.append(use)
 
-    def _add_parts(self, use: _Use) -> None:
-        if use.parts:
-            self._add(use.reading, use.positions, use.parts)
-            use.parts.clear()
-
-    def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
-        """Adds a map with the gradient by it, and gradients by it with the gradients by those."""
+    def _add_use(self, use: _Use) -> None:
+        """Adds what a backward pass gave of a use; passes of one step count by their sum."""
+        parts = list(use.parts)
+        use.parts.clear()
+        if not parts:
+            return
         gradients = [part.gradient for part in parts]
         reachable = all(one is None or same_graph(one, self._graph) for one in gradients)
         if not reachable or current_graph() is not self._graph:
-            self.out_of_reach[reading.number] = INNER
+            self.out_of_reach[use.reading.number] = INNER
             return
         # The parts of a second order are those by the map itself, before the activation function.
-        activation = reading.unread if len(parts) == 1 else None
+        activation = use.reading.unread if len(parts) == 1 else None
         only_product = self._criterion.signed is not None
-        of_parts = [
-            scored_part(*part, activation=activation, only_product=only_product) for part in parts
-        ]
-        of_examples = self._criterion.of_examples(of_parts, reading.channel_axis)
-        if self._criterion.needs is Needs.ACTIVATION:
-            # A pass over two views of a batch at once has twice the rows.
-            rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
-            saliency = tf.math.divide_no_nan(tf.reduce_sum(of_examples, axis=0), rows)
-        else:
+        for part in parts:
+            scored = scored_part(*part, activation=activation, only_product=only_product)
+            use.of_parts.append(self._criterion.of_part(*scored, use.reading.channel_axis))
+        if use not in self._uses:
+            self._uses.append(use)
+
+    def _join_passes(self) -> None:
+        """Makes the saliencies of all uses, of what the passes of the step gave of them."""
+        for use in self._uses:
+            of_examples = self._criterion.joined(use.of_parts)
             saliency = tf.reduce_sum(of_examples, axis=0)
-        self.saliencies[reading.number].append((saliency, positions))
+            if self._criterion.needs is Needs.ACTIVATION:
+                # A pass over two views of a batch at once has twice the rows.
+                rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
+                saliency = tf.math.divide_no_nan(saliency, rows)
+            self.saliencies[use.reading.number].append((saliency, use.positions))
+            use.of_parts.clear()
+        self._uses.clear()
+
+    def _leave_out_shared(self) -> None:
+        """Leaves out layers whose place others share, where its calls are not those of the plan."""
+        calls = self._plan.calls
+        for (place, _), readings in self._plan.readings.items():
+            if self._calls[place] % calls[place]:
+                shared = [one for one in readings if calls[one.own[0]] != calls[place]]
+                self.out_of_reach |= {one.number: SHARED for one in shared}
 
 
 def _why_unread(reading: Reading) -> str:

@@ -196,7 +196,7 @@ def test_a_convolution_with_a_call_of_its_own_is_scored_but_no_reader(kind):
 def test_a_convolution_whose_call_may_mix_its_filters_is_left_out():
     own = RolledKernel(4, 3, padding="same", name="own")
     found = find_filter_layers(model_of(conv("before"), own))
-    assert found.left_out["own"] == "the call of its class RolledKernel may mix filters"
+    assert found.left_out["own"] == "has a call of its class, RolledKernel, which may mix filters"
     assert found.coverage() == (
         "Watching 4 of 8 filters in 1 layer; 4 out of reach: own (the call of its class "
         "RolledKernel may mix filters)"
@@ -390,13 +390,13 @@ def test_behind_a_raw_activation_without_a_place_the_score_is_read_before_it():
     assert "read before its activation, GELU" in table
     assert "read before" not in describe(Raw(tf.nn.relu), X)
     (first, _) = find_filter_layers(Raw(tf.nn.relu), x=X).layers.values()
-    assert first.unread.type == "Relu"
+    assert [function.type for function in first.unread] == ["Relu"]
 
 
 def test_a_norm_behind_a_raw_activation_is_the_place():
     found = find_filter_layers(Raw(tf.nn.gelu, layer=layers.BatchNormalization(name="norm")), x=X)
     first = found.layers["first"]
-    assert (places_of(found)["first"], first.norm.name, first.unread) == (["norm"], "norm", None)
+    assert (places_of(found)["first"], first.norm.name, first.unread) == (["norm"], "norm", (None,))
 
 
 def test_the_output_of_a_block_is_a_place_behind_its_raw_activation():
@@ -410,7 +410,7 @@ def test_the_output_of_a_block_is_a_place_behind_its_raw_activation():
 
     found = find_filter_layers(model_of(ConvGelu(), conv("next")))
     assert places_of(found)["inner"] == ["block"]
-    assert found.layers["inner"].unread is None
+    assert found.layers["inner"].unread == (None,)
 
 
 def test_a_block_that_uses_its_result_itself_is_no_place():
