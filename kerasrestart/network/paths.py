@@ -94,12 +94,12 @@ _KEEP_ZEROS = (
 
 
 def _keeps_zeros(layer: layers.Layer, channels: Sequence[int]) -> bool:
-    """Whether weights by which a layer reads stay zero under its constraint; tried on others."""
+    """Whether weights by which a layer reads stay zero under its constraint, tried on others."""
     kernel = reading_kernel(layer)
     constraint = kernel.constraint
     if constraint is None or type(constraint) in _KEEP_ZEROS:
         return True
-    mask = np.broadcast_to(reading_mask(layer, np.array(channels, int)), kernel.shape)
+    mask = np.broadcast_to(reading_mask(layer, np.array(channels[:1], int)), kernel.shape)
     made_up = np.where(mask, 0, np.random.default_rng(0).normal(size=kernel.shape))
     moved = constraint(keras.ops.convert_to_tensor(made_up, kernel.dtype))
     return not np.asarray(keras.ops.convert_to_numpy(moved))[mask].any()

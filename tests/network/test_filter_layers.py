@@ -283,6 +283,22 @@ def test_another_backend_is_refused_in_one_line(monkeypatch):
         describe(model)
 
 
+class MeanFree(layers.Conv2D):
+    """Its kernel is computed of a variable."""
+
+    @property
+    def kernel(self):
+        return self._kernel - keras.ops.mean(self._kernel, axis=(0, 1, 2), keepdims=True)
+
+
+def test_a_layer_whose_kernel_is_computed_is_left_out():
+    model = model_of(conv("plain"), MeanFree(3, 3, name="computed"))
+    found = find_filter_layers(model)
+    assert list(found.layers) == ["plain"]
+    assert found.left_out["computed"] == "has a kernel that is computed of others"
+    assert "its channels go into computed" in describe(model)
+
+
 @pytest.mark.parametrize("function", [tf.nn.softmax, keras.activations.softmax, tf.nn.log_softmax])
 def test_a_layer_whose_activation_function_mixes_filters_is_left_out(function):
     found = find_filter_layers(model_of(conv("mixing", activation=function), conv("plain")))

@@ -215,6 +215,48 @@ def test_a_map_inside_a_network_is_no_output_of_it_though_a_loss_reads_it():
     assert found.left_out == dict.fromkeys(("coarse", "fine", "judge"), reason)
 
 
+class ThereAndBack(keras.Model):
+    """Two networks that translate images, one after the other in the call, and a judge."""
+
+    def __init__(self):
+        super().__init__()
+        self.there, self.back, self.judge = (
+            keras.Sequential(
+                [
+                    layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{name}_hidden"),
+                    layers.Conv2D(1, 3, padding="same", name=f"{name}_image"),
+                ]
+            )
+            for name in ("there", "back", "judge")
+        )
+
+    def call(self, x):
+        image = self.back(self.there(x))
+        self.judge(x)
+        return image
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            image = self.there(data)
+            again = tf.reduce_mean((self.back(image) - data) ** 2)
+            loss = again + tf.reduce_mean(self.judge(image)) + tf.reduce_mean(image**2)
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_what_a_held_network_returns_to_the_loss_is_an_output_also_within_the_call(called):
+    model = ThereAndBack()
+    model.compile("sgd")
+    if called:
+        model(X)
+    found = find_filter_layers(model, data=X)
+    assert list(found.layers) == ["there_hidden", "back_hidden", "judge_hidden"]
+    reason = "makes an output of the model"
+    assert found.left_out == dict.fromkeys(("there_image", "back_image", "judge_image"), reason)
+
+
 def test_a_step_without_data_is_asked_for_in_one_line():
     with pytest.raises(TypeError, match=r"describe\(model, data=batch\)") as error:
         describe(compiled(Autoencoder()))

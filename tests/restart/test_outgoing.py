@@ -176,3 +176,47 @@ def test_every_kind_of_filter_is_drawn_from_its_own_weights(kind):
             np.testing.assert_array_equal(old[k], new[k])
     for a, b in zip(others, [v.numpy() for v in model.weights if v is not kernel], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class MeanFree(keras.constraints.Constraint):
+    """The mean of each filter is zero: weights that are zero change with the others."""
+
+    def __call__(self, w):
+        return w - keras.ops.mean(w, axis=(0, 1, 2), keepdims=True)
+
+
+def less_the_mean(x):
+    return x - keras.ops.mean(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "constraint", "says"),
+    [
+        ("sparsemax", None, "its channels go into function"),
+        (less_the_mean, None, "its channels go into function"),
+        ("relu", MeanFree(), "its channels are read by reader, whose kernel_constraint moves zero"),
+    ],
+)
+def test_what_does_not_keep_a_channel_of_zeros_is_refused(function, constraint, says):
+    image = keras.Input((8, 8, 2))
+    x = layers.Activation(function, name="function")(layers.Conv2D(4, 3, name="conv")(image))
+    x = layers.Conv2D(4, 3, kernel_constraint=constraint, name="reader")(x)
+    model = keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    assert says in kr.describe(model)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=says):
+        kr.restart_filters(model, {"conv": [0]}, outgoing="zero")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    "constraint", ["non_neg", "unit_norm", "max_norm", "min_max_norm", lambda w: 0.5 * w]
+)
+def test_outgoing_weights_stay_zero_under_a_constraint(constraint):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    x = layers.Conv2D(4, 3, kernel_constraint=constraint, name="reader")(x)
+    model = keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    kr.restart_filters(model, {"conv": [0]}, outgoing="zero")
+    assert not model.get_layer("reader").kernel.numpy()[:, :, 0].any()

@@ -569,6 +569,38 @@ def test_an_eager_call_may_take_another_way_at_each_batch(images, randomized):
     assert_scores_match({"conv": scores["conv"]}, reference)
 
 
+class SharedActivation(EverySecondBatch):
+    """Its convolutions share the layer of their activation function."""
+
+    def __init__(self):
+        super().__init__()
+        self.function = layers.Activation("tanh", name="function")
+        self.own = layers.Conv2D(4, 3, padding="same", activation="tanh", name="own")
+        for layer in (self.conv, self.branch):
+            layer.activation = keras.activations.linear
+
+    def through(self, run, x):
+        if self.batches % 2 == 0:
+            x = x[..., :1] + run(self.function, run(self.branch, x))
+        else:
+            x = tf.concat([x, x], -1)
+        x = run(self.own, run(self.function, run(self.conv, x)))
+        return run(self.logits, run(self.pool, x))
+
+
+def test_places_that_layers_share_are_left_out_where_an_eager_call_takes_another_way(images):
+    x, y = images
+    model = SharedActivation()
+    model(x)
+    model.compile(keras.optimizers.SGD(0.0), loss(), run_eagerly=True)
+    model.batches = 1  # the traced pass takes the branch
+    restart = scored(model, x, y, batch_size=len(x) // 2)
+    assert list(restart.scores) == ["own"]
+    left_out = restart.scorer.left_out
+    assert list(left_out) == ["conv", "branch"] or list(left_out) == ["branch", "conv"]
+    assert all("not called as often as in the traced pass" in why for why in left_out.values())
+
+
 def test_a_backward_pass_that_fails_is_not_added_to_the_next(images, randomized):
     failures = []
 

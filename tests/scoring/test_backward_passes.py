@@ -105,6 +105,21 @@ class PassForEach(OwnStep):
         return {"loss": cost}
 
 
+class PassForEachTask(OwnStep):
+    """Has a pass for each of two costs, whose gradients it adds, as in multi-task learning."""
+
+    SHARES = 1.0, -0.7
+
+    def train_step(self, data):
+        with tf.GradientTape(persistent=True) as tape:
+            cost = self.cost(*data)
+            costs = [share * cost for share in self.SHARES]
+        of_each = [tape.gradient(cost, self.trainable_weights) for cost in costs]
+        gradients = [tf.add_n(of_weight) for of_weight in zip(*of_each, strict=True)]
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": sum(costs)}
+
+
 class Jacobian(OwnStep):
     """Penalizes the gradients of all logits by the input, with a weight of zero."""
 
@@ -250,6 +265,14 @@ def test_only_passes_by_weights_count_whatever_else_is_differentiated(
 ):
     model = built(model_class, randomized, run_eagerly=eager)
     assert_scores_match(scored(model, *images), reference(model, *images))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_passes_of_one_step_count_by_their_sum(eager, images, randomized):
+    model = built(PassForEachTask, randomized, run_eagerly=eager)
+    of_one = reference(model, *images)
+    expected = {key: sum(PassForEachTask.SHARES) * value for key, value in of_one.items()}
+    assert_scores_match(scored(model, *images), expected)
 
 
 class Recomputed(layers.Layer):

@@ -250,3 +250,98 @@ def test_functions_that_run_eagerly_are_read_as_an_eager_model_is():
             tf.config.run_functions_eagerly(False)
         places.append(found.reads[0][1].operation.name)
     assert places == ["pool", "conv"]
+
+
+def scaled_tanh(x):
+    return 0.1 * tf.tanh(x)
+
+
+def one_minus_sigmoid(x):
+    return 1 - tf.sigmoid(x)
+
+
+PARTS = {
+    scaled_tanh: (layers.Activation("tanh"), layers.Rescaling(0.1)),
+    one_minus_sigmoid: (layers.Activation("sigmoid"), layers.Rescaling(-1.0, 1.0)),
+    tf.tanh: (layers.Activation("tanh"),),
+    tf.sigmoid: (layers.Activation("sigmoid"),),
+    tf.nn.relu: (layers.ReLU(),),
+    tf.identity: (),
+}
+
+
+class TwoUses(keras.Model):
+    """One convolution, whose maps of two views go through two functions."""
+
+    def __init__(self, functions):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, name="conv", kernel_initializer=wide(1))
+        self.mix = layers.Conv2D(4, 1, activation="relu", name="mix", kernel_initializer=wide(2))
+        self.logits = layers.Dense(3, kernel_initializer=wide(3))
+        self.functions = functions
+
+    def call(self, x):
+        first, second = self.functions
+        views = [first(self.conv(x)), second(self.conv(reversed_rows(x)))]
+        return self.logits(sum_over_positions(self.mix(tf.concat(views, -1))))
+
+    def of_layers(self):
+        image = keras.Input((8, 8, 2))
+        views = [self.conv(image), self.conv(layers.Lambda(reversed_rows)(image))]
+        for number, function in enumerate(self.functions):
+            for layer in PARTS[function]:
+                views[number] = type(layer).from_config(layer.get_config())(views[number])
+        x = layers.Lambda(sum_over_positions)(self.mix(layers.Concatenate()(views)))
+        return keras.Model(image, self.logits(x))
+
+
+def reversed_rows(x):
+    return tf.reverse(x, [1])
+
+
+@pytest.mark.usefixtures("grappler")
+@pytest.mark.parametrize(
+    "functions",
+    [
+        (tf.tanh, tf.sigmoid),
+        (tf.nn.relu, tf.tanh),
+        (tf.identity, tf.sigmoid),
+        (scaled_tanh, one_minus_sigmoid),
+    ],
+)
+def test_each_use_of_a_layer_is_scored_after_its_own_activation(functions, images):
+    scores = []
+    for build in (TwoUses, lambda functions: TwoUses(functions).of_layers()):
+        restart = kr.PartialRestart(fraction=0.25, monitor="loss")
+        model = fitted(build(functions), images, 0.0, [restart])
+        scores.append(restart.scores)
+        assert "read before" not in kr.describe(model)
+    for key, expected in scores[1].items():
+        np.testing.assert_allclose(scores[0][key], expected, rtol=2e-4, atol=1e-5 * expected.max())
+
+
+def swish_gate(x):
+    gate = layers.Conv2D(4, 1, activation="sigmoid")(x)
+    return layers.Multiply()([layers.Conv2D(4, 3, padding="same", activation="swish")(x), gate])
+
+
+def layer_normed_shortcut(x):
+    x = layers.LayerNormalization()(layers.Conv2D(4, 1)(x))
+    return layers.Add()([x, layers.Conv2D(4, 3, padding="same", activation="relu")(x)])
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
+)
+@pytest.mark.usefixtures("grappler")
+@pytest.mark.parametrize("block", [swish_gate, layer_normed_shortcut])
+def test_gates_and_shortcuts_train_bit_for_bit_as_without_scores(block, images):
+    weights = []
+    for callbacks in ([], [kr.PartialRestart(fraction=0.25, monitor="loss", patience=9)]):
+        keras.utils.set_random_seed(1)
+        image = keras.Input((8, 8, 2))
+        x = layers.GlobalAveragePooling2D()(block(image))
+        model = fitted(keras.Model(image, layers.Dense(3)(x)), images, 0.05, callbacks)
+        weights.append(model.get_weights())
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
