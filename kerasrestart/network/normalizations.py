@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from kerasrestart.network.degrees import MOVING, degree_of, mixes_numbers
 from kerasrestart.network.operations import HOMOGENEOUS, channels_first
-from kerasrestart.network.raw_operations import raw_operation
+from kerasrestart.network.raw_operations import REDUCTIONS, raw_operation
 from kerasrestart.network.steps import Step, Steps
 
 
@@ -29,10 +29,12 @@ class Normalized(NamedTuple):
     Attributes:
         result: The number of the normalized tensor, before its scale and shift.
         by_channel: Whether surely each channel is by itself, the channels being its last axis.
+        across_channels: Whether surely all channels are normalized together.
     """
 
     result: int
     by_channel: bool
+    across_channels: bool
 
 
 def find_normalizations(of: Steps, ends: set[int]) -> dict[int, Normalized]:
@@ -65,7 +67,7 @@ def find_normalizations(of: Steps, ends: set[int]) -> dict[int, Normalized]:
     def normalized(start: int, for_gradients: bool = False) -> Normalized | None:
         degrees: dict[int | None, float] = {start: 1.0}
         stopped: dict[int | None, float] = {}  # the degrees of what gradients take for constants
-        ahead, mixed, by_channel = list(readers[start]), False, True
+        ahead, mixed, by_channel, across = list(readers[start]), False, True, True
         while ahead:
             place = heapq.heappop(ahead)
             step = steps[place]
@@ -82,9 +84,10 @@ def find_normalizations(of: Steps, ends: set[int]) -> dict[int, Normalized]:
             is_operation = isinstance(step.made_by, tf.Operation)
             mixed = mixed or not is_operation or mixes_numbers(step.made_by)
             by_channel = by_channel and _keeps_channels(step, tensors)
+            across = across and _joins_channels(step, tensors)
             result = step.outputs[0]
             if not ahead and mixed and found == 0 and _same_form(tensors[result], tensors[start]):
-                return Normalized(result, by_channel)
+                return Normalized(result, by_channel, across)
             degrees.update(dict.fromkeys(step.outputs, found))
             for number in step.outputs:
                 for reader in readers[number]:
@@ -116,6 +119,15 @@ def _keeps_channels(step: Step, tensors: Sequence[tf.Tensor]) -> bool:
         kept = operation.kind == "reshape" and before[-1] == after[-1] is not None
         return kept or operation.keeps_channels(before.rank - 1)
     return True
+
+
+def _joins_channels(step: Step, tensors: Sequence[tf.Tensor]) -> bool:
+    """Whether an operation that mixes numbers takes one of all channels; true of the others."""
+    if not isinstance(step.made_by, tf.Operation):
+        return False
+    if not mixes_numbers(step.made_by) and step.made_by.type not in MOVING:
+        return True
+    return step.made_by.type in REDUCTIONS and not _keeps_channels(step, tensors)
 
 
 def _type_of(step: Step) -> str | None:

@@ -80,6 +80,7 @@ def reading_place(graph: Graph, start: Call, uses: int) -> ReadingPlace:
         if not walk.passes(current, following):
             break
         current = following
+    walk.end()
     read, same = walk.best if walk.same else start, walk.same
     unread = walk.unread
     if unread is None and _is_normed_apart(graph, current):
@@ -115,13 +116,15 @@ class _Walk:
         self._layer = start.operation
         self._axis = axis
         self._is_normed = False
+        # The places, the best and what is unread, before a norm over all channels.
+        self._before_norm: tuple[list[Call], Call, RawOperation | None] | None = None
         self._is_activated = self.activation is not None
 
     def passes(self, current: Call, following: Call) -> bool:
         """Continues with the next call; returns False where the sum is lost there."""
         place, operation = _place(self._graph, following), following.operation
         if not self._is_normed and _is_norm(self._graph, current, following):
-            self._pass_norm(place)
+            self._pass_norm(place, _is_across(self._graph, current))
         elif not self._is_activated and activates(operation):
             self._pass_activation(operation, place)
         elif not self._is_activated and _is_shift(operation):
@@ -132,10 +135,21 @@ class _Walk:
             return False
         return True
 
-    def _pass_norm(self, place: Call | None) -> None:
+    def end(self) -> None:
+        """Reads before a norm whose result no layer gives, if it is one over all channels.
+
+        There the sum of z * dC/dz vanishes over all filters, and not for each.
+        """
+        if self.unread is NORM and self._before_norm is not None:
+            self.same, self.best, self.unread = self._before_norm
+            self.changed = False
+
+    def _pass_norm(self, place: Call | None, across: bool) -> None:
         self._is_normed = True
         self.norm = _own_norm(self._graph, place, self._layer)
         if place is None:
+            if across and not self.changed:
+                self._before_norm = self.same, self.best, self.unread
             self.same, self.changed, self.unread = [], True, NORM
         else:
             self._begin_at(place)
@@ -240,6 +254,11 @@ def _is_norm(graph: Graph, current: Call, following: Call) -> bool:
     norm = following.operation
     is_layer = isinstance(norm, NORMS) and computes_as_keras(norm)
     return is_layer or not graph.normalized.keys().isdisjoint(current.outputs)
+
+
+def _is_across(graph: Graph, call: Call) -> bool:
+    norms = [graph.normalized[tensor] for tensor in call.outputs if tensor in graph.normalized]
+    return any(norm.across_channels for norm in norms)
 
 
 def _is_shift(operation: layers.Layer | RawOperation) -> bool:

@@ -198,8 +198,8 @@ def test_a_convolution_whose_call_may_mix_its_filters_is_left_out():
     found = find_filter_layers(model_of(conv("before"), own))
     assert found.left_out["own"] == "has a call of its class, RolledKernel, which may mix filters"
     assert found.coverage() == (
-        "Watching 4 of 8 filters in 1 layer; 4 out of reach: own (the call of its class "
-        "RolledKernel may mix filters)"
+        "Watching 4 of 8 filters in 1 layer; 4 out of reach: own (has a call of its class, "
+        "RolledKernel, which may mix filters)"
     )
 
 

@@ -320,6 +320,43 @@ def test_a_norm_that_no_layer_gives_leaves_its_filters_without_a_score(images, r
     assert "its norm is not a layer" in kr.describe(model)
 
 
+def of_unit_length(x):
+    return tf.nn.l2_normalize(x, axis=-1)
+
+
+def centred_and_scaled(x):
+    centred = x - tf.reduce_mean(x, -1, keepdims=True)
+    return centred * tf.math.rsqrt(tf.reduce_mean(centred**2, -1, keepdims=True) + 1e-3)
+
+
+class Embedding(keras.Model):
+    """Features that a function of all channels normalizes."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+        self.pool, self.logits = layers.GlobalAveragePooling2D(name="pool"), layers.Dense(3)
+        self.function = function
+
+    def call(self, x):
+        return self.through(lambda layer, x: layer(x), x)
+
+    def through(self, run, x):
+        return run(self.logits, self.function(run(self.pool, run(self.conv, x))))
+
+
+@pytest.mark.parametrize("function", [of_unit_length, centred_and_scaled])
+def test_a_norm_of_all_channels_that_no_layer_gives_leaves_each_filter_its_score(
+    function, images, randomized
+):
+    model = Embedding(function)
+    model(images[0])
+    randomized(model)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    reference = brute_force_scores(model.through, {"conv": "conv"}, *images)
+    assert_scores_match(kr.score_filters(model, *images), reference)
+
+
 class Block(layers.Layer):
     """Two convolutions with a norm that is a plain function between them."""
 
