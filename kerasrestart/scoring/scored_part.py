@@ -77,7 +77,7 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
 
 
 def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
-    """A sum, of terms that are no sums themselves: those within it must not get a second reader."""
+    """A sum, made of all terms of the sums within it: these must not get a second reader."""
     terms, stack = [], [tensor]
     while stack:
         term = stack.pop()
