@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS
+from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS, SHAPES_ONLY
 
 SUMS = ("Add", "AddV2", "AddN")
 PRODUCTS = ("Mul",)
@@ -77,11 +77,12 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
 
 
 def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
-    """A sum, made of all terms of the sums within it: these must not get a second reader."""
-    terms, stack = [], [tensor]
+    """A sum, made of the terms of sums that it alone reads: these must not get a second reader."""
+    terms, stack = [], list(tensor.op.inputs)
     while stack:
         term = stack.pop()
-        if is_made_by(term, SUMS):
+        readers = [one for one in _readers(term) if one.type not in SHAPES_ONLY]
+        if is_made_by(term, SUMS) and len(readers) == 1:
             stack += term.op.inputs
         else:
             terms.append(term)
