@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import tensorflow as tf
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.scoring.plan import Reading
 from kerasrestart.scoring.replicas import sum_variable
-from kerasrestart.scoring.step_record import Part, StepRecord
+from kerasrestart.scoring.step_record import StepRecord
 
 BLOCK = 2**20  # numbers that are taken to float64 at once
 
@@ -23,8 +22,12 @@ class FeatureRecord(StepRecord):
         super().__init__(*args, **kwargs)
         self.features: list[tuple[int, tf.Tensor, int]] = []
 
-    def _add(self, reading: Reading, positions: int | tf.Tensor, parts: Sequence[Part]) -> None:
-        self.features.append((reading.number, parts[0].value, reading.channel_axis))
+    def add_activation(
+        self, reading: Reading, feature_map: tf.Tensor, positions: int | tf.Tensor
+    ) -> None:
+        """Keeps the activations of a use."""
+        del positions
+        self.features.append((reading.number, feature_map, reading.channel_axis))
 
 
 class Features(NamedTuple):

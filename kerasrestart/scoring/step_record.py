@@ -150,7 +150,7 @@ class StepRecord:
         with self._reading(), hooked(inputs), updates or contextlib.nullcontext():
             yield
         for reading, feature_map, positions in self._forward:
-            self._add_use(_Use(reading, positions, [Part(feature_map, feature_map, None)]))
+            self.add_activation(reading, feature_map, positions)
         self._forward.clear()
         self._leave_out_shared()
         self._join_passes()
@@ -209,6 +209,18 @@ class StepRecord:
         """Keeps a value of the variable of this `id` and the gradient by it, if there is one."""
         if gradient is not None and same_graph(gradient, self._graph):
             self.gradients[variable].append((value, tf.convert_to_tensor(gradient)))
+
+    def add_activation(
+        self, reading: Reading, feature_map: tf.Tensor, positions: int | tf.Tensor
+    ) -> None:
+        """Adds the activations of a use, for a criterion that needs no gradient.
+
+        Args:
+            reading: Where it is read.
+            feature_map: The activations.
+            positions: How many there are for each example and filter.
+        """
+        self._add_use(_Use(reading, positions, [Part(feature_map, feature_map, None)]))
 
     def _call_layer(
         self, operation: keras.Operation, call: Callable[..., Any], args: Any, kwargs: Any
