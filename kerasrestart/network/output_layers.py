@@ -38,14 +38,16 @@ def output_layer_ids(graph: Graph) -> set[int]:
     outputs = _output_calls(graph)
     found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
     if graph.of_call is not None:
-        # What the call reads again is hidden, unless a network inside the model returns it.
+        # What the call reads again is hidden, unless a network inside the model returns it, and
+        # nothing but a loss reads it there.
         inside = {
             id(_layer_of(call))
             for call in graph.of_call.calls
             if graph.of_call.reaches_output(call)
         }
-        returned = {id(_layer_of(call)) for call in _calls_before(graph, graph.returned)}
-        return (found - (inside - returned)) | output_layer_ids(graph.of_call)
+        returned = _calls_before(graph, graph.returned)
+        ends = {id(_layer_of(call)) for call in returned if not _leads_on(graph, call)}
+        return (found - (inside - ends)) | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
     # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
@@ -70,6 +72,20 @@ def _is_hidden(graph: Graph, call: Call) -> bool:
                     same_pass = reader.occurrence == call.occurrence
                     leads_on |= same_pass and graph.reaches_loss(reader)
     return leads_on
+
+
+def _leads_on(graph: Graph, call: Call) -> bool:
+    """Whether an operation with weights reads what is made of the result of a call."""
+    stack, seen = [call], {id(call)}
+    while stack:
+        for tensor in stack.pop().outputs:
+            for reader in graph.consumers.get(tensor, ()):
+                if makes_features(reader.operation):
+                    return True
+                if id(reader) not in seen:
+                    seen.add(id(reader))
+                    stack.append(reader)
+    return False
 
 
 def _layer_of(call: Call) -> Any:

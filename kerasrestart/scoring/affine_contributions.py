@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import over_positions
-from kerasrestart.scoring.scored_part import is_made_by, source_of
+from kerasrestart.scoring.scored_part import is_made_by, is_of_channels, source_of
 
 
 def affine_contribution(
@@ -66,8 +66,8 @@ def _affine(tensor: tf.Tensor, channel_axis: int) -> tuple[tf.Tensor, tf.Tensor,
     filters, last = tensor.shape[-1], tensor.shape.rank - 1
     if not filters or channel_axis % tensor.shape.rank != last or x.dtype != tf.float32:
         return None
-    of_channels = [one.shape.num_elements() == one.shape[-1] == filters for one in (scale, shift)]
-    if x.shape.as_list() != tensor.shape.as_list() or not all(of_channels):
+    of_channels = is_of_channels(scale, filters) and is_of_channels(shift, filters)
+    if x.shape.as_list() != tensor.shape.as_list() or not of_channels:
         return None
     return x, tf.reshape(scale, [filters]), tf.reshape(shift, [filters])
 

@@ -88,7 +88,7 @@ def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
             terms.append(term)
     shape, channels = tensor.shape.as_list(), tensor.shape[-1]
     whole = [term for term in terms if term.shape.as_list() == shape]
-    biases = [term for term in terms if term.shape.num_elements() == term.shape[-1] == channels]
+    biases = [term for term in terms if is_of_channels(term, channels)]
     if not whole or not channels:
         return tensor
     others = [term for term in terms if all(term is not one for one in (*whole, *biases))]
@@ -97,6 +97,12 @@ def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
     for bias in biases:
         result = tf.nn.bias_add(result, tf.reshape(bias, [channels]))
     return result
+
+
+def is_of_channels(tensor: tf.Tensor, channels: int | None) -> bool:
+    """Whether a tensor has one number for each channel, on its last axis."""
+    shape = tensor.shape
+    return bool(shape.rank) and shape.num_elements() == shape[-1] == channels
 
 
 def _multiplies_by_constant(operation: tf.Operation) -> bool:

@@ -221,6 +221,7 @@ class Scorer:
         """Adds what a step has left; the arguments are those of `gradients`."""
         if not self.needs_step:
             return
+        record.join_passes()
         self._note_reach(record)
         seen = scored = tf.cast(batch_size, tf.float32)
         factor = seen if loss_to_example_scale is None else loss_to_example_scale
@@ -238,6 +239,7 @@ class Scorer:
             finite = tf.reduce_all(tf.math.is_finite(sums))
             sums, scored = tf.where(finite, sums, 0.0), tf.where(finite, scored, 0.0)
         self._accumulate(sums, seen, scored)
+        record.clear()
 
     def _accumulate(self, sums: tf.Tensor, seen: tf.Tensor, scored: tf.Tensor) -> None:
         """Adds the sums of a batch of which `scored` of `seen` examples were scored."""

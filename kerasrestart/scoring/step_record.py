@@ -70,12 +70,15 @@ class _Use:
         positions: The number of positions of its feature map.
         parts: What the present backward pass gave of it.
         of_parts: What those of all passes of the step add to its saliencies.
+        targets: What these differentiated. A gradient by each weight apart takes several passes of
+            one target, which count once.
     """
 
     reading: Reading
     positions: int | tf.Tensor
     parts: list[Part] = dataclasses.field(default_factory=list)
     of_parts: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    targets: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
 
 
 class StepRecord:
@@ -97,7 +100,7 @@ class StepRecord:
     Attributes:
         saliencies: By number of a filter layer, for each time its feature map was read: the sum
             of its saliencies over positions and examples, float32 `[filters]`, and the number of
-            positions.
+            positions. Known after `join_passes`.
         gradients: By `id` of a variable, its value and gradient each time these were applied.
         inputs: By name of a reader, the means of what it read, one for each call.
         maps: The feature maps that are probed, before the probe.
@@ -122,6 +125,8 @@ class StepRecord:
         self._criterion = criterion
         self._reader_inputs = inputs
         self._sources: set[int] | None = None  # of a backward pass; None outside of one
+        self._target: tuple[int, ...] = ()  # of a backward pass; empty if that is not known
+        self._targets: list[Any] = []  # are kept, so that none of their ids is given again
         self._in_jacobian = False
         self._graph = current_graph()
         self._calls: Counter[int] = Counter()
@@ -153,7 +158,6 @@ class StepRecord:
             self.add_activation(reading, feature_map, positions)
         self._forward.clear()
         self._leave_out_shared()
-        self._join_passes()
         self.complete = True
 
     @contextlib.contextmanager
@@ -174,8 +178,6 @@ class StepRecord:
             yield
             for use in self._waiting:
                 self._add_use(use)
-            if self.complete:
-                self._join_passes()
         finally:
             self._sources = None
             for use in self._waiting:
@@ -259,9 +261,15 @@ class StepRecord:
     def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._sources is not None:  # of a function with its own gradient: part of that pass
             return call(*args, **kwargs)
-        _, sources = target_and_sources(args, kwargs)
-        with self._pass(variable_ids(sources)):
-            return call(*args, **kwargs)
+        target, sources = target_and_sources(args, kwargs)
+        weights = kwargs.get("output_gradients") if len(args) < 4 else args[3]
+        self._targets.append((target, weights))
+        self._target = tuple(id(one) for one in keras.tree.flatten((target, weights)))
+        try:
+            with self._pass(variable_ids(sources)):
+                return call(*args, **kwargs)
+        finally:
+            self._target = ()
 
     def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Its loop over the targets runs as one operation, where no single gradient can be read.
@@ -358,8 +366,10 @@ class StepRecord:
         """Adds what a backward pass gave of a use; passes of one step count by their sum."""
         parts = list(use.parts)
         use.parts.clear()
-        if not parts:
+        if not parts or self._target in use.targets:
             return
+        if self._target:
+            use.targets.add(self._target)
         gradients = [part.gradient for part in parts]
         reachable = all(one is None or same_graph(one, self._graph) for one in gradients)
         if not reachable or current_graph() is not self._graph:
@@ -374,8 +384,8 @@ class StepRecord:
         if use not in self._uses:
             self._uses.append(use)
 
-    def _join_passes(self) -> None:
-        """Makes the saliencies of all uses, of what the passes of the step gave of them."""
+    def join_passes(self) -> None:
+        """Adds the saliencies of all uses, of what all passes so far gave of them."""
         for use in self._uses:
             of_examples = self._criterion.joined(use.of_parts)
             saliency = tf.reduce_sum(of_examples, axis=0)
@@ -386,6 +396,11 @@ class StepRecord:
             self.saliencies[use.reading.number].append((saliency, use.positions))
             use.of_parts.clear()
         self._uses.clear()
+
+    def clear(self) -> None:
+        """Forgets the saliencies and gradients, which were added."""
+        self.saliencies.clear()
+        self.gradients.clear()
 
     def _leave_out_shared(self) -> None:
         """Leaves out layers whose place others share, where its calls are not those of the plan."""

@@ -238,8 +238,9 @@ class ThereAndBack(keras.Model):
     def train_step(self, data):
         with tf.GradientTape() as tape:
             image = self.there(data)
-            again = tf.reduce_mean((self.back(image) - data) ** 2)
-            loss = again + tf.reduce_mean(self.judge(image)) + tf.reduce_mean(image**2)
+            again = self.back(image)
+            loss = tf.reduce_mean((again - data) ** 2) + tf.reduce_mean(self.judge(image))
+            loss += tf.reduce_mean((self.there(again) - image) ** 2)
         gradients = tape.gradient(loss, self.trainable_weights)
         self.optimizer.apply(gradients, self.trainable_weights)
         return {"loss": loss}
@@ -255,6 +256,39 @@ def test_what_a_held_network_returns_to_the_loss_is_an_output_also_within_the_ca
     assert list(found.layers) == ["there_hidden", "back_hidden", "judge_hidden"]
     reason = "makes an output of the model"
     assert found.left_out == dict.fromkeys(("there_image", "back_image", "judge_image"), reason)
+
+
+class SparseCode(keras.Model):
+    """An autoencoder with a penalty on the code, which a held network returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode = keras.Sequential(
+            [
+                layers.Conv2D(4, 3, padding="same", activation="relu", name="first"),
+                layers.Conv2D(2, 3, padding="same", name="code"),
+            ]
+        )
+        self.decode = layers.Conv2D(1, 3, padding="same", name="image")
+
+    def call(self, x):
+        return self.decode(self.encode(x))
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            code = self.encode(data)
+            error = tf.reduce_mean((self.decode(code) - data) ** 2)
+            loss = error + tf.reduce_mean(tf.abs(code))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
+
+
+def test_a_code_that_a_penalty_reads_is_no_output():
+    model = SparseCode()
+    model.compile("sgd")
+    model(X)
+    assert list(find_filter_layers(model, data=X).layers) == ["first", "code"]
 
 
 def test_a_step_without_data_is_asked_for_in_one_line():

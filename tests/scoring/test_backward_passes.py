@@ -120,6 +120,17 @@ class PassForEachTask(OwnStep):
         return {"loss": sum(costs)}
 
 
+class PassForEachWeight(OwnStep):
+    """Has a pass for each weight."""
+
+    def train_step(self, data):
+        with tf.GradientTape(persistent=True) as tape:
+            cost = self.cost(*data)
+        gradients = [tape.gradient(cost, [weight])[0] for weight in self.trainable_weights]
+        self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": cost}
+
+
 class Jacobian(OwnStep):
     """Penalizes the gradients of all logits by the input, with a weight of zero."""
 
@@ -258,7 +269,9 @@ def test_a_criterion_of_ones_own_gets_each_part_of_a_penalty_as_a_map(images, ra
     assert set(shapes) == {(6, 6, 4), (5, 5, 3)}
 
 
-@pytest.mark.parametrize("model_class", [ByInputAndWeights, PassForEach, Jacobian, Curvature])
+@pytest.mark.parametrize(
+    "model_class", [ByInputAndWeights, PassForEach, PassForEachWeight, Jacobian, Curvature]
+)
 @pytest.mark.parametrize("eager", [False, True])
 def test_only_passes_by_weights_count_whatever_else_is_differentiated(
     model_class, eager, images, randomized
@@ -273,6 +286,35 @@ def test_passes_of_one_step_count_by_their_sum(eager, images, randomized):
     of_one = reference(model, *images)
     expected = {key: sum(PassForEachTask.SHARES) * value for key, value in of_one.items()}
     assert_scores_match(scored(model, *images), expected)
+
+
+def test_a_pass_while_a_scorer_records_is_added_to_that_which_it_makes(images, randomized):
+    x, y = images
+    model = built(keras.Model, randomized)
+    scorer = kr.Scorer(model)
+    for shares in (PassForEachTask.SHARES, (1.0, 0.0)):
+        scorer.reset()
+        with tf.GradientTape(persistent=True) as tape, scorer.record() as record:
+            cost = model.compute_loss(None, tf.constant(y), model(x, training=True))
+            costs = [share * cost for share in shares]
+            tape.gradient(costs[0], model.trainable_weights)
+        scorer.gradients(tape, costs[1], model.trainable_weights, record, batch_size=len(x))
+        of_one = reference(model, *images)
+        expected = {key: sum(shares) * value for key, value in of_one.items()}
+        assert_scores_match(scorer.result(), expected)
+
+
+def test_passes_on_one_record_are_batches_of_their_own(images, randomized):
+    x, y = images
+    model = built(keras.Model, randomized)
+    scorer = kr.Scorer(model)
+    with tf.GradientTape(persistent=True) as tape, scorer.record() as record:
+        cost = model.compute_loss(None, tf.constant(y), model(x, training=True))
+        costs = cost, 3 * cost
+    for one in costs:
+        scorer.gradients(tape, one, model.trainable_weights, record, batch_size=len(x))
+    expected = {key: 2 * value for key, value in reference(model, *images).items()}
+    assert_scores_match(scorer.result(), expected)
 
 
 class Recomputed(layers.Layer):

@@ -330,11 +330,25 @@ def layer_normed_shortcut(x):
     return layers.Add()([x, layers.Conv2D(4, 3, padding="same", activation="relu")(x)])
 
 
+def shifted_tanh(x):
+    return 1.7 * tf.tanh(x) + 0.1
+
+
+def sum_of_shifted_activations(x):
+    return layers.Add()([layers.Conv2D(4, 3, activation=shifted_tanh)(x) for _ in range(2)])
+
+
+def shifted_activation(x):
+    return layers.Conv2D(4, 3, activation=shifted_tanh)(x)
+
+
 @pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="bit for bit holds on the CPU"
 )
 @pytest.mark.usefixtures("grappler")
-@pytest.mark.parametrize("block", [swish_gate, layer_normed_shortcut])
+@pytest.mark.parametrize(
+    "block", [swish_gate, layer_normed_shortcut, sum_of_shifted_activations, shifted_activation]
+)
 def test_gates_and_shortcuts_train_bit_for_bit_as_without_scores(block, images):
     weights = []
     for callbacks in ([], [kr.PartialRestart(fraction=0.25, monitor="loss", patience=9)]):
