@@ -149,6 +149,9 @@ class Scorer:
     ) -> list[tf.Tensor | None]:
         """Differentiates the loss by `weights` and, in the same pass, scores the batch.
 
+        Passes that were made while `record` was open are added to this one. Each further call for
+        the same record counts as a batch of its own.
+
         Args:
             tape: The tape that watched the forward pass.
             loss: L, the scalar to differentiate.
