@@ -5,7 +5,7 @@
 One is a chain of convolutions with ReLUs, the other a residual network with batch norms; images
 have 16x16 pixels. Each time they are built again, so that nothing of them is known. The scores are
 those of one batch of 32 images; nearly all of their time goes into tracing and optimizing the
-graph, as in Keras's first training step, which is timed too. Four minutes on two idle cores.
+graph, as in Keras's first training step, which is timed too. Seven minutes on two cores.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class FilterLayer:
     reads: tuple[tuple[Call, Call], ...]
     activations: tuple[Call, ...]
     name: str
-    unread: tuple[RawOperation | None, ...] = ()
+    unread: tuple[RawOperation | None, ...]
 
     @property
     def filters(self) -> int:
@@ -254,7 +254,7 @@ def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:
         return "has its kernel in LoRA's parts"
     kernel = kernels.incoming_kernel(layer)
     if not isinstance(kernel, keras.Variable):
-        return "has a kernel that is computed of others"
+        return "has a kernel that is computed from other weights"
     if not (layer.trainable and layer.trainable_variables):
         return "is not trainable"
     if not kernel.trainable:

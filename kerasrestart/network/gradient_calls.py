@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,7 +27,23 @@ def tapes_heard(gradient: Hook, jacobian: Hook) -> Iterator[None]:
         yield
 
 
-def target_and_sources(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The target and the sources of a call, from its arguments."""
-    given = dict(zip(("tape", "target", "sources"), args, strict=False)) | kwargs
-    return given["target"], given.get("sources", given.get("source"))
+class Differentiation(NamedTuple):
+    """What a tape differentiates.
+
+    Attributes:
+        target: What is differentiated.
+        sources: By what.
+        weights: Of `GradientTape.gradient` the `output_gradients`, that of a Jacobian None.
+    """
+
+    target: Any
+    sources: Any
+    weights: Any
+
+
+def differentiation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Differentiation:
+    """What a call that `tapes_heard` hears differentiates, from its arguments."""
+    names = ("tape", "target", "sources", "output_gradients")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    sources = given.get("sources", given.get("source"))
+    return Differentiation(given["target"], sources, given.get("output_gradients"))

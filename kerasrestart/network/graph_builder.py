@@ -33,7 +33,6 @@ class GraphBuilder:
     def __init__(self, trace: Trace, names: dict[int, str]):
         self._trace, self._names = trace, names
         self._steps = Steps(trace)
-        self._makers: dict[int, Step] = {}  # of each tensor, once all steps are known
 
     def build(self) -> Graph:
         """Returns the graph."""
@@ -54,7 +53,6 @@ class GraphBuilder:
         outputs = [steps.reach(tensor) for tensor in trace.outputs]
         losses = [steps.reach(tensor) for tensor in trace.losses]
         ends = {number for number in (*outputs, *losses) if number is not None}
-        self._makers = {number: step for step in steps.found for number in step.outputs}
         normalized = find_normalizations(steps, ends)
         norm_results = (norm.result for norm in normalized.values())
         kernels = StepKernels(steps)
@@ -123,7 +121,7 @@ class GraphBuilder:
         begins: list[str] = []  # the operations that read the tensor itself
         is_affine = True  # whether the others scale and shift what one operation gives
         while stack:
-            step = self._makers[stack[-1]]
+            step = self._steps.makers[stack[-1]]
             waiting = [number for number in step.inputs if number not in found]
             if waiting:
                 stack += waiting

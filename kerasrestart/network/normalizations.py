@@ -37,17 +37,18 @@ class Normalized(NamedTuple):
     across_channels: bool
 
 
-def find_normalizations(of: Steps, ends: set[int]) -> dict[int, Normalized]:
+def find_normalizations(computation: Steps, ends: set[int]) -> dict[int, Normalized]:
     """Finds which tensors are normalized, and where.
 
     Args:
-        of: The steps of a computation, all found.
+        computation: Its steps, all found.
         ends: Numbers of the tensors that are outputs or losses.
 
     Returns:
         By number of a tensor, where it is normalized.
     """
-    steps, numbers, tensors = of.forward_before(ends), of.numbers, of.tensors
+    steps = computation.forward_before(ends)
+    numbers, tensors = computation.numbers, computation.tensors
     readers: dict[int, list[int]] = defaultdict(list)
     for place, step in enumerate(steps):
         for number in set(step.inputs):

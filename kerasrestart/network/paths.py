@@ -108,6 +108,6 @@ def _keeps_zeros(layer: layers.Layer, channels: Sequence[int]) -> bool:
 def _learns(layer: layers.Layer) -> bool:
     """Whether the weights by which a layer reads can grow from zero."""
     lora = getattr(layer, "lora_enabled", False)
-    kernel = reading_kernel(layer)  # a subclass may compute it of others
+    kernel = reading_kernel(layer)  # a subclass may compute it from others
     is_trained = isinstance(kernel, keras.Variable) and kernel.trainable
     return is_trained and layer.trainable and not lora

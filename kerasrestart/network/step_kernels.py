@@ -22,7 +22,6 @@ class StepKernels:
 
     def __init__(self, steps: Steps):
         self._steps = steps
-        self._makers = {number: step for step in steps.found for number in step.outputs}
 
     def of(self, op: tf.Operation) -> dict[str, Any]:
         """What a `RawOperation` says of the kernels by which an operation makes features."""
@@ -106,4 +105,4 @@ class StepKernels:
         return found
 
     def _maker(self, number: int | None) -> Step | None:
-        return None if number is None else self._makers.get(number)
+        return None if number is None else self._steps.makers.get(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -64,6 +65,11 @@ class Steps:
         # Begin, end and output of the calls that are taken as a whole.
         self._opaque: list[tuple[int, int, int]] = []
         self._ordinals = {op.name: n for n, op in enumerate(trace.graph.get_operations(), 1)}
+
+    @functools.cached_property
+    def makers(self) -> dict[int, Step]:
+        """By number of a tensor, the step that gives it; once all are found."""
+        return {number: step for step in self.found for number in step.outputs}
 
     def ordinal(self, op: tf.Operation) -> int:
         """The place of an operation in the trace, from 1 on."""

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from kerasrestart.network import keras_internals
 from kerasrestart.network.compiled_functions import inlined, tracing_copies
-from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
+from kerasrestart.network.gradient_calls import differentiation, tapes_heard
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
 from kerasrestart.network.kernels import WITH_FILTERS
@@ -275,7 +275,7 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     def noting(call, args, kwargs):
         if inside:  # a gradient that a Jacobian takes
             return call(*args, **kwargs)
-        target, sources = target_and_sources(args, kwargs)
+        target, sources, _ = differentiation(args, kwargs)
         trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
         trained.update(variable_ids(sources))
         begin = trace.graph.version

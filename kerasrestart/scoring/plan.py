@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 
 from kerasrestart.network.filter_layers import FilterLayer
 from kerasrestart.network.graph import Call, Graph
+from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.variable_reads import variable_ids
 from kerasrestart.scoring.affine_weights import affine_weights
 from kerasrestart.scoring.criteria import Criterion, Needs
@@ -63,9 +64,9 @@ class ReadingPlan:
         for number, layer in enumerate(layers):
             if criterion.needs is Needs.WEIGHT_GRADIENT:
                 self.weights.append(affine_weights(layer, criterion))
-            for (own, read), after in zip(_uses(layer, criterion), layer.unread, strict=False):
+            for own, read, function in _uses(layer, criterion):
                 axis = layer.channel_axis
-                unread = None if after is None else after.type
+                unread = None if function is None else function.type
                 self.readings[_key(read)].append(Reading(number, _key(own), axis, unread))
                 self.counted[_key(own)] = axis
                 for call in (own, read):
@@ -73,13 +74,16 @@ class ReadingPlan:
         self.calls = {key: graph.uses_of(layer) for key, layer in self.operations.items()}
 
 
-def _uses(layer: FilterLayer, criterion: Criterion) -> Sequence[tuple[Call, Call]]:
-    """For each use: the call whose positions are counted, and the one that is read."""
-    if not criterion.needs_maps:
-        return ()
+def _uses(
+    layer: FilterLayer, criterion: Criterion
+) -> Iterator[tuple[Call, Call, RawOperation | None]]:
+    """For each use: the call whose positions are counted, the one that is read, what is unread."""
     if criterion.needs is Needs.CONTRIBUTION:
-        return layer.reads
-    return [(call, call) for call in layer.activations]
+        for (own, read), unread in zip(layer.reads, layer.unread, strict=True):
+            yield own, read, unread
+    elif criterion.needs_maps:
+        for call, unread in zip(layer.activations, layer.unread, strict=True):
+            yield call, call, unread
 
 
 def _key(call: Call) -> CallKey:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasrestart.network.gradient_calls import tapes_heard, target_and_sources
+from kerasrestart.network.gradient_calls import differentiation, tapes_heard
 from kerasrestart.network.hooks import hooked
 from kerasrestart.network.optimizers import hearing_updates
 from kerasrestart.network.reading_places import NORM
@@ -24,7 +23,7 @@ from kerasrestart.scoring.feature_maps import positions_of
 from kerasrestart.scoring.plan import CallKey, Reading, ReadingPlan
 from kerasrestart.scoring.probe import current_graph, probe, same_graph
 from kerasrestart.scoring.reader_inputs import ReaderInputs
-from kerasrestart.scoring.scored_part import scored_part
+from kerasrestart.scoring.uses import Part, Use
 
 ACTIVATIONS = {
     "Relu": tf.nn.relu,
@@ -45,40 +44,6 @@ SHARED = (
     "is read after a layer that others share, and that is not called as often as in the traced pass"
 )
 INNER = "runs inside a loop, a condition or a function of its own, where no score can be taken"
-
-
-class Part(NamedTuple):
-    """What is gone with a filter: its feature map, or the gradient by that.
-
-    Attributes:
-        value: The map, or the gradient.
-        passed_on: The same values, as the network or the tape reads them.
-        gradient: The gradient by it; None for a criterion that needs none.
-    """
-
-    value: tf.Tensor
-    passed_on: tf.Tensor
-    gradient: tf.Tensor | None
-
-
-@dataclasses.dataclass(eq=False)
-class _Use:
-    """One use of a filter layer in a pass.
-
-    Attributes:
-        reading: Where it is read.
-        positions: The number of positions of its feature map.
-        parts: What the present backward pass gave of it.
-        of_parts: What those of all passes of the step add to its saliencies.
-        targets: What these differentiated. A gradient by each weight apart takes several passes of
-            one target, which count once.
-    """
-
-    reading: Reading
-    positions: int | tf.Tensor
-    parts: list[Part] = dataclasses.field(default_factory=list)
-    of_parts: list[tf.Tensor] = dataclasses.field(default_factory=list)
-    targets: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
 
 
 class StepRecord:
@@ -133,9 +98,9 @@ class StepRecord:
         # Maps of a criterion that needs no gradient: looked at when their readers are known.
         self._forward: list[tuple[Reading, tf.Tensor, int | tf.Tensor]] = []
         self._positions: dict[CallKey, int | tf.Tensor] = {}
-        self._uses: list[_Use] = []  # those that a backward pass has reached
+        self._uses: list[Use] = []  # those that a backward pass has reached
         # Those whose parts are looked at when the backward pass has ended.
-        self._waiting: list[_Use] = []
+        self._waiting: list[Use] = []
 
     @contextlib.contextmanager
     def listening(self, *, hears_updates: bool = False) -> Iterator[None]:
@@ -171,15 +136,20 @@ class StepRecord:
             yield
 
     @contextlib.contextmanager
-    def _pass(self, sources: set[int]) -> Iterator[None]:
-        """A backward pass by these sources; parts of one that fails do not wait for the next."""
-        self._sources = sources
+    def _pass(self, sources: set[int], target: tuple[int, ...] = ()) -> Iterator[None]:
+        """A backward pass by these sources; parts of one that fails do not wait for the next.
+
+        Args:
+            sources: The ids of the variables.
+            target: What is differentiated, as ids. Defaults to an empty tuple: that is not known.
+        """
+        self._sources, self._target = sources, target
         try:
             yield
             for use in self._waiting:
                 self._add_use(use)
         finally:
-            self._sources = None
+            self._sources, self._target = None, ()
             for use in self._waiting:
                 use.parts.clear()
 
@@ -222,7 +192,7 @@ class StepRecord:
             feature_map: The activations.
             positions: How many there are for each example and filter.
         """
-        self._add_use(_Use(reading, positions, [Part(feature_map, feature_map, None)]))
+        self._add_use(Use(reading, positions, [Part(feature_map, feature_map, None)]))
 
     def _call_layer(
         self, operation: keras.Operation, call: Callable[..., Any], args: Any, kwargs: Any
@@ -261,15 +231,11 @@ class StepRecord:
     def _call_gradient(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._sources is not None:  # of a function with its own gradient: part of that pass
             return call(*args, **kwargs)
-        target, sources = target_and_sources(args, kwargs)
-        weights = kwargs.get("output_gradients") if len(args) < 4 else args[3]
+        target, sources, weights = differentiation(args, kwargs)
         self._targets.append((target, weights))
-        self._target = tuple(id(one) for one in keras.tree.flatten((target, weights)))
-        try:
-            with self._pass(variable_ids(sources)):
-                return call(*args, **kwargs)
-        finally:
-            self._target = ()
+        key = tuple(map(id, keras.tree.flatten((target, weights))))
+        with self._pass(variable_ids(sources), key):
+            return call(*args, **kwargs)
 
     def _call_jacobian(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Its loop over the targets runs as one operation, where no single gradient can be read.
@@ -315,7 +281,7 @@ class StepRecord:
             return output
         self.maps.append(output)
 
-        use = _Use(reading, positions)
+        use = Use(reading, positions)
 
         def report(gradient: tf.Tensor) -> tf.Tensor:
             if self._trains(reading.number):
@@ -333,7 +299,7 @@ class StepRecord:
         probed = probe(output, report)
         return probed
 
-    def _second_order_probe(self, use: _Use, gradient: tf.Tensor) -> tf.Tensor:
+    def _second_order_probe(self, use: Use, gradient: tf.Tensor) -> tf.Tensor:
         """Returns a gradient by a map, and hears the gradient by it where it is differentiated.
 
         Without a filter its part in the gradient is gone, too, as of a gradient penalty.
@@ -357,44 +323,24 @@ class StepRecord:
         """Whether the backward pass is one by weights of a filter layer."""
         return self._sources is not None and bool(self._sources & self._plan.trained[number])
 
-    def _add_at_end(self, use: _Use) -> None:
+    def _add_at_end(self, use: Use) -> None:
         """Adds a use when the backward pass has ended, with all of its parts."""
         if use not in self._waiting:
             self._waiting.append(use)
 
-    def _add_use(self, use: _Use) -> None:
-        """Adds what a backward pass gave of a use; passes of one step count by their sum."""
-        parts = list(use.parts)
-        use.parts.clear()
-        if not parts or self._target in use.targets:
-            return
-        if self._target:
-            use.targets.add(self._target)
-        gradients = [part.gradient for part in parts]
-        reachable = all(one is None or same_graph(one, self._graph) for one in gradients)
-        if not reachable or current_graph() is not self._graph:
+    def _add_use(self, use: Use) -> None:
+        """Adds what a backward pass gave of a use."""
+        if not use.is_within(self._graph):
+            use.parts.clear()
             self.out_of_reach[use.reading.number] = INNER
-            return
-        # The parts of a second order are those by the map itself, before the activation function.
-        activation = use.reading.unread if len(parts) == 1 else None
-        only_product = self._criterion.signed is not None
-        for part in parts:
-            scored = scored_part(*part, activation=activation, only_product=only_product)
-            use.of_parts.append(self._criterion.of_part(*scored, use.reading.channel_axis))
-        if use not in self._uses:
+        elif use.end_pass(self._criterion, self._target) and use not in self._uses:
             self._uses.append(use)
 
     def join_passes(self) -> None:
         """Adds the saliencies of all uses, of what all passes so far gave of them."""
         for use in self._uses:
-            of_examples = self._criterion.joined(use.of_parts)
-            saliency = tf.reduce_sum(of_examples, axis=0)
-            if self._criterion.needs is Needs.ACTIVATION:
-                # A pass over two views of a batch at once has twice the rows.
-                rows = tf.cast(tf.shape(of_examples)[0], of_examples.dtype)
-                saliency = tf.math.divide_no_nan(saliency, rows)
+            saliency = use.saliency(self._criterion)
             self.saliencies[use.reading.number].append((saliency, use.positions))
-            use.of_parts.clear()
         self._uses.clear()
 
     def clear(self) -> None:

@@ -284,7 +284,7 @@ def test_another_backend_is_refused_in_one_line(monkeypatch):
 
 
 class MeanFree(layers.Conv2D):
-    """Its kernel is computed of a variable."""
+    """Its kernel is computed from a variable."""
 
     @property
     def kernel(self):
@@ -295,7 +295,7 @@ def test_a_layer_whose_kernel_is_computed_is_left_out():
     model = model_of(conv("plain"), MeanFree(3, 3, name="computed"))
     found = find_filter_layers(model)
     assert list(found.layers) == ["plain"]
-    assert found.left_out["computed"] == "has a kernel that is computed of others"
+    assert found.left_out["computed"] == "has a kernel that is computed from other weights"
     assert "its channels go into computed" in describe(model)
 
 

@@ -597,7 +597,7 @@ def test_places_that_layers_share_are_left_out_where_an_eager_call_takes_another
     restart = scored(model, x, y, batch_size=len(x) // 2)
     assert list(restart.scores) == ["own"]
     left_out = restart.scorer.left_out
-    assert list(left_out) == ["conv", "branch"] or list(left_out) == ["branch", "conv"]
+    assert set(left_out) == {"conv", "branch"}
     assert all("not called as often as in the traced pass" in why for why in left_out.values())
 
 

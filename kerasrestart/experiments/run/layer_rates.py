@@ -27,8 +27,8 @@ def with_two_rates(
     """
     if not hasattr(keras.optimizers, "MultiOptimizer"):
         raise ValueError(
-            "pretrained_learning_rate_factor must have Keras 3.15 or newer, with "
-            f"keras.optimizers.MultiOptimizer. Received: Keras {keras.__version__}"
+            "pretrained_learning_rate_factor needs keras.optimizers.MultiOptimizer: Keras must be "
+            f"3.15 or newer. Received: Keras {keras.__version__}"
         )
     config = optimizer.get_config()
     config |= {
