@@ -330,6 +330,8 @@ class StepRecord:
 
     def _add_use(self, use: Use) -> None:
         """Adds what a backward pass gave of a use."""
+        if not use.parts:
+            return
         if not use.is_within(self._graph):
             use.parts.clear()
             self.out_of_reach[use.reading.number] = INNER

@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Use:
-    """One use of a filter layer in a forward pass. Several backward passes count by their sum.
+    """One use of a filter layer in a forward pass; several backward passes count by their sum.
 
     Attributes:
         reading: Where it is read.
@@ -63,7 +63,7 @@ class Use:
         """
         parts = list(self.parts)
         self.parts.clear()
-        if not parts or target in self.targets:
+        if target in self.targets:
             return False
         if target:
             self.targets.add(target)
