@@ -17,6 +17,7 @@ from kerasrestart.scoring.affine_contributions import affine_contribution
 from kerasrestart.scoring.criterion_names import REVERSED
 from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.over_mean import over_mean
+from kerasrestart.scoring.products import product_of
 
 Saliency = Callable[..., Any]
 
@@ -197,8 +198,7 @@ def _contribution(feature_map: tf.Tensor, gradient: tf.Tensor, channel_axis: int
     found = affine_contribution(feature_map, gradient, channel_axis)
     if found is not None:
         return found
-    product = tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
-    return over_positions(product, channel_axis)
+    return over_positions(product_of(feature_map, gradient), channel_axis)
 
 
 def taylor_weight(weights: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:

@@ -49,7 +49,7 @@ def _only_activation(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Operat
     """The activation function through which all of the gradient by a tensor comes, if any."""
     if gradient is None or not is_made_by(gradient, ACTIVATION_GRADIENTS):
         return None
-    functions = [one for one in _readers(tensor) if f"{one.type}Grad" == gradient.op.type]
+    functions = [one for one in readers_of(tensor) if f"{one.type}Grad" == gradient.op.type]
     if len(functions) != 1:
         return None
     # The operation for the gradient reads what the function reads, or its output.
@@ -67,7 +67,7 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     reader it associates them otherwise, and weights come out different in their last bits. So such
     a sum or product is computed once more, by an operation that is not merged with the first.
     """
-    readers = _readers(passed_on)
+    readers = readers_of(passed_on)
     source = source_of(tensor)
     if is_made_by(source, PRODUCTS) and any(map(_multiplies_by_constant, readers)):
         return tf.math.multiply_no_nan(*source.op.inputs)
@@ -81,7 +81,7 @@ def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
     terms, stack = [], list(tensor.op.inputs)
     while stack:
         term = stack.pop()
-        readers = [one for one in _readers(term) if one.type not in SHAPES_ONLY]
+        readers = [one for one in readers_of(term) if one.type not in SHAPES_ONLY]
         if is_made_by(term, SUMS) and len(readers) == 1:
             stack += term.op.inputs
         else:
@@ -123,12 +123,12 @@ def is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
     return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
 
 
-def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
+def readers_of(tensor: tf.Tensor) -> list[tf.Operation]:
     """The operations that read a tensor, also behind identities."""
     if not tf.is_symbolic_tensor(tensor):
         return []
     return [
         reader
         for direct in tensor.consumers()
-        for reader in (_readers(direct.outputs[0]) if direct.type == "Identity" else [direct])
+        for reader in (readers_of(direct.outputs[0]) if direct.type == "Identity" else [direct])
     ]
