@@ -25,7 +25,7 @@ def specs_of(x: Any, batch: bool = True) -> Any:
     """
 
     def spec(leaf: Any) -> Any:
-        if leaf is None:
+        if is_missing(leaf):
             return None
         if isinstance(leaf, tf.SparseTensor | tf.SparseTensorSpec):
             shape = leaf.shape.as_list()
@@ -41,6 +41,11 @@ def specs_of(x: Any, batch: bool = True) -> Any:
         return tf.TensorSpec(shape, dtype)
 
     return keras.tree.map_structure(spec, x)
+
+
+def is_missing(leaf: Any) -> bool:
+    """Whether a leaf of data, or its spec, is an input that is not given."""
+    return leaf is None or isinstance(leaf, tf.NoneTensorSpec | tf.OptionalSpec)
 
 
 def has_input_layers(model: keras.Model) -> bool:
@@ -69,6 +74,8 @@ def known_inputs(model: keras.Model) -> tuple[tuple[Any, ...], dict[str, Any]] |
 
 
 def _specs_of_shapes(shapes: Any) -> Any:
+    if shapes is None:  # of an input that was not given
+        return None
     if isinstance(shapes, Mapping):
         return {name: _specs_of_shapes(shape) for name, shape in shapes.items()}
     if all(size is None or isinstance(size, int) for size in shapes):

@@ -13,7 +13,12 @@ import tensorflow as tf
 
 from kerasrestart.network.graph import Graph
 from kerasrestart.network.graph_builder import GraphBuilder
-from kerasrestart.network.input_specs import has_input_layers, known_inputs, specs_of
+from kerasrestart.network.input_specs import (
+    has_input_layers,
+    is_missing,
+    known_inputs,
+    specs_of,
+)
 from kerasrestart.network.keras_internals import layers_inside, own_variables
 from kerasrestart.network.kernel_uses import mark_kernel_uses
 from kerasrestart.network.kernels import WITH_FILTERS
@@ -178,7 +183,7 @@ def _ways_to_call(model: keras.Model, x: Any, training: bool) -> list[Callable[[
 
 
 def _check_example(x: Any) -> None:
-    given = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    given = [leaf for leaf in keras.tree.flatten(x) if not is_missing(leaf)]
     if not given or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in given):
         raise TypeError(
             "x must be an example of what the model takes, batch first: arrays, as x[:1], or "

@@ -50,10 +50,11 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
         return x
     _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")
     for name, given in (("y", y), ("sample_weight", sample_weight)):
-        if given is not None:
-            # The targets of an output without a loss may be missing.
-            _check_arrays(name, given, "arrays, one row per example", some_may_miss=True)
-    rows = {len(leaf) for leaf in keras.tree.flatten((x, y, sample_weight)) if leaf is not None}
+        # The targets of an output without a loss may be missing.
+        if not _given(given) and keras.tree.flatten(given):
+            continue
+        _check_arrays(name, given, "arrays, one row per example")
+    rows = {len(leaf) for leaf in _given((x, y, sample_weight))}
     if len(rows) > 1:
         raise ValueError(
             "All arrays of x, y and sample_weight must have one row per example. Received: "
@@ -62,14 +63,19 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
     return tf.data.Dataset.from_tensor_slices(_present(x, y, sample_weight)).batch(size)
 
 
-def _check_arrays(name: str, given: Any, expected: str, some_may_miss: bool = False) -> None:
-    leaves = keras.tree.flatten(given)
+def _check_arrays(name: str, given: Any, expected: str) -> None:
+    leaves = _given(given)
     if not leaves:
         raise TypeError(f"{name} must be {expected}. Received: {given!r}")
     for leaf in leaves:
-        if not getattr(leaf, "shape", ()) and not (leaf is None and some_may_miss):
+        if not getattr(leaf, "shape", ()):
             inside = "" if leaf is given else f" of {type(leaf).__name__}"
             raise TypeError(f"{name} must be {expected}. Received: {type(given).__name__}{inside}")
+
+
+def _given(structure: Any) -> list[Any]:
+    """The arrays of a structure; an optional input of a model may be missing."""
+    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
 
 def call_in_inference(model: keras.Model, x: Any) -> Any:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS, SHAPES_ONLY
 
 SUMS = ("Add", "AddV2", "AddN")
-PRODUCTS = ("Mul",)
+# What gives the same values, and is not merged with what follows.
+ONCE_MORE = {"Mul": tf.math.multiply_no_nan, "RealDiv": tf.math.divide_no_nan}
 IDENTITIES = ("Identity", "IdentityN")
 RELUS = ("Relu", "Relu6")
 ACTIVATION_GRADIENTS = tuple(f"{name}Grad" for name in OUTPUT_GRADIENTS)
@@ -42,7 +43,7 @@ def scored_part(
         return function.outputs[0], gradient.op.inputs[OUTPUT_GRADIENTS[function.type]]
     if function is not None and function.type in RELUS and only_product:
         return function.outputs[0], gradient
-    return _unshared(tensor, passed_on), gradient
+    return _unshared(tensor, passed_on), _unshared_gradient(gradient)
 
 
 def _only_activation(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Operation | None:
@@ -69,11 +70,26 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     """
     readers = readers_of(passed_on)
     source = source_of(tensor)
-    if is_made_by(source, PRODUCTS) and any(map(_multiplies_by_constant, readers)):
-        return tf.math.multiply_no_nan(*source.op.inputs)
+    if any(map(_multiplies_by_constant, readers)) and is_made_by(source, tuple(ONCE_MORE)):
+        return ONCE_MORE[source.op.type](*source.op.inputs)
     if not is_made_by(source, SUMS) or not any(reader.type in SUMS for reader in readers):
         return tensor
     return _sum_once_more(source)
+
+
+def _unshared_gradient(gradient: tf.Tensor | None) -> tf.Tensor | None:
+    """A gradient without a second reader, where it is a product by a constant.
+
+    So is that behind a dropout. The gradient of an activation such as softplus is a product, too.
+    """
+    if gradient is None:
+        return None
+    source = source_of(gradient)
+    if not is_made_by(source, tuple(ONCE_MORE)) or not _multiplies_by_constant(source.op):
+        return gradient
+    if not any(reader.type in ONCE_MORE for reader in readers_of(gradient)):
+        return gradient
+    return ONCE_MORE[source.op.type](*source.op.inputs)
 
 
 def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
@@ -106,7 +122,8 @@ def is_of_channels(tensor: tf.Tensor, channels: int | None) -> bool:
 
 
 def _multiplies_by_constant(operation: tf.Operation) -> bool:
-    return operation.type in PRODUCTS and any(
+    # A division by a constant becomes a product.
+    return operation.type in ONCE_MORE and any(
         source_of(factor).op.type == "Const" for factor in operation.inputs
     )
 

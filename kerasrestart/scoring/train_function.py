@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrestart.network.input_specs import is_missing
 from kerasrestart.network.tensorflow_internals import replica_specs
 from kerasrestart.scoring.scorer import Scorer
 from kerasrestart.scoring.train_step import step_in_place
@@ -300,7 +301,7 @@ def _first_batch(iterator: Any) -> tuple[Any, Any]:
         return itertools.chain([first], iterator), first
 
     def spec_of(leaf: Any) -> Any:
-        if isinstance(leaf, tf.OptionalSpec):  # as Keras marks what there is not
+        if is_missing(leaf):
             return None
         return next(iter(replica_specs(leaf)), leaf)
 

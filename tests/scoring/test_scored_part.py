@@ -338,6 +338,21 @@ def sum_of_shifted_activations(x):
     return layers.Add()([layers.Conv2D(4, 3, activation=shifted_tanh)(x) for _ in range(2)])
 
 
+def hard_sigmoid_and_dropout(x):
+    x = layers.Conv2D(4, 3, padding="same", activation="hard_sigmoid")(x)
+    return layers.Conv2D(4, 3, padding="same")(layers.Dropout(0.3, seed=1)(x))
+
+
+def softplus_and_dropout(x):
+    x = layers.Conv2D(4, 3, padding="same", activation="softplus")(x)
+    return layers.Conv2D(4, 3, padding="same")(layers.Dropout(0.3, seed=1)(x))
+
+
+def mish_and_division(x):
+    x = layers.Conv2D(4, 3, padding="same", activation="mish")(x)
+    return layers.Conv2D(4, 3, padding="same")(layers.Lambda(lambda z: z / 3.0)(x))
+
+
 def shifted_activation(x):
     return layers.Conv2D(4, 1)(layers.Conv2D(4, 3, activation=shifted_tanh)(x))
 
@@ -347,9 +362,13 @@ def shifted_activation(x):
 )
 @pytest.mark.usefixtures("grappler")
 @pytest.mark.parametrize(
-    "block", [swish_gate, layer_normed_shortcut, sum_of_shifted_activations, shifted_activation]
+    "block",
+    [
+        *(swish_gate, layer_normed_shortcut, sum_of_shifted_activations, shifted_activation),
+        *(hard_sigmoid_and_dropout, softplus_and_dropout, mish_and_division),
+    ],
 )
-def test_gates_and_shortcuts_train_bit_for_bit_as_without_scores(block, images):
+def test_gates_shortcuts_and_scales_train_bit_for_bit_as_without_scores(block, images):
     weights = []
     for callbacks in ([], [kr.PartialRestart(fraction=0.25, monitor="loss", patience=9)]):
         keras.utils.set_random_seed(1)

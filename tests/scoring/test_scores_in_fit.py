@@ -249,3 +249,44 @@ def test_cost_of_several_outputs_is_their_sum(images, randomized):
     assert_scores_match(
         scores, brute_force_scores(forward, {"conv": "conv"}, x, y, weights=weights)
     )
+
+
+class WithOptionalScale(keras.Model):
+    """A convolution whose maps a second input scales, where that is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+        self.logits = layers.Dense(3, name="logits")
+
+    def call(self, inputs):
+        x = self.conv(inputs["image"])
+        scale = inputs.get("scale")
+        return self.logits(tf.reduce_mean(x if scale is None else scale * x, (1, 2)))
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_an_input_may_be_missing(built, images):
+    x, y = images
+    given = {"image": x, "scale": None}
+    model = WithOptionalScale()
+    if built:
+        model({"image": x[:2], "scale": None})
+    scores = scores_of_fit(model, given, y)
+    single = keras.Sequential(
+        [keras.Input(x.shape[1:]), model.conv, layers.GlobalAveragePooling2D(), model.logits]
+    )
+    single.compile(keras.optimizers.SGD(0.0), loss())
+    reference = kr.score_filters(single, x, y)
+    assert_scores_match(scores, reference)
+    assert_scores_match(kr.score_filters(model, given, y), reference)
+    batches = tf.data.Dataset.from_tensors((given, y))
+    assert_scores_match(kr.score_filters(model, batches), reference)
+    assert "logits" in kr.describe(model, given)
+
+
+def test_some_input_must_be_given():
+    model = WithOptionalScale()
+    model.compile("sgd", loss())
+    with pytest.raises(TypeError, match=r"x must be arrays, .* Received: \{'image': None\}"):
+        kr.score_filters(model, {"image": None}, np.zeros(4, int))

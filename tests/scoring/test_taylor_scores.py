@@ -511,7 +511,7 @@ def test_targets_that_are_no_arrays_are_refused_in_one_line(images):
 def test_examples_of_another_kind_are_refused_in_one_line(images):
     model = network(conv())
     generator = (images for _ in range(1))
-    for received in (generator, [images[0], None], "images", []):
+    for received in (generator, [images[0], "labels"], "images", []):
         with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
             kr.score_filters(model, received, images[1])
         with pytest.raises(TypeError, match=r"tf\.data\.Dataset or a .*PyDataset\. Received: "):
