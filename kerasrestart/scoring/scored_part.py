@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS, SHAPES_ONLY
 
 SUMS = ("Add", "AddV2", "AddN")
-# What gives the same values, and is not merged with what follows.
-ONCE_MORE = {"Mul": tf.math.multiply_no_nan, "RealDiv": tf.math.divide_no_nan}
+# Of each, what gives the same values and is not merged with other operations.
+PRODUCTS = {"Mul": tf.math.multiply_no_nan, "RealDiv": tf.math.divide_no_nan}
 IDENTITIES = ("Identity", "IdentityN")
 RELUS = ("Relu", "Relu6")
 ACTIVATION_GRADIENTS = tuple(f"{name}Grad" for name in OUTPUT_GRADIENTS)
@@ -66,30 +67,43 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     norm and the addition of a shortcut behind it, where each partial sum has one reader; and those
     of a product of products, such as a swish and the scale of the dropout behind it. With a second
     reader it associates them otherwise, and weights come out different in their last bits. So such
-    a sum or product is computed once more, by an operation that is not merged with the first.
+    a sum is computed once more, by an operation that is not merged with the first, and such a
+    product is taken from what the scale makes of it.
     """
     readers = readers_of(passed_on)
     source = source_of(tensor)
-    if any(map(_multiplies_by_constant, readers)) and is_made_by(source, tuple(ONCE_MORE)):
-        return ONCE_MORE[source.op.type](*source.op.inputs)
+    if is_made_by(source, tuple(PRODUCTS)):
+        scaled_back = (_scaled_back(reader, tensor.shape) for reader in readers)
+        return next((values for values in scaled_back if values is not None), tensor)
     if not is_made_by(source, SUMS) or not any(reader.type in SUMS for reader in readers):
         return tensor
     return _sum_once_more(source)
 
 
+def _scaled_back(operation: tf.Operation, shape: tf.TensorShape) -> tf.Tensor | None:
+    """What a product by a constant was made of, from its result; None of other operations."""
+    factor, scaled = _constant_factor(operation), operation.outputs[0]
+    if factor is None or not np.all(tf.get_static_value(factor)):
+        return None
+    if scaled.shape.as_list() != shape.as_list():  # of one number the constant makes several
+        return None
+    return scaled / factor if operation.type == "Mul" else scaled * factor
+
+
 def _unshared_gradient(gradient: tf.Tensor | None) -> tf.Tensor | None:
     """A gradient without a second reader, where it is a product by a constant.
 
-    So is that behind a dropout. The gradient of an activation such as softplus is a product, too.
+    Such is that behind a dropout; and of some activation functions the gradient before them is the
+    product of that and another number.
     """
     if gradient is None:
         return None
     source = source_of(gradient)
-    if not is_made_by(source, tuple(ONCE_MORE)) or not _multiplies_by_constant(source.op):
+    if not is_made_by(source, tuple(PRODUCTS)) or _constant_factor(source.op) is None:
         return gradient
-    if not any(reader.type in ONCE_MORE for reader in readers_of(gradient)):
+    if not any(reader.type in PRODUCTS for reader in readers_of(gradient)):
         return gradient
-    return ONCE_MORE[source.op.type](*source.op.inputs)
+    return PRODUCTS[source.op.type](*source.op.inputs)
 
 
 def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
@@ -121,11 +135,13 @@ def is_of_channels(tensor: tf.Tensor, channels: int | None) -> bool:
     return bool(shape.rank) and shape.num_elements() == shape[-1] == channels
 
 
-def _multiplies_by_constant(operation: tf.Operation) -> bool:
-    # A division by a constant becomes a product.
-    return operation.type in ONCE_MORE and any(
-        source_of(factor).op.type == "Const" for factor in operation.inputs
-    )
+def _constant_factor(operation: tf.Operation) -> tf.Tensor | None:
+    """By which constant an operation multiplies or divides, if it does."""
+    if operation.type not in PRODUCTS:
+        return None
+    factors = operation.inputs if operation.type == "Mul" else operation.inputs[1:]
+    constants = (source_of(factor) for factor in factors)
+    return next((one for one in constants if one.op.type == "Const"), None)
 
 
 def source_of(tensor: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,7 @@
 """Which tensor a score takes the values of a feature map from."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,37 @@ def test_a_criterion_of_more_than_the_product_gets_the_map_itself():
 )
 def test_a_map_whose_gradient_has_another_way_is_taken_as_it_is(readers):
     assert taken_from(readers) == 0
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x * 0.25,
+        lambda x: 3.0 * x,
+        lambda x: x / 3.0,
+        lambda x: x * tf.constant([0.5, 2.0, 3.0, 4.0]),
+        lambda x: x * tf.constant([0.5, 0.0, 3.0, 4.0]),
+        lambda x: x * tf.constant([[[0.5]], [[0.5]], [[2.0]]]),
+        lambda x: 2.0 / x,
+    ],
+    ids=["scaled", "scaled_left", "divided", "by_channel", "by_zero", "repeated", "divisor"],
+)
+@pytest.mark.usefixtures("grappler")
+def test_values_before_a_scale_are_those_of_the_map(scale):
+    @tf.function(autograph=False)
+    def step(x):
+        feature_map = x * tf.sigmoid(x)
+        with tf.GradientTape() as tape:
+            passed_on = tf.identity(feature_map)
+            tape.watch(passed_on)
+            loss = tf.reduce_sum(scale(passed_on) ** 2)
+        gradient = tape.gradient(loss, passed_on)
+        return feature_map, gradient, *scored_part(feature_map, passed_on, gradient)
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(1, 2, 4)), tf.float32)
+    feature_map, gradient, values, gradients = step(x)
+    np.testing.assert_allclose(values, feature_map, rtol=1e-6)
+    np.testing.assert_allclose(gradients, gradient, rtol=1e-6)
 
 
 class RawReLUs(keras.Model):
@@ -338,13 +371,8 @@ def sum_of_shifted_activations(x):
     return layers.Add()([layers.Conv2D(4, 3, activation=shifted_tanh)(x) for _ in range(2)])
 
 
-def hard_sigmoid_and_dropout(x):
-    x = layers.Conv2D(4, 3, padding="same", activation="hard_sigmoid")(x)
-    return layers.Conv2D(4, 3, padding="same")(layers.Dropout(0.3, seed=1)(x))
-
-
-def softplus_and_dropout(x):
-    x = layers.Conv2D(4, 3, padding="same", activation="softplus")(x)
+def before_dropout(activation, x):
+    x = layers.Conv2D(4, 3, padding="same", activation=activation)(x)
     return layers.Conv2D(4, 3, padding="same")(layers.Dropout(0.3, seed=1)(x))
 
 
@@ -365,7 +393,8 @@ def shifted_activation(x):
     "block",
     [
         *(swish_gate, layer_normed_shortcut, sum_of_shifted_activations, shifted_activation),
-        *(hard_sigmoid_and_dropout, softplus_and_dropout, mish_and_division),
+        *(partial(before_dropout, name) for name in ("hard_sigmoid", "softplus", "swish")),
+        mish_and_division,
     ],
 )
 def test_gates_shortcuts_and_scales_train_bit_for_bit_as_without_scores(block, images):
