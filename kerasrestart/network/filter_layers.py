@@ -250,7 +250,7 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
 def _other_uses(graph: Graph, layer: keras.Layer) -> list[str]:
     """The raw operations outside of a convolution that apply its kernel as it does itself.
 
-    A tied decoder applies it the other way round: that is no use of the filters, but reads them.
+    A tied decoder applies it the other way round: it reads the filters, and uses none again.
     """
     own = variable_ids(kernels.incoming_kernel(layer)) if layer.built else set()
     if not any(number in graph.readers for number in own):
