@@ -112,19 +112,20 @@ class ChannelMap:
         escapes = set(whole.escapes)
         if coupled := self._graph.notes_of(layer).coupled:
             escapes.add(coupled)
+        involved = [layer, *(reader.layer for reader in whole.readers)]
         return dataclasses.replace(
             whole,
             shared_with=tuple(sorted(owners)),
             escapes=tuple(sorted(escapes)),
-            shared_weights=self._shared_weights([layer, *(r.layer for r in whole.readers)]),
+            shared_weights=tuple(filter(None, map(self.shared_weights, involved))),
         )
 
-    def _shared_weights(self, involved: Sequence[layers.Layer]) -> tuple[str, ...]:
-        return tuple(
-            f"the weights of {self._graph.name_of(layer)} are also read by {listed(others)}"
-            for layer in involved
-            if (others := self._graph.notes_of(layer).shared_weights)
-        )
+    def shared_weights(self, layer: layers.Layer) -> str | None:
+        """What else of the model reads the weights of a layer, in words; None if nothing does."""
+        others = self._graph.notes_of(layer).shared_weights
+        if not others:
+            return None
+        return f"the weights of {self._graph.name_of(layer)} are also read by {listed(others)}"
 
     def _path_of(self, roots: np.ndarray) -> Path:
         """All that has some roots; `shared_with` are all layers that have them."""

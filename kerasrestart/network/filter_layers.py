@@ -17,7 +17,7 @@ from kerasrestart.network.channels import ChannelMap
 from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import ATTENTION, RECURRENT
 from kerasrestart.network.output_layers import output_layer_ids
-from kerasrestart.network.raw_operations import CONVOLUTIONS, RawOperation
+from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.reading_places import reading_place
 from kerasrestart.network.text import did_you_mean, listed
 from kerasrestart.network.traced_graph import (
@@ -240,32 +240,9 @@ def _out_of_reach(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | 
         return "has a kernel that is not [inputs, units]"
     if misplaced := graph.notes_of(layer).misplaced:
         return misplaced
-    if others := _other_uses(graph, layer):
-        return f"has a kernel that {listed(others)} applies, too, where no score can be taken"
     if not any(graph.reaches_loss(call) for call in graph.calls_of(layer)):
         return "does not reach an output"
     return None
-
-
-def _other_uses(graph: Graph, layer: keras.Layer) -> list[str]:
-    """The raw operations outside of a convolution that apply its kernel as it does itself.
-
-    A tied decoder applies it the other way round: it reads the filters, and uses none again.
-    """
-    own = variable_ids(kernels.incoming_kernel(layer)) if layer.built else set()
-    if not any(number in graph.readers for number in own):
-        return []
-    operations = [call.operation for call in graph.calls if not call.backward]
-    transposed = isinstance(layer, kernels.TRANSPOSED)
-    return [
-        operation.name
-        for operation in operations
-        if isinstance(operation, RawOperation)
-        and operation.type in CONVOLUTIONS
-        and not own.isdisjoint(operation.kernels)
-        and operation.maker is not layer
-        and ("BackpropInput" in operation.type) == transposed
-    ]
 
 
 def _cannot(graph: Graph, layer: keras.Layer, outputs: set[int]) -> str | None:

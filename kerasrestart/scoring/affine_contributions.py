@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import over_positions
-from kerasrestart.scoring.scored_part import is_made_by, is_of_channels, source_of
+from kerasrestart.scoring.graph_tensors import is_made_by, is_of_channels, source_of
 
 
 def affine_contribution(

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network.arguments import check_whole
+from kerasrestart.network.input_specs import is_missing
 from kerasrestart.scoring.replicas import split_batches
 
 
@@ -50,10 +51,10 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
         return x
     _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")
     for name, given in (("y", y), ("sample_weight", sample_weight)):
-        # The targets of an output without a loss may be missing.
-        if not _given(given) and keras.tree.flatten(given):
-            continue
-        _check_arrays(name, given, "arrays, one row per example")
+        # They are missing, or those of each output are.
+        leaves = keras.tree.flatten(given)
+        if not leaves or not all(map(is_missing, leaves)):
+            _check_arrays(name, given, "arrays, one row per example")
     rows = {len(leaf) for leaf in _given((x, y, sample_weight))}
     if len(rows) > 1:
         raise ValueError(
@@ -75,7 +76,7 @@ def _check_arrays(name: str, given: Any, expected: str) -> None:
 
 def _given(structure: Any) -> list[Any]:
     """The arrays of a structure; an optional input of a model may be missing."""
-    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    return [leaf for leaf in keras.tree.flatten(structure) if not is_missing(leaf)]
 
 
 def call_in_inference(model: keras.Model, x: Any) -> Any:

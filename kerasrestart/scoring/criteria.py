@@ -18,6 +18,7 @@ from kerasrestart.scoring.criterion_names import REVERSED
 from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.over_mean import over_mean
 from kerasrestart.scoring.products import product_of
+from kerasrestart.scoring.scored_part import unshared_gradient
 
 Saliency = Callable[..., Any]
 
@@ -126,7 +127,7 @@ class Criterion:
         """
         if self.signed is not None:
             return self.signed(feature_map, gradient, channel_axis)
-        found = self.call(feature_map, gradient, channel_axis)
+        found = self.call(feature_map, unshared_gradient(gradient), channel_axis)
         found = tf.constant(found) if isinstance(found, np.ndarray) else found
         if not tf.is_tensor(found) or found.shape.rank not in (None, 2):
             shape = f"shape {found.shape}" if tf.is_tensor(found) else one_line(repr(found), 100)

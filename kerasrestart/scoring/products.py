@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrestart.scoring.scored_part import ACTIVATION_GRADIENTS, is_made_by, readers_of, source_of
+from kerasrestart.scoring.graph_tensors import is_made_by, readers_of, source_of
+from kerasrestart.scoring.scored_part import ACTIVATION_GRADIENTS, unshared_gradient
 
 
 def product_of(feature_map: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
@@ -22,18 +23,24 @@ def product_of(feature_map: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     Returns:
         float32, same shape.
     """
-    z, by_z = source_of(feature_map), source_of(gradient)
     following = [one for one in readers_of(gradient) if one.type in ACTIVATION_GRADIENTS]
-    before_relu = [one for one in following if _is_relu_grad(one, by_z, z)]
-    if before_relu:
-        gradient, following = before_relu[0].outputs[0], []
+    for operation in following:
+        if _is_gradient_before_relu(operation, gradient, feature_map):
+            return _product(feature_map, operation.outputs[0])
     with tf.control_dependencies(following):
-        return tf.cast(feature_map, tf.float32) * tf.cast(gradient, tf.float32)
+        return _product(feature_map, unshared_gradient(gradient))
 
 
-def _is_relu_grad(operation: tf.Operation, gradient: tf.Tensor, activated: tf.Tensor) -> bool:
-    """Whether an operation makes the gradient before a ReLU of that after it, and no other's."""
-    if operation.type != "ReluGrad" or not is_made_by(activated, ("Relu",)):
+def _is_gradient_before_relu(
+    operation: tf.Operation, gradient: tf.Tensor, feature_map: tf.Tensor
+) -> bool:
+    """Whether a ReLU makes a feature map, and an operation the gradient before it of that after."""
+    z = source_of(feature_map)
+    if operation.type != "ReluGrad" or not is_made_by(z, ("Relu",)):
         return False
-    by, of = map(source_of, operation.inputs)
-    return by is gradient and of is activated
+    after, activated = map(source_of, operation.inputs)
+    return after is source_of(gradient) and activated is z
+
+
+def _product(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    return tf.cast(one, tf.float32) * tf.cast(other, tf.float32)

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.raw_operations import OUTPUT_GRADIENTS, SHAPES_ONLY
+from kerasrestart.scoring.graph_tensors import is_made_by, is_of_channels, readers_of, source_of
 
 SUMS = ("Add", "AddV2", "AddN")
-# Of each, what gives the same values and is not merged with other operations.
+# Of each, what gives the same finite values and is not merged with other operations.
 PRODUCTS = {"Mul": tf.math.multiply_no_nan, "RealDiv": tf.math.divide_no_nan}
-IDENTITIES = ("Identity", "IdentityN")
 RELUS = ("Relu", "Relu6")
 ACTIVATION_GRADIENTS = tuple(f"{name}Grad" for name in OUTPUT_GRADIENTS)
 
@@ -44,7 +44,23 @@ def scored_part(
         return function.outputs[0], gradient.op.inputs[OUTPUT_GRADIENTS[function.type]]
     if function is not None and function.type in RELUS and only_product:
         return function.outputs[0], gradient
-    return _unshared(tensor, passed_on), _unshared_gradient(gradient)
+    return _unshared(tensor, passed_on), gradient
+
+
+def unshared_gradient(gradient: tf.Tensor | None) -> tf.Tensor | None:
+    """A gradient without a second reader, where that would change training.
+
+    A dropout multiplies the gradient that comes back to it by a constant, and the backward pass of
+    a softplus multiplies that again: TensorFlow merges both products if the first has one reader.
+    """
+    if gradient is None:
+        return None
+    source = source_of(gradient)
+    if not is_made_by(source, tuple(PRODUCTS)) or _constant_factor(source.op) is None:
+        return gradient
+    if not any(reader.type in PRODUCTS for reader in readers_of(gradient)):
+        return gradient
+    return PRODUCTS[source.op.type](*source.op.inputs)
 
 
 def _only_activation(tensor: tf.Tensor, gradient: tf.Tensor | None) -> tf.Operation | None:
@@ -90,22 +106,6 @@ def _scaled_back(operation: tf.Operation, shape: tf.TensorShape) -> tf.Tensor | 
     return scaled / factor if operation.type == "Mul" else scaled * factor
 
 
-def _unshared_gradient(gradient: tf.Tensor | None) -> tf.Tensor | None:
-    """A gradient without a second reader, where it is a product by a constant.
-
-    Such is that behind a dropout; and of some activation functions the gradient before them is the
-    product of that and another number.
-    """
-    if gradient is None:
-        return None
-    source = source_of(gradient)
-    if not is_made_by(source, tuple(PRODUCTS)) or _constant_factor(source.op) is None:
-        return gradient
-    if not any(reader.type in PRODUCTS for reader in readers_of(gradient)):
-        return gradient
-    return PRODUCTS[source.op.type](*source.op.inputs)
-
-
 def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
     """A sum, made of the terms of sums that it alone reads: these must not get a second reader."""
     terms, stack = [], list(tensor.op.inputs)
@@ -129,12 +129,6 @@ def _sum_once_more(tensor: tf.Tensor) -> tf.Tensor:
     return result
 
 
-def is_of_channels(tensor: tf.Tensor, channels: int | None) -> bool:
-    """Whether a tensor has one number for each channel, on its last axis."""
-    shape = tensor.shape
-    return bool(shape.rank) and shape.num_elements() == shape[-1] == channels
-
-
 def _constant_factor(operation: tf.Operation) -> tf.Tensor | None:
     """By which constant an operation multiplies or divides, if it does."""
     if operation.type not in PRODUCTS:
@@ -142,26 +136,3 @@ def _constant_factor(operation: tf.Operation) -> tf.Tensor | None:
     factors = operation.inputs if operation.type == "Mul" else operation.inputs[1:]
     constants = (source_of(factor) for factor in factors)
     return next((one for one in constants if one.op.type == "Const"), None)
-
-
-def source_of(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor behind any identities, such as other probes and functions' own gradients."""
-    while tf.is_symbolic_tensor(tensor) and tensor.op.type in IDENTITIES:
-        tensor = tensor.op.inputs[tensor.value_index]
-    return tensor
-
-
-def is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
-    """Whether an operation of one of the types makes a tensor; never in eager execution."""
-    return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
-
-
-def readers_of(tensor: tf.Tensor) -> list[tf.Operation]:
-    """The operations that read a tensor, also behind identities."""
-    if not tf.is_symbolic_tensor(tensor):
-        return []
-    return [
-        reader
-        for direct in tensor.consumers()
-        for reader in (readers_of(direct.outputs[0]) if direct.type == "Identity" else [direct])
-    ]

@@ -7,9 +7,19 @@ import tensorflow as tf
 from keras import layers
 
 from kerasrestart.scoring.affine_contributions import affine_contribution
+from kerasrestart.scoring.scored_part import scored_part
 
 
-def contribution(behind, *, axis=-1, training=True, dtype="float32", scale=True, mean=0.5):
+def contribution(
+    behind,
+    *,
+    scored=lambda *tensors: tensors,
+    axis=-1,
+    training=True,
+    dtype="float32",
+    scale=True,
+    mean=0.5,
+):
     """What is found of a norm's map, and the formula in float64; both `[examples, filters]`."""
     rng = np.random.default_rng(0)
     shape, channels = (6, 5, 5, 4), 4 if axis == -1 else 5
@@ -30,7 +40,7 @@ def contribution(behind, *, axis=-1, training=True, dtype="float32", scale=True,
             tape.watch(feature_map)
             loss = tf.reduce_sum(tf.cast(loss(feature_map), "float32"))
         gradient, *_ = tape.gradient(loss, [feature_map, x, norm.trainable_variables])
-        found.append(affine_contribution(feature_map, gradient, axis))
+        found.append(affine_contribution(*scored(feature_map, gradient), axis))
         return feature_map, gradient, 0.0 if found[-1] is None else found[-1]
 
     feature_map, gradient, result = (of.numpy() for of in step())
@@ -79,6 +89,17 @@ def test_it_is_as_exact_as_the_map_where_the_mean_is_large():
 )
 def test_other_maps_are_left_to_the_product(behind, options):
     assert contribution(BEHIND[behind], **options)[0] is None
+
+
+def test_it_is_also_found_where_a_scale_follows():
+    def scaled_after(normed, weights):
+        return normed, lambda z: tf.tanh(0.5 * z) * weights
+
+    def scored(feature_map, gradient):
+        return scored_part(feature_map, feature_map, gradient, only_product=True)
+
+    found, expected = contribution(scaled_after, scored=scored)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_map_that_is_also_read_before_its_relu_is_left_to_the_product():
