@@ -76,7 +76,7 @@ def describe(
 def _remark(found: FilterLayers, key: str, eager: bool) -> str:
     filter_layer = found.layers[key]
     remarks = [found.channels.outgoing(filter_layer.layer).obstacle()]
-    # Not scored: that is taken from calls of the layer.
+    # The scores are those of the layer's own calls, whatever the obstacle is.
     if (others := found.channels.shared_weights(filter_layer.layer)) not in (None, *remarks):
         remarks.append(others)
     unread = [function for function in filter_layer.unread if function is not None]

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrestart.scoring.feature_maps import over_positions
 from kerasrestart.scoring.graph_tensors import is_made_by, is_of_channels, source_of
+from kerasrestart.scoring.products import gradient_before_relu
 
 
 def affine_contribution(
@@ -32,27 +33,21 @@ def affine_contribution(
     z = source_of(feature_map)
     activated = is_made_by(z, ("Relu",))
     affine = _affine(source_of(z.op.inputs[0]) if activated else z, channel_axis)
-    if affine is None:
+    before_relu = gradient_before_relu(feature_map, gradient) if activated else gradient
+    if affine is None or before_relu is None:
         return None
     x, scale, shift = affine
     for reader in x.consumers():
         if reader.type != "Mul" or reader.inputs[0] is not x:
             continue
         by_affine = reader.inputs[1]
-        if _is_gradient_before(by_affine, gradient, z) if activated else by_affine is gradient:
+        if source_of(by_affine) is source_of(before_relu):
             # The copy is made in the forward pass. Were the shift held until here, sums of several
             # shifts would write to another of their terms, and add up in another order.
             copied = tf.expand_dims(tf.stack([scale, shift]), 1)
             sums = [over_positions(one, channel_axis) for one in (reader.outputs[0], by_affine)]
             return tf.reduce_sum(copied * tf.stack(sums), axis=0)
     return None
-
-
-def _is_gradient_before(by_affine: tf.Tensor, gradient: tf.Tensor, activated: tf.Tensor) -> bool:
-    """Whether a gradient is that by what a ReLU reads, of which another one is known."""
-    if not is_made_by(by_affine, ("ReluGrad",)) or by_affine.op.inputs[1] is not activated:
-        return False
-    return by_affine is gradient or by_affine.op.inputs[0] is gradient
 
 
 def _affine(tensor: tf.Tensor, channel_axis: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None:

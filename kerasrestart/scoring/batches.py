@@ -51,7 +51,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
         return x
     _check_arrays("x", x, "arrays, a tf.data.Dataset or a keras.utils.PyDataset")
     for name, given in (("y", y), ("sample_weight", sample_weight)):
-        # They are missing, or those of each output are.
+        # None, or None for each output, stands for none.
         leaves = keras.tree.flatten(given)
         if not leaves or not all(map(is_missing, leaves)):
             _check_arrays(name, given, "arrays, one row per example")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import tensorflow as tf
 
 IDENTITIES = ("Identity", "IdentityN")
@@ -14,7 +16,7 @@ def source_of(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
-def is_made_by(tensor: tf.Tensor, types: tuple[str, ...]) -> bool:
+def is_made_by(tensor: tf.Tensor, types: Container[str]) -> bool:
     """Whether an operation of one of the types makes a tensor; never in eager execution."""
     return tf.is_symbolic_tensor(tensor) and tensor.op.type in types
 

@@ -56,7 +56,7 @@ def unshared_gradient(gradient: tf.Tensor | None) -> tf.Tensor | None:
     if gradient is None:
         return None
     source = source_of(gradient)
-    if not is_made_by(source, tuple(PRODUCTS)) or _constant_factor(source.op) is None:
+    if not is_made_by(source, PRODUCTS) or _constant_factor(source.op) is None:
         return gradient
     if not any(reader.type in PRODUCTS for reader in readers_of(gradient)):
         return gradient
@@ -88,7 +88,7 @@ def _unshared(tensor: tf.Tensor, passed_on: tf.Tensor) -> tf.Tensor:
     """
     readers = readers_of(passed_on)
     source = source_of(tensor)
-    if is_made_by(source, tuple(PRODUCTS)):
+    if is_made_by(source, PRODUCTS):
         scaled_back = (_scaled_back(reader, tensor.shape) for reader in readers)
         return next((values for values in scaled_back if values is not None), tensor)
     if not is_made_by(source, SUMS) or not any(reader.type in SUMS for reader in readers):

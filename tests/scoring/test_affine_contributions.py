@@ -91,14 +91,17 @@ def test_other_maps_are_left_to_the_product(behind, options):
     assert contribution(BEHIND[behind], **options)[0] is None
 
 
-def test_it_is_also_found_where_a_scale_follows():
-    def scaled_after(normed, weights):
-        return normed, lambda z: tf.tanh(0.5 * z) * weights
+@pytest.mark.parametrize(
+    "follows", [lambda z: tf.tanh(0.5 * z), tf.nn.relu], ids=["scale", "relu_of_no_layer"]
+)
+def test_it_is_also_found_of_what_is_scored_instead_of_a_map(follows):
+    def behind(normed, weights):
+        return normed, lambda z: follows(z) ** 2 * weights
 
     def scored(feature_map, gradient):
         return scored_part(feature_map, feature_map, gradient, only_product=True)
 
-    found, expected = contribution(scaled_after, scored=scored)
+    found, expected = contribution(behind, scored=scored)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

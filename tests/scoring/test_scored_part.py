@@ -393,8 +393,11 @@ def shifted_activation(x):
     "block",
     [
         *(swish_gate, layer_normed_shortcut, sum_of_shifted_activations, shifted_activation),
-        *(partial(before_dropout, name) for name in ("hard_sigmoid", "softplus", "swish")),
         mish_and_division,
+        *(
+            pytest.param(partial(before_dropout, name), id=f"{name}_before_dropout")
+            for name in ("hard_sigmoid", "softplus", "swish")
+        ),
     ],
 )
 def test_gates_shortcuts_and_scales_train_bit_for_bit_as_without_scores(block, images):
