@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from kerasrestart.network.normalizations import Normalized
+from kerasrestart.network.optimizers import Update
 from kerasrestart.network.raw_operations import RawOperation
 
 
@@ -98,6 +99,7 @@ class Graph:
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer that a model inside the model holds, the id of the innermost.
+        updates: The optimizers that the training step applies, with their variables, in this order.
         is_partial: Whether training may compute more than this graph shows, so that tensors may
             have readers that are not seen.
     """
@@ -135,6 +137,7 @@ class Graph:
         self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None
         self.holders: dict[int, int] = {}
+        self.updates: list[Update] = []
         self.is_partial = False
         self._ends = self.outputs | self.losses
         self._reaching = self._tensors_before(self.outputs)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 
-from kerasrestart.network.hooks import Hook, hooked
+from kerasrestart.network.hooks import hooked
 
 _Optimizers = weakref.WeakValueDictionary[int, keras.optimizers.Optimizer]
 
@@ -43,8 +43,32 @@ def _used(model: keras.Model) -> _Optimizers:
     return used if used is not None and same else weakref.WeakValueDictionary()
 
 
-def hearing_updates(hook: Hook) -> contextlib.AbstractContextManager[None]:
-    """Runs a hook around `apply` of any optimizer; of one inside another, too."""
+class Update(NamedTuple):
+    """An optimizer, and the gradients and variables that it is applied to, if these are given."""
+
+    optimizer: keras.optimizers.Optimizer
+    gradients: Sequence[Any]
+    variables: Sequence[Any]
+
+
+def hearing_updates(
+    hear: Callable[[Callable[[], Any], Update], Any],
+) -> contextlib.AbstractContextManager[None]:
+    """Puts a function in place of `apply` of any optimizer; of one inside another, too.
+
+    Args:
+        hear: Is called with a function that runs `apply`, and with the update; it returns what
+            `apply` does.
+    """
+
+    def hook(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        args, kwargs = map(_read_twice, args), {n: _read_twice(v) for n, v in kwargs.items()}
+        optimizer, *args = args
+        given = dict(zip(("grads", "trainable_variables"), args, strict=False)) | kwargs
+        gradients, variables = given.get("grads"), given.get("trainable_variables")
+        found = Update(optimizer, gradients or (), variables or ())
+        return hear(lambda: call(optimizer, *args, **kwargs), found)
+
     kinds, found = [keras.optimizers.Optimizer], []
     while kinds:
         kind = kinds.pop()
@@ -72,6 +96,11 @@ def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optim
 def keras_class(name: str) -> Any:
     """Returns a class of `keras.optimizers` for `isinstance`; `()` if this Keras lacks it."""
     return getattr(keras.optimizers, name, ())
+
+
+def _read_twice(value: Any) -> Any:
+    """What can be read once more: Keras takes an iterator of variables, too."""
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:

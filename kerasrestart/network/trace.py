@@ -24,7 +24,7 @@ from kerasrestart.network.gradient_calls import differentiation, tapes_heard
 from kerasrestart.network.hooks import Hook, hooked
 from kerasrestart.network.input_specs import placeholders, tensors_in
 from kerasrestart.network.kernels import WITH_FILTERS
-from kerasrestart.network.optimizers import hearing_updates
+from kerasrestart.network.optimizers import Update, hearing_updates
 from kerasrestart.network.tensorflow_internals import (
     FuncGraph,
     in_vectorized_map,
@@ -73,6 +73,7 @@ class Trace:
             known.
         backward: Numbers of operations in the graph when each backward pass of the step begins and
             ends.
+        updates: The optimizers that the step applies, with their variables, in this order.
     """
 
     graph: tf.Graph
@@ -83,6 +84,7 @@ class Trace:
     elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
     trained: set[int] | None = None
     backward: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    updates: list[Update] = dataclasses.field(default_factory=list)
 
 
 def trace_call(
@@ -128,7 +130,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
     def run(trace: Trace) -> None:
         given = placeholders(data)
         trace.inputs = tensors_in(given)
-        with _noting_gradients(trace), _without_updates():
+        with _noting_gradients(trace), _noting_updates(trace), _in_replica():
             inlined(model.train_step)(given)
 
     return _traced(model, run, opaque)
@@ -311,6 +313,25 @@ def _python_state_kept(model: keras.Model) -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def _without_updates() -> contextlib.AbstractContextManager[None]:
-    """Optimizers do nothing: an update would make their slots before `fit` does."""
-    return hearing_updates(lambda call, args, kwargs: None)
+class _FirstReplica(tf.distribute.ReplicaContext):
+    """A replica that does not wait for the others."""
+
+    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        """Returns what this replica gives, as if it were the only one."""
+        return value
+
+
+def _in_replica() -> contextlib.AbstractContextManager[Any]:
+    """A step runs in each replica of a strategy, and cannot differentiate outside of them."""
+    if not tf.distribute.in_cross_replica_context():
+        return contextlib.nullcontext()
+    return _FirstReplica(tf.distribute.get_strategy(), 0)
+
+
+def _noting_updates(trace: Trace) -> contextlib.AbstractContextManager[None]:
+    """Notes what optimizers update; they do nothing, or their slots would be made before `fit`."""
+
+    def noting(_: Any, update: Update) -> None:
+        trace.updates.append(update._replace(gradients=()))
+
+    return hearing_updates(noting)

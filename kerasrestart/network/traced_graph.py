@@ -90,6 +90,7 @@ def _graph_of_call(
 def _graph(model: keras.Model, trace: Trace) -> Graph:
     graph = GraphBuilder(trace, layer_keys(model, is_listed)).build()
     graph.holders = holders(model)
+    graph.updates = trace.updates
     mark_own_calls(graph, trace, model)
     mark_kernel_uses(graph, model)
     return graph

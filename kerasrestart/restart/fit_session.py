@@ -21,7 +21,7 @@ from kerasrestart.restart.optimizers import check_optimizers, warn_without_optim
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import PendingRestart, RestartEvent
-from kerasrestart.restart.slots import build_optimizer
+from kerasrestart.restart.slots import build_applied, build_optimizer
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.scorer import Scorer
 
@@ -82,6 +82,7 @@ class FitSession:
     def _prepare(self, data: Any = None) -> Scorer:
         self._data = data
         self._use(*prepare(self._model, self._plan, data))
+        build_applied(self._model, self.scorer.filter_layers.graph.updates)
         return self.scorer
 
     def _use(self, scorer: Scorer, left_out: list[str]) -> None:
@@ -183,7 +184,7 @@ class FitSession:
         """Builds an optimizer that is not: then the step is traced once, not twice.
 
         Not before all callbacks have seen the start of training, where they may unfreeze layers.
-        A step of the model's own may train some of its variables: it builds its optimizer itself.
+        A step of the model's own may train some of its variables: those that its trace shows.
         """
         optimizer = self._model.optimizer
         if optimizer is None or optimizer is self._checked:

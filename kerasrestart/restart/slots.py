@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check_choice
 from kerasrestart.network.keras_internals import index_in, layers_inside, slot_of, trained_by
-from kerasrestart.network.optimizers import keras_class, leaves, unwrap
+from kerasrestart.network.optimizers import Update, keras_class, leaves, unwrap
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
@@ -120,6 +120,21 @@ def build_optimizer(model: keras.Model) -> None:
     if not model.optimizer.built and all(layer.built for layer in layers_inside(model)):
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
+
+
+def build_applied(model: keras.Model, updates: Iterable[Update]) -> None:
+    """Builds optimizers as `apply` does at the first step, where that is Keras's own.
+
+    Args:
+        model: The model.
+        updates: The optimizers that the first step applies, with the variables, in this order.
+    """
+    for optimizer, _, variables in updates:
+        own_apply = type(optimizer).apply.__module__.partition(".")[0] != "keras"
+        if variables and not (optimizer.built or own_apply):
+            scope = keras.name_scope(optimizer.name, caller=optimizer)
+            with model.distribute_strategy.scope(), scope:
+                optimizer.build(list(variables))
 
 
 def reset_slots(

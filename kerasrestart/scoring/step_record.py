@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrestart.network.gradient_calls import differentiation, tapes_heard
 from kerasrestart.network.hooks import hooked
-from kerasrestart.network.optimizers import hearing_updates
+from kerasrestart.network.optimizers import Update, hearing_updates
 from kerasrestart.network.reading_places import NORM
 from kerasrestart.network.tensorflow_internals import tape_records
 from kerasrestart.network.variable_reads import variable_ids
@@ -207,24 +207,19 @@ class StepRecord:
             self.inputs[name].append(ReaderInputs.mean(layer, read))
         return call(*args, **kwargs)
 
-    def _call_apply(
-        self, weights: dict[int, int], call: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def _call_apply(self, weights: dict[int, int], apply: Callable[[], Any], update: Update) -> Any:
         """Takes the gradients as they are given, before the optimizer scales or clips them."""
-        optimizer, *_ = args
-        self.optimizers.append(optimizer)
+        self.optimizers.append(update.optimizer)
         if self._updates:  # of an optimizer inside another, or of the class that one is derived of
-            return call(*args, **kwargs)
-        given = dict(zip(("self", "grads", "trainable_variables"), args, strict=False)) | kwargs
-        variables = given.get("trainable_variables") or ()
-        for variable, gradient in zip(variables, given["grads"], strict=False):
+            return apply()
+        for variable, gradient in zip(update.variables, update.gradients, strict=False):
             if id(variable) in weights and gradient is not None:
                 # Read now: the optimizer is about to change it.
                 value = tf.convert_to_tensor(variable)
                 self.add_gradient(weights[id(variable)], value, gradient)
         self._updates = True
         try:
-            return call(*args, **kwargs)
+            return apply()
         finally:
             self._updates = False
 

@@ -244,6 +244,74 @@ def a_lower_learning_rate_for_some_weights_as_one():
         np.testing.assert_allclose(one, several, atol=1e-4)
 
 
+class Adversaries(keras.Model):
+    """Two networks, each with an optimizer of its own, that the step alone shows."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.maker = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                layers.Conv2D(5, 3, padding="same", use_bias=False, name="make"),
+                *norm,
+                layers.ReLU(),
+                layers.Conv2D(4, 3, padding="same", activation="tanh", name="last"),
+                layers.Conv2D(2, 3, padding="same"),
+            ]
+        )
+        self.judge = keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                layers.Conv2D(6, 3, activation="relu", name="judge"),
+                layers.Flatten(),
+                layers.Dense(1),
+            ]
+        )
+        self.by_maker, self.by_judge = keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1)
+        self.entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+        self.built = True  # or Keras wants a call
+
+    def train_step(self, data):
+        real, _ = data
+        weights = self.judge.trainable_weights
+        with tf.GradientTape() as tape:
+            first, second = self.judge(real), self.judge(self.maker(real[..., ::-1]))
+            loss = self.entropy(tf.ones_like(first), first)
+            loss += self.entropy(tf.zeros_like(second), second)
+        self.by_judge.apply(tape.gradient(loss, weights), weights)
+        weights = self.maker.trainable_weights
+        with tf.GradientTape() as tape:
+            made = self.judge(self.maker(real[..., ::-1], training=True))
+            fooled = self.entropy(tf.ones_like(made), made)
+        self.by_maker.apply(tape.gradient(fooled, weights), weights)
+        return {"loss": loss}
+
+
+def a_step_of_a_models_own_as_one(norm=()):
+    ways = []
+    for strategy in (tf.distribute.get_strategy(), devices(2)):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            model = Adversaries([of(**options) for of, options in norm])
+            model.compile()
+        restart = kr.PartialRestart(
+            fraction=0.3, when=kr.EveryEpochs(1, monitor="loss"), max_restarts=1
+        )
+        data = (images[:32], labels[:32])
+        model.fit(*data, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=[restart])
+        ways.append((model, restart.events[0].layers))
+    (one, first), (several, second) = ways
+    for name in ("make", "last", "judge"):
+        np.testing.assert_allclose(first[name].scores, second[name].scores, **CLOSE)
+        assert first[name].filters == second[name].filters
+    for a, b in zip(one.variables, several.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5, err_msg=a.path)
+
+
+def a_step_with_a_norm_over_all_replicas_as_one():
+    a_step_of_a_models_own_as_one([(layers.BatchNormalization, {"synchronized": True})])
+
+
 CHECKS = [
     four_devices_as_one_with_an_empty_part,
     slots_and_outgoing_weights_as_one,
@@ -254,6 +322,8 @@ CHECKS = [
     filters_dropped_for_an_epoch_as_one,
     filters_scored_after_training,
     a_lower_learning_rate_for_some_weights_as_one,
+    a_step_of_a_models_own_as_one,
+    a_step_with_a_norm_over_all_replicas_as_one,
 ]
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Optimizers that a training step uses and the model does not hold: their slots are reset."""
 
 import types
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -163,3 +164,92 @@ class ByHand(Stepping):
 def test_filters_that_no_optimizer_trains_are_reported_at_a_restart(images):
     with pytest.warns(UserWarning, match="No Keras optimizer was found that trains 'by_hand"):
         fit(net(ByHand)[0], images, adam())
+
+
+class Counting(OneTape):
+    """Counts how often its step is traced, past what a traced pass restores."""
+
+    runs: ClassVar = []
+
+    def train_step(self, data):
+        self.runs.append(1)
+        return super().train_step(data)
+
+
+class HeadFirst(Counting):
+    def update(self, gradients, weights):
+        self.optimizer.apply_gradients(zip(gradients[::-1], weights[::-1], strict=True))
+
+
+class TwoOptimizers(Counting):
+    """Another one, held in a list, trains the first convolution; the compiled one the others."""
+
+    def update(self, gradients, weights):
+        self.optimizer.apply(gradients[2:], weights[2:])
+        self.more[0].apply(gradients[:2], weights[:2])
+
+
+class OfAnIterator(Counting):
+    def update(self, gradients, weights):
+        self.optimizer.apply(gradients, iter(weights))
+
+
+class ClippedFirst(keras.optimizers.SGD):
+    """Builds itself for the convolutions alone, though it is given all variables."""
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build([v for v in trainable_variables if "conv" in v.path])
+        known = [index for index, v in enumerate(trainable_variables) if "conv" in v.path]
+        super().apply([grads[n] for n in known], [trainable_variables[n] for n in known])
+
+
+def by_layer():
+    convolutions, others = adam(), keras.optimizers.SGD(0.1, momentum=0.9)
+    return keras.optimizers.MultiOptimizer(
+        lambda variable: convolutions if "conv" in variable.path else others
+    )
+
+
+def trained(model_class, make, images, callbacks=()):
+    keras.backend.clear_session()  # optimizers are numbered from one again
+    model, _ = net(model_class)
+    model.more = [scaled_adam()]
+    model.compile(make(), model.loss)
+    Counting.runs.clear()
+    x, y = images
+    model.fit(x, y, batch_size=10, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+    optimizers = [model.optimizer, *model.more]
+    variables = [*model.variables, *(v for one in optimizers for v in one.variables)]
+    return [v.path for v in variables], [v.numpy() for v in variables], len(Counting.runs)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "make", "traces"),
+    [
+        (Counting, adam, 1),
+        (Counting, scaled_adam, 1),
+        (HeadFirst, adam, 1),
+        (TwoOptimizers, adam, 1),
+        (OfAnIterator, adam, 1),
+        # It may build itself in another way.
+        (Counting, lambda: ClippedFirst(0.1, momentum=0.9), 2),
+        pytest.param(
+            *(Counting, by_layer, 1),
+            marks=pytest.mark.skipif(
+                not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has none"
+            ),
+        ),
+    ],
+)
+def test_optimizers_are_built_as_by_the_step_which_is_traced_once(
+    model_class, make, traces, images
+):
+    """TensorFlow traces a step twice that makes variables, such as slots."""
+    paths, expected, _ = trained(model_class, make, images)
+    never = kr.PartialRestart(select=kr.Fraction(0.25), when=kr.EveryEpochs(9, monitor="loss"))
+    ours, values, runs = trained(model_class, make, images, [never])
+    assert runs == 1 + traces  # one shows what the step computes
+    assert ours == paths
+    for value, same in zip(values, expected, strict=True):
+        np.testing.assert_array_equal(value, same)
