@@ -89,6 +89,7 @@ class Graph:
         names: By id of a layer, its key: the name where that is unique, else the path.
         elsewhere: By id of a layer, why its calls are not among `calls`.
         trained: Ids of the variables that train; None if that is not known.
+        trained_together: For each loss, ids of the variables that it trains.
         uses: By id of a layer, how often it is called.
         readers: By id of a variable, see `variable_ids`, the names of the raw operations that
             compute with it.
@@ -113,7 +114,7 @@ class Graph:
         places: Mapping[int, Call] | None = None,
         names: Mapping[int, str] | None = None,
         elsewhere: Mapping[int, str] | None = None,
-        trained: set[int] | None = None,
+        trained: Iterable[set[int]] | None = None,
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
         normalized: Mapping[int, Normalized] | None = None,
@@ -127,7 +128,8 @@ class Graph:
         self.places = dict(places or {})
         self.names = dict(names or {})
         self.elsewhere = dict(elsewhere or {})
-        self.trained = trained
+        self.trained_together = list(trained or ())
+        self.trained = None if trained is None else set().union(*self.trained_together)
         self.uses = dict(uses or {})
         self.readers = dict(readers or {})
         self.normalized = dict(normalized or {})

@@ -66,7 +66,7 @@ class GraphBuilder:
             self._places(places, calls),
             self._names,
             trace.elsewhere,
-            trace.trained,
+            None if trace.trained is None else trace.trained.values(),
             Counter(id(call.layer) for call in trace.calls),
             {of: {self._owner(op) for op in ops} for of, ops in steps.readers.items()},
             normalized,

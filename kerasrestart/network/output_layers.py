@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ from kerasrestart.network.graph import Call, Graph
 from kerasrestart.network.operations import makes_features
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.traced_graph import traced_graph
+from kerasrestart.network.variable_reads import variable_ids
 
 
 def output_layers(model: keras.Model) -> list[keras.Layer]:
@@ -37,6 +38,7 @@ def output_layer_ids(graph: Graph) -> set[int]:
     """Ids of the layers that make an output; a loss may read more than the outputs of a call."""
     outputs = _output_calls(graph)
     found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
+    apart = _made_for_others(graph)
     if graph.of_call is not None:
         # What the call reads again is hidden, unless a network inside the model returns it, and
         # nothing but a loss reads it there.
@@ -47,11 +49,13 @@ def output_layer_ids(graph: Graph) -> set[int]:
         }
         returned = _calls_before(graph, graph.returned)
         ends = {id(_layer_of(call)) for call in returned if not _leads_on(graph, call)}
-        return (found - (inside - ends)) | output_layer_ids(graph.of_call)
+        return ((found | apart) - (inside - ends)) | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
     # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
-    return found - {id(_layer_of(call)) for call in graph.calls if _is_hidden(graph, call)}
+    return (
+        found - {id(_layer_of(call)) for call in graph.calls if _is_hidden(graph, call)}
+    ) | apart
 
 
 def _is_hidden(graph: Graph, call: Call) -> bool:
@@ -74,18 +78,44 @@ def _is_hidden(graph: Graph, call: Call) -> bool:
     return leads_on
 
 
+def _made_for_others(graph: Graph) -> set[int]:
+    """Ids of the layers that make what a network returns for others, such as an image to judge.
+
+    The others have weights, and no loss trains these together with the layer.
+    """
+    found = set()
+    for call in _calls_before(graph, graph.returned):
+        layer = _layer_of(call)
+        own, others = _weights_of(layer), [_weights_of(_layer_of(r)) for r in _readers(graph, call)]
+        losses = [trained for trained in graph.trained_together if not own.isdisjoint(trained)]
+        apart = (all(loss.isdisjoint(other) for loss in losses) for other in others)
+        if losses and others and all(others) and all(apart):
+            found.add(id(layer))
+    return found
+
+
 def _leads_on(graph: Graph, call: Call) -> bool:
     """Whether an operation with weights reads what is made of the result of a call."""
+    return next(_readers(graph, call), None) is not None
+
+
+def _readers(graph: Graph, call: Call) -> Iterator[Call]:
+    """The calls of operations with weights that read what is made of the result of a call."""
     stack, seen = [call], {id(call)}
     while stack:
         for tensor in stack.pop().outputs:
             for reader in graph.consumers.get(tensor, ()):
+                if id(reader) in seen:
+                    continue
+                seen.add(id(reader))
                 if makes_features(reader.operation):
-                    return True
-                if id(reader) not in seen:
-                    seen.add(id(reader))
+                    yield reader
+                else:
                     stack.append(reader)
-    return False
+
+
+def _weights_of(layer: Any) -> set[int]:
+    return set(variable_ids(getattr(layer, "weights", ())))
 
 
 def _layer_of(call: Call) -> Any:

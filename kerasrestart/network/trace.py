@@ -69,8 +69,8 @@ class Trace:
         losses: What else the loss is computed from, where the outputs are the model's: what layers
             add to it on their own, or the loss itself.
         elsewhere: By id of a layer, why its call is out of sight.
-        trained: The ids of the variables that the step differentiates by; None if that is not
-            known.
+        trained: The ids of the variables that the step differentiates by, for each loss, which is
+            given by the ids of its tensors; None if that is not known.
         backward: Numbers of operations in the graph when each backward pass of the step begins and
             ends.
         updates: The optimizers that the step applies, with their variables, in this order.
@@ -82,7 +82,7 @@ class Trace:
     outputs: list[tf.Tensor] = dataclasses.field(default_factory=list)
     losses: list[tf.Tensor] = dataclasses.field(default_factory=list)
     elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
-    trained: set[int] | None = None
+    trained: dict[tuple[int, ...], set[int]] | None = None
     backward: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     updates: list[Update] = dataclasses.field(default_factory=list)
 
@@ -270,7 +270,7 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what a step differentiates, by what, and which operations that makes."""
-    trained: set[int] = set()
+    trained: dict[tuple[int, ...], set[int]] = defaultdict(set)
     trace.trained = trained
     inside: list[bool] = []
 
@@ -278,8 +278,9 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         if inside:  # a gradient that a Jacobian takes
             return call(*args, **kwargs)
         target, sources, _ = differentiation(args, kwargs)
-        trace.outputs += [t for t in tensors_in(target) if t.graph is trace.graph]
-        trained.update(variable_ids(sources))
+        targets = tensors_in(target)
+        trace.outputs += [t for t in targets if t.graph is trace.graph]
+        trained[tuple(map(id, targets))].update(variable_ids(sources))
         begin = trace.graph.version
         inside.append(True)
         try:

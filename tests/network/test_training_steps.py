@@ -258,6 +258,71 @@ def test_what_a_held_network_returns_to_the_loss_is_an_output_also_within_the_ca
     assert found.left_out == dict.fromkeys(("there_image", "back_image", "judge_image"), reason)
 
 
+class TwoParts(keras.Model):
+    """A network that returns features, and another that reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = (
+            keras.Sequential(
+                [
+                    layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{name}_first"),
+                    layers.Conv2D(2, 3, padding="same", activation="tanh", name=f"{name}_last"),
+                ]
+            )
+            for name in ("body", "head")
+        )
+
+    def train_step(self, data):
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_mean((self.head(self.body(data)) - data) ** 2)
+        for part in self.parts():
+            weights = part.trainable_weights
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+    def parts(self):
+        return [self.body, self.head]
+
+    def compile(self, optimizer):
+        super().compile(optimizer)
+        self.optimizer.build(self.trainable_weights)
+
+
+class OfOnePart(TwoParts):
+    """A loss of features that a network computes which does not train, such as a perceptual one."""
+
+    def parts(self):
+        return [self.body]
+
+
+class Frozen(TwoParts):
+    def compile(self, optimizer):
+        self.head.trainable = False
+        super().compile(optimizer)
+
+    def parts(self):
+        return [self.body]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "watched"),
+    [
+        (TwoParts, ["body_first", "body_last", "head_first"]),
+        (OfOnePart, ["body_first"]),
+        (Frozen, ["body_first"]),
+    ],
+)
+def test_features_are_no_output_where_a_loss_trains_their_reader_too(model_class, watched):
+    model = model_class()
+    model.head(model.body(X))
+    model.compile("sgd")
+    found = find_filter_layers(model, data=X)
+    assert list(found.layers) == watched
+    if "body_last" not in watched:
+        assert found.left_out["body_last"] == "makes an output of the model"
+
+
 class SparseCode(keras.Model):
     """An autoencoder with a penalty on the code, which a held network returns."""
 
@@ -300,9 +365,10 @@ def test_a_step_without_data_is_asked_for_in_one_line():
 def test_each_call_of_two_networks_in_one_step_is_a_use():
     found = find_filter_layers(compiled(Adversaries()), data=X)
     assert {key: len(reads) for key, reads in reads_of(found).items()} == {
-        **{"f1": 2, "picture": 2},
-        **{"j1": 3, "j2": 3},
+        **{"f1": 2, "j1": 3, "j2": 3},
     }
+    # A judge reads it, which is trained by another loss.
+    assert found.left_out["picture"] == "makes an output of the model"
     assert set(reads_of(found)["f1"]) == {"f1_relu"}
     assert found.layers["f1"].norm.name == "f1_norm"
     assert "verdict" in found.left_out

@@ -98,7 +98,7 @@ def dcgan() -> Example:
     model = DCGAN()
     model.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
     # The generator's last convolution counts: the discriminator reads what it makes.
-    return Example(model, noise(8, 8, 1), None, watched=23, filters=23)
+    return Example(model, noise(8, 8, 1), None, watched=22, filters=23)
 
 
 class WGANGP(DCGAN):
@@ -122,7 +122,7 @@ class WGANGP(DCGAN):
 def wgan_gp() -> Example:
     model = WGANGP()
     model.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
-    return Example(model, noise(8, 8, 1), None, watched=23, filters=23)
+    return Example(model, noise(8, 8, 1), None, watched=22, filters=23)
 
 
 class Diffusion(keras.Model):
