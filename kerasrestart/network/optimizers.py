@@ -104,7 +104,7 @@ def _read_twice(value: Any) -> Any:
 
 
 def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
-    if id(value) in seen:
+    if not isinstance(value, _HOLDERS) or id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, keras.optimizers.Optimizer):
@@ -121,6 +121,9 @@ def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
         for inner in list(value):
             yield from _search(inner, seen)
 
+
+# What an optimizer may be in, or is.
+_HOLDERS = (keras.optimizers.Optimizer, keras.layers.Layer, Mapping, list, tuple)
 
 # By model: its compiled optimizer, and those that were seen to train it. None keeps another alive.
 _seen: weakref.WeakKeyDictionary[keras.Model, tuple[weakref.ref | None, _Optimizers]] = (

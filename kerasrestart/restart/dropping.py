@@ -56,8 +56,8 @@ def drop_filters(
     for optimizer in optimizers_of(model):
         for variable, shift in shifts:
             slots.shift_copies(optimizer, variable, shift)
-        for kernel, new, mask in zeros:
-            slots.reset_slots(optimizer, kernel, new, mask, reset.second_moment)
+        for kernel, _, mask in zeros:
+            slots.reset_slots(optimizer, kernel, mask, reset.second_moment)
     surgery.reset_optimizer_state(
         model, taken, second_moment=reset.second_moment, norms=reset.norms, found=found
     )

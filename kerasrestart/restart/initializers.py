@@ -42,6 +42,7 @@ kerasrestart.PartialRestart(initializer=as_the_mean_survivor)
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -229,6 +230,8 @@ def from_keras(initializer: Callable[..., Any]) -> Rule:
 
     def draw(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         del axis, chosen  # Keras computes fan-in and fan-out from the shape
+        if type(initializer) in _CONSTANT and len(kernel.shape) == 1:
+            return _constant(type(initializer), tuple(kernel.shape), kernel.dtype)
         drawn = initializer
         if isinstance(initializer, keras.initializers.Initializer):
             config = initializer.get_config()
@@ -237,6 +240,15 @@ def from_keras(initializer: Callable[..., Any]) -> Rule:
         return tf.convert_to_tensor(drawn(kernel.shape, dtype=kernel.dtype))
 
     return draw
+
+
+_CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(kind: type[Any], shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
+    """What the norms and biases of a deep network begin with, made once for all."""
+    return tf.convert_to_tensor(kind()(shape, dtype=dtype))
 
 
 def from_function(function: Rule) -> Rule:

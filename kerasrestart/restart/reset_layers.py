@@ -204,8 +204,7 @@ def _new_optimizers(model: keras.Model, optimizer: Any) -> Callable[[], None]:
             for variable, initial in zip(leaf.variables, new.variables, strict=True):
                 variable.assign(initial.value)
             for weight in trained_by(leaf):  # an average begins at the weight as it is now
-                everything = np.ones(weight.shape, bool)
-                slots.reset_slots(leaf, weight, tf.convert_to_tensor(weight.value), everything)
+                slots.reset_slots(leaf, weight, np.ones(weight.shape, bool))
 
     return reset_state
 
@@ -258,7 +257,7 @@ def _reset(model: keras.Model, roots: Iterable[keras.Layer], seed: int, optimize
         write.apply()
     for one in optimizers_of(model, optimizer):
         for variable, _, mask in replacements:
-            slots.reset_slots(one, variable, tf.convert_to_tensor(variable.value), mask)
+            slots.reset_slots(one, variable, mask)
 
 
 def _inside(roots: Iterable[keras.Layer]) -> list[keras.Layer]:

@@ -19,28 +19,28 @@ class Rule(NamedTuple):
     """The initial value of one kind of slot.
 
     Attributes:
-        fresh: Function of the optimizer and the new weight that returns the slot's initial value: a
-            tensor of the weight's shape, or a number.
+        fresh: Function of the optimizer and the weight, with its new values, that returns the
+            slot's initial value: a tensor of the weight's shape, or a number.
         second_moment: Whether the slot is a running mean (or maximum) of squares or magnitudes, by
             whose root steps are divided: `second_moment="survivors"` fills it.
         averaged: The axis of the weight over which the slot is averaged, missing in the slot's
             shape; None for a slot of the weight's shape.
     """
 
-    fresh: Callable[[keras.optimizers.Optimizer, tf.Tensor], tf.Tensor | float]
+    fresh: Callable[[keras.optimizers.Optimizer, keras.Variable], tf.Tensor | float]
     second_moment: bool = False
     averaged: int | None = None
 
 
-def _zero(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> float:  # noqa: ARG001
+def _zero(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> float:  # noqa: ARG001
     return 0.0
 
 
-def _weight(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> tf.Tensor:  # noqa: ARG001
-    return weight
+def _weight(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> tf.Tensor:  # noqa: ARG001
+    return tf.convert_to_tensor(weight.value)
 
 
-def _initial(optimizer: keras.optimizers.Optimizer, weight: tf.Tensor) -> float:  # noqa: ARG001
+def _initial(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> float:  # noqa: ARG001
     return optimizer.initial_accumulator_value
 
 
@@ -140,19 +140,17 @@ def build_applied(model: keras.Model, updates: Iterable[Update]) -> None:
 def reset_slots(
     optimizer: keras.optimizers.Optimizer | None,
     variable: keras.Variable,
-    new: tf.Tensor,
     mask: np.ndarray,
     second_moment: str = "zero",
 ) -> None:
-    """Sets the slots of replaced numbers to their initial values.
+    """Sets the slots of numbers that were replaced to their initial values.
 
     All other numbers of the slots stay bit for bit.
 
     Args:
         optimizer: An optimizer that passes `check_slots`. None, or one that is not built or does
             not train the variable, has nothing to reset.
-        variable: A weight of the model.
-        new: The new values, of the variable's shape; values outside the mask are not read.
+        variable: A weight of the model, with its new values.
         mask: Bool, broadcastable to the variable's shape, true for the numbers that were replaced.
         second_moment: New values of the means of squares by which Adam and similar optimizers
             divide. `"zero"`: zero, as at the start of training. The optimizer's bias correction
@@ -168,7 +166,7 @@ def reset_slots(
         return
     for slot, rule, leaf in _slots(optimizer, variable):
         touched: np.ndarray = mask
-        fresh = rule.fresh(leaf, new)
+        fresh = rule.fresh(leaf, variable)
         if rule.averaged is not None:
             # An entry is the mean over one axis. Where that is the axis of the filters, survivors
             # contribute to it, and it stays: a reset would change their steps too.

@@ -149,9 +149,7 @@ def restart_filters(
         for variable, shift in shifts:
             slots.shift_copies(one, variable, shift)
         for variable, _, mask in replacements:
-            # As it is now: a constraint may have changed what was drawn.
-            new = tf.convert_to_tensor(variable.value)
-            slots.reset_slots(one, variable, new, mask, second_moment)
+            slots.reset_slots(one, variable, mask, second_moment)
 
 
 def reset_optimizer_state(
@@ -197,7 +195,7 @@ def reset_optimizer_state(
             replaced += [(variable, mask) for variable, _, mask in reset]
         for variable, mask in replaced:
             for one in found_optimizers:
-                slots.reset_slots(one, variable, variable.value, mask, second_moment)
+                slots.reset_slots(one, variable, mask, second_moment)
 
 
 def obstacles(

@@ -244,7 +244,7 @@ def test_first_ten_steps_of_adam_are_like_the_survivors_only_with_their_moments(
     adam._velocities[0].assign(np.full((400, 10), 0.04))
     adam._momentums[0].assign(rng.normal(0, 0.2 * np.sqrt(0.1 / 1.9), (400, 10)))
     new = np.arange(10) == 3
-    slots.reset_slots(adam, kernel, kernel.value, new, second_moment)
+    slots.reset_slots(adam, kernel, new, second_moment)
     ratios, first = [], None
     for _ in range(10):
         before = np.asarray(kernel)
