@@ -230,8 +230,9 @@ def from_keras(initializer: Callable[..., Any]) -> Rule:
 
     def draw(kernel: tf.Tensor, axis: int, seed: int, chosen: np.ndarray) -> tf.Tensor:
         del axis, chosen  # Keras computes fan-in and fan-out from the shape
-        if type(initializer) in _CONSTANT and len(kernel.shape) == 1:
-            return _constant(type(initializer), tuple(kernel.shape), kernel.dtype)
+        kind: Any = type(initializer)
+        if kind in _CONSTANT and len(kernel.shape) == 1:
+            return _constant(kind, tuple(kernel.shape), kernel.dtype)
         drawn = initializer
         if isinstance(initializer, keras.initializers.Initializer):
             config = initializer.get_config()
@@ -246,7 +247,7 @@ _CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
 
 
 @functools.lru_cache(maxsize=64)
-def _constant(kind: type[Any], shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
+def _constant(kind: Any, shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
     """What the norms and biases of a deep network begin with, made once for all."""
     return tf.convert_to_tensor(kind()(shape, dtype=dtype))
 
