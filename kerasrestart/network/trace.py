@@ -333,6 +333,6 @@ def _noting_updates(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what optimizers update; they do nothing, or their slots would be made before `fit`."""
 
     def noting(_: Any, update: Update) -> None:
-        trace.updates.append(update._replace(gradients=()))
+        trace.updates.append(Update(update.optimizer, (), update.variables))
 
     return hearing_updates(noting)
