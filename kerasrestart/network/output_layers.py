@@ -38,7 +38,7 @@ def output_layer_ids(graph: Graph) -> set[int]:
     """Ids of the layers that make an output; a loss may read more than the outputs of a call."""
     outputs = _output_calls(graph)
     found = {id(_layer_of(call)) for call in graph.calls if id(call) in outputs}
-    apart = _made_for_others(graph)
+    as_data = _made_as_data(graph)
     if graph.of_call is not None:
         # What the call reads again is hidden, unless a network inside the model returns it, and
         # nothing but a loss reads it there.
@@ -49,13 +49,12 @@ def output_layer_ids(graph: Graph) -> set[int]:
         }
         returned = _calls_before(graph, graph.returned)
         ends = {id(_layer_of(call)) for call in returned if not _leads_on(graph, call)}
-        return ((found | apart) - (inside - ends)) | output_layer_ids(graph.of_call)
+        return ((found | as_data) - (inside - ends)) | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
     # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
-    return (
-        found - {id(_layer_of(call)) for call in graph.calls if _is_hidden(graph, call)}
-    ) | apart
+    hidden = {id(_layer_of(call)) for call in graph.calls if _is_hidden(graph, call)}
+    return (found - hidden) | as_data
 
 
 def _is_hidden(graph: Graph, call: Call) -> bool:
@@ -78,20 +77,37 @@ def _is_hidden(graph: Graph, call: Call) -> bool:
     return leads_on
 
 
-def _made_for_others(graph: Graph) -> set[int]:
-    """Ids of the layers that make what a network returns for others, such as an image to judge.
+def _made_as_data(graph: Graph) -> set[int]:
+    """Ids of the layers that make what a network returns in place of data, such as an image.
 
-    The others have weights, and no loss trains these together with the layer.
+    Others read that where they read data, too, and no loss trains their weights together with the
+    layer.
     """
     found = set()
     for call in _calls_before(graph, graph.returned):
-        layer = _layer_of(call)
-        own, others = _weights_of(layer), [_weights_of(_layer_of(r)) for r in _readers(graph, call)]
+        layer, readers = _layer_of(call), list(_readers(graph, call))
+        own, others = _weights_of(layer), [_weights_of(_layer_of(reader)) for reader in readers]
         losses = [trained for trained in graph.trained_together if not own.isdisjoint(trained)]
-        apart = (all(loss.isdisjoint(other) for loss in losses) for other in others)
-        if losses and others and all(others) and all(apart):
+        apart = (loss.isdisjoint(other) for loss in losses for other in others)
+        reads_data = any(_reads_data(graph, reader) for reader in readers)
+        if losses and reads_data and all(others) and all(apart):
             found.add(id(layer))
     return found
+
+
+def _reads_data(graph: Graph, call: Call) -> bool:
+    """Whether the operation of a call reads data of the model in any of its calls."""
+    stack = [tensor for each in graph.calls_of(call.operation) for tensor in each.inputs]
+    seen = set(stack)
+    while stack:
+        tensor = stack.pop()
+        if tensor not in graph.makers:
+            return True
+        maker = graph.makers[tensor]
+        if not makes_features(maker.operation):
+            stack += [t for t in maker.inputs if t not in seen]
+            seen.update(maker.inputs)
+    return False
 
 
 def _leads_on(graph: Graph, call: Call) -> bool:

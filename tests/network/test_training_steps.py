@@ -275,11 +275,15 @@ class TwoParts(keras.Model):
 
     def train_step(self, data):
         with tf.GradientTape(persistent=True) as tape:
-            loss = tf.reduce_mean((self.head(self.body(data)) - data) ** 2)
-        for part in self.parts():
+            losses = self.losses_of(data)
+        for part, loss in zip(self.parts(), losses, strict=True):
             weights = part.trainable_weights
             self.optimizer.apply(tape.gradient(loss, weights), weights)
-        return {"loss": loss}
+        return {"loss": losses[0]}
+
+    def losses_of(self, data):
+        loss = tf.reduce_mean((self.head(self.body(data)) - data) ** 2)
+        return [loss, loss]
 
     def parts(self):
         return [self.body, self.head]
@@ -289,31 +293,51 @@ class TwoParts(keras.Model):
         self.optimizer.build(self.trainable_weights)
 
 
-class OfOnePart(TwoParts):
-    """A loss of features that a network computes which does not train, such as a perceptual one."""
+class TwoLosses(TwoParts):
+    """The part that reads features trains by a loss of its own, as where domains are adapted."""
+
+    def losses_of(self, data):
+        made = self.head(self.body(data))
+        return tf.reduce_mean((made - data) ** 2), tf.reduce_mean(tf.abs(made))
+
+
+class Perceptual(TwoParts):
+    """Compares what another network, which does not train, makes of images and of data."""
+
+    def losses_of(self, data):
+        data = tf.concat([data, data], -1)
+        return [tf.reduce_mean((self.head(self.body(data[..., :1])) - self.head(data)) ** 2)]
 
     def parts(self):
         return [self.body]
 
 
-class Frozen(TwoParts):
+class Frozen(Perceptual):
     def compile(self, optimizer):
         self.head.trainable = False
         super().compile(optimizer)
 
-    def parts(self):
-        return [self.body]
+
+class Judged(TwoParts):
+    def losses_of(self, data):
+        made = self.head(self.body(data))
+        real = self.head(tf.concat([data, data], -1))
+        return tf.reduce_mean(made), tf.reduce_mean(real - made)
 
 
 @pytest.mark.parametrize(
     ("model_class", "watched"),
     [
         (TwoParts, ["body_first", "body_last", "head_first"]),
-        (OfOnePart, ["body_first"]),
+        (TwoLosses, ["body_first", "body_last", "head_first"]),
+        (Perceptual, ["body_first"]),
         (Frozen, ["body_first"]),
+        (Judged, ["body_first", "head_first"]),
     ],
 )
-def test_features_are_no_output_where_a_loss_trains_their_reader_too(model_class, watched):
+def test_what_is_read_in_place_of_data_is_an_output_unless_its_reader_trains_with_it(
+    model_class, watched
+):
     model = model_class()
     model.head(model.body(X))
     model.compile("sgd")
