@@ -90,15 +90,15 @@ def naming(argument: str, received: Any) -> Iterator[None]:
         if not isinstance(received, str) and not is_own(received):
             raise
         name = received if isinstance(received, str) else name_of(received)
-        raised = f"{type(error).__name__}: {one_line(error)}{_place(error)}"
+        raised = f"{type(error).__name__}: {one_line(error)}{place_of(error)}"
         # With its traceback: fit drops the cause of an error.
         raise ValueError(
             f"{argument} must not raise an error. Received: {name}, which raised {raised}"
         ).with_traceback(error.__traceback__) from error
 
 
-def _place(error: BaseException) -> str:
-    """Where in the user's code an error was raised."""
+def place_of(error: BaseException) -> str:
+    """Where in the user's code an error was raised: " (FILE, line N)", or ""."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame

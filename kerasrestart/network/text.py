@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,19 @@ def one_line(value: Any, longest: int | None = None) -> str:
     if not text and isinstance(value, BaseException):
         text = type(value).__name__
     return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def cause_of(error: BaseException) -> str:
+    """The line of an error of Keras or TensorFlow that says what was wrong, or ""."""
+    lines = (re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines())
+    causes = (re.sub(r"^\(0\) [A-Z_]+: +", "", line) for line in lines if not _AROUND.match(line))
+    return next(causes, "")
+
+
+# What Keras and TensorFlow write around it: the layer, or the node and its stack.
+_AROUND = re.compile(
+    r"$|Exception encountered|Graph execution error|Detected at node|File \"|\d+ root error"
+)
 
 
 def listed(names: Sequence[str], width: int = 60) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -27,7 +26,7 @@ from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_op
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.own_training import has_own_loss, has_own_step, runs_eagerly
 from kerasrestart.network.raw_operations import RawOperation
-from kerasrestart.network.text import one_line
+from kerasrestart.network.text import cause_of, one_line
 from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -215,14 +214,9 @@ def _first_that_works(model: keras.Model, tries: Sequence[Callable[[], Trace]]) 
             return trace()
         except Exception as error:
             errors.append(error)
-    first = errors[0]
-    # Keras puts the name of the layer first, and the cause, in bold, after it.
-    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(first).splitlines()]
-    causes = [line for line in lines if line and not line.startswith("Exception encountered")]
-    cause = causes[0] if causes else ""
     raise NotTracedError(
         f"Model '{model.name}' cannot be traced, so that its filters are not found: "
-        f"{type(first).__name__}: {cause}"
+        f"{type(errors[0]).__name__}: {cause_of(errors[0])}"
     ) from errors[-1]
 
 

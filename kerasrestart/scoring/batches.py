@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.input_specs import is_missing
+from kerasrestart.network.own_functions import place_of
+from kerasrestart.network.text import cause_of, one_line
 from kerasrestart.scoring.replicas import split_batches
 
 
@@ -80,10 +82,36 @@ def _given(structure: Any) -> list[Any]:
 
 
 def call_in_inference(model: keras.Model, x: Any) -> Any:
-    """Calls a model in inference mode, whether or not its `call` has a `training` argument."""
+    """Calls a model in inference mode, whether or not its `call` has a `training` argument.
+
+    Raises:
+        ValueError: The model raised an error.
+    """
     parameters = inspect.signature(model.call).parameters.values()
     takes = any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return model(x, training=False) if takes else model(x)
+    with naming_data(model):
+        return model(x, training=False) if takes else model(x)
+
+
+@contextlib.contextmanager
+def naming_data(model: keras.Model, of_kind: type[Exception] | Any = Exception) -> Iterator[None]:
+    """Makes an error of a model or its loss one line about the data.
+
+    Args:
+        model: The model.
+        of_kind: The type of the error, or several. Defaults to any.
+
+    Raises:
+        ValueError: There was such an error.
+    """
+    try:
+        yield
+    except of_kind as error:
+        raised = f"{type(error).__name__}: {one_line(cause_of(error), 200)}{place_of(error)}"
+        raise ValueError(
+            f"x and y must be as model '{model.name}' and its loss take them. Received: data on "
+            f"which they raised {raised}"
+        ) from error
 
 
 def batch_runner(
@@ -109,7 +137,9 @@ def batch_runner(
 
     def run() -> None:
         for batch in parts:
-            strategy.run(step, keras.utils.unpack_x_y_sample_weight(batch))
+            # Such as a label beyond the classes, which a trace does not show.
+            with naming_data(model, (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
+                strategy.run(step, keras.utils.unpack_x_y_sample_weight(batch))
 
     return run
 

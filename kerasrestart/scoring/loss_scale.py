@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from kerasrestart.network.keras_internals import compute_loss
+from kerasrestart.scoring.batches import naming_data
 from kerasrestart.scoring.reduction import loss_to_example_scale
 
 
@@ -28,8 +29,13 @@ class LossScale:
             self._value = tf.Variable(self._of_optimizer(), trainable=False, name="loss_scale")
 
     def scaled_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        """The compiled loss of a batch in inference mode, scaled."""
-        loss = compute_loss(self._model, x, y, y_pred, sample_weight, training=False)
+        """The compiled loss of a batch in inference mode, scaled.
+
+        Raises:
+            ValueError: The loss raised an error.
+        """
+        with naming_data(self._model):
+            loss = compute_loss(self._model, x, y, y_pred, sample_weight, training=False)
         return loss * tf.cast(self._value, loss.dtype)
 
     def to_example_scale(self, batch_size: int | tf.Tensor, sample_weight: Any) -> tf.Tensor:

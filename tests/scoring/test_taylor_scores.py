@@ -491,6 +491,29 @@ def test_without_targets_a_criterion_of_the_loss_is_refused_in_one_line(make, cr
     assert kr.score_filters(model, make(images[0]), criterion="activation")
 
 
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (x[:, 1:], y), "incompatible with the layer"),
+        (lambda x, y: (x[:, :, 0], y), "Invalid input shape"),
+        (lambda x, y: (x, np.tile(y[:, None], 5)), "must have rank"),
+        (lambda x, y: (x, y + 3), "Received a label value of 5 which is outside the valid range"),
+        (lambda x, y: (x, y.astype(str)), "Cast string to float is not supported"),
+    ],
+    ids=["size", "rank", "targets", "label", "text"],
+)
+@pytest.mark.parametrize("use", [kr.score_filters, kr.diagnose])
+def test_data_that_the_model_does_not_take_is_refused_in_one_line(
+    use, change, said, run_eagerly, images
+):
+    model = network(conv())
+    model.run_eagerly = run_eagerly
+    with pytest.raises(ValueError, match=rf"^x and y must be as model .* Received: .*{said}") as e:
+        use(model, *change(*images))
+    assert "\n" not in str(e.value)
+
+
 @pytest.mark.parametrize("model", [None, layers.Conv2D(2, 3), "model"])
 def test_what_is_no_model_is_refused_in_one_line(model, images):
     with pytest.raises(TypeError, match=r"model must be a Keras 3 model.* Received: ") as error:
