@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
 from kerasrestart.network.normalizations import Normalized
-from kerasrestart.network.optimizers import Update
 from kerasrestart.network.raw_operations import RawOperation
 
 
@@ -100,6 +100,7 @@ class Graph:
         makers: For each tensor, the call that gives it.
         of_call: The graph of the model's call, where this is the graph of what trains it.
         holders: By id of a layer that a model inside the model holds, the id of the innermost.
+        inputs: The tensors of data that the model or its training step takes.
         updates: The optimizers that the training step applies, with their variables, in this order.
         is_partial: Whether training may compute more than this graph shows, so that tensors may
             have readers that are not seen.
@@ -114,7 +115,7 @@ class Graph:
         places: Mapping[int, Call] | None = None,
         names: Mapping[int, str] | None = None,
         elsewhere: Mapping[int, str] | None = None,
-        trained: Iterable[set[int]] | None = None,
+        trained_together: Iterable[set[int]] | None = None,
         uses: Mapping[int, int] | None = None,
         readers: Mapping[int, set[str]] | None = None,
         normalized: Mapping[int, Normalized] | None = None,
@@ -128,8 +129,8 @@ class Graph:
         self.places = dict(places or {})
         self.names = dict(names or {})
         self.elsewhere = dict(elsewhere or {})
-        self.trained_together = list(trained or ())
-        self.trained = None if trained is None else set().union(*self.trained_together)
+        self.trained_together = list(trained_together or ())
+        self.trained = None if trained_together is None else set().union(*self.trained_together)
         self.uses = dict(uses or {})
         self.readers = dict(readers or {})
         self.normalized = dict(normalized or {})
@@ -139,7 +140,8 @@ class Graph:
         self._notes: dict[int, LayerNotes] = defaultdict(LayerNotes)
         self.of_call: Graph | None = None
         self.holders: dict[int, int] = {}
-        self.updates: list[Update] = []
+        self.updates: list[tuple[keras.optimizers.Optimizer, Sequence[Any]]] = []
+        self.inputs: frozenset[int] = frozenset()
         self.is_partial = False
         self._ends = self.outputs | self.losses
         self._reaching = self._tensors_before(self.outputs)

@@ -37,8 +37,7 @@ class GraphBuilder:
     def build(self) -> Graph:
         """Returns the graph."""
         trace, steps = self._trace, self._steps
-        for tensor in trace.inputs:
-            steps.number(tensor)
+        inputs = frozenset(steps.number(tensor) for tensor in trace.inputs)
         places: dict[int, TracedCall] = {}
         returned: set[int] = set()
         for call in trace.calls:
@@ -58,7 +57,7 @@ class GraphBuilder:
         kernels = StepKernels(steps)
         calls = self._calls(self._kept({*ends, *places, *norm_results}), kernels)
         used = {number for call in calls for number in (*call.inputs, *call.outputs)} | ends
-        return Graph(
+        graph = Graph(
             calls,
             {number: _shape(steps.tensors[number]) for number in sorted(used)},
             {number for number in outputs if number is not None},
@@ -66,13 +65,15 @@ class GraphBuilder:
             self._places(places, calls),
             self._names,
             trace.elsewhere,
-            None if trace.trained is None else trace.trained.values(),
+            trace.trained,
             Counter(id(call.layer) for call in trace.calls),
             {of: {self._owner(op) for op in ops} for of, ops in steps.readers.items()},
             normalized,
             returned,
             kernels.updated(),
         )
+        graph.inputs = inputs
+        return graph
 
     def _kept(self, ends: set[int]) -> set[int]:
         """The tensors that are more than a stage within an elementwise function."""

@@ -6,7 +6,7 @@ The names of optimizers' slots are in the table of `restart/slots.py`, with thei
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -113,6 +113,22 @@ def slot_of(
     if isinstance(of_all, Mapping):  # Muon of Keras 3.10 uses the path
         return of_all.get(variable.path)
     return of_all[index_in(optimizer, variable)] if of_all else None
+
+
+def unused_slots(optimizer: keras.optimizers.Optimizer, name: str) -> list[keras.Variable]:
+    """The slots of one kind that are never used, of variables that an optimizer was given twice.
+
+    Keras makes slots for both, and uses the last.
+
+    Args:
+        optimizer: A built optimizer.
+        name: The attribute that holds the slots.
+    """
+    of_all = getattr(optimizer, name, None)
+    if not isinstance(of_all, Sequence):
+        return []
+    pairs = zip(trained_by(optimizer), of_all, strict=False)
+    return [one for place, (v, one) in enumerate(pairs) if index_in(optimizer, v) != place]
 
 
 @contextlib.contextmanager

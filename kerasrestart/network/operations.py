@@ -124,6 +124,13 @@ def makes_features(operation: layers.Layer | RawOperation) -> bool:
     return bool(operation.weights) and not isinstance(operation, FEATURELESS_WEIGHTS)
 
 
+def joins(operation: layers.Layer | RawOperation) -> bool:
+    """Whether an operation puts tensors next to each other along an axis that they have."""
+    if isinstance(operation, RawOperation):
+        return operation.type == "ConcatV2"
+    return isinstance(operation, layers.Concatenate)
+
+
 def activates(operation: layers.Layer | RawOperation) -> bool:
     """Whether an operation is an activation function, applied to each number."""
     if isinstance(operation, RawOperation):

@@ -54,19 +54,24 @@ class Update(NamedTuple):
 def hearing_updates(
     hear: Callable[[Callable[[], Any], Update], Any],
 ) -> contextlib.AbstractContextManager[None]:
-    """Puts a function in place of `apply` of any optimizer; of one inside another, too.
+    """Hears each call of `apply` of any optimizer; of one inside another, too.
 
     Args:
-        hear: Is called with a function that runs `apply`, and with the update; it returns what
-            `apply` does.
+        hear: Called in place of `apply`, with a function that runs it and with the update; gives
+            the result.
     """
 
     def hook(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        args, kwargs = map(_read_twice, args), {n: _read_twice(v) for n, v in kwargs.items()}
-        optimizer, *args = args
+        # Keras takes an iterator of variables, too, which can be read once.
+        optimizer, *args = (_listed(value) for value in args)
+        kwargs = {name: _listed(value) for name, value in kwargs.items()}
         given = dict(zip(("grads", "trainable_variables"), args, strict=False)) | kwargs
         gradients, variables = given.get("grads"), given.get("trainable_variables")
-        found = Update(optimizer, gradients or (), variables or ())
+        found = Update(
+            optimizer,
+            () if gradients is None else gradients,
+            () if variables is None else variables,
+        )
         return hear(lambda: call(optimizer, *args, **kwargs), found)
 
     kinds, found = [keras.optimizers.Optimizer], []
@@ -98,12 +103,13 @@ def keras_class(name: str) -> Any:
     return getattr(keras.optimizers, name, ())
 
 
-def _read_twice(value: Any) -> Any:
-    """What can be read once more: Keras takes an iterator of variables, too."""
+def _listed(value: Any) -> Any:
+    """An iterator as a list; any other value as it is."""
     return list(value) if isinstance(value, Iterator) else value
 
 
 def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
+    # First what most attributes of a layer are: numbers, texts, functions.
     if not isinstance(value, _HOLDERS) or id(value) in seen:
         return
     seen.add(id(value))
@@ -122,7 +128,7 @@ def _search(value: Any, seen: set[int]) -> Iterator[keras.optimizers.Optimizer]:
             yield from _search(inner, seen)
 
 
-# What an optimizer may be in, or is.
+# What is an optimizer, or may hold one.
 _HOLDERS = (keras.optimizers.Optimizer, keras.layers.Layer, Mapping, list, tuple)
 
 # By model: its compiled optimizer, and those that were seen to train it. None keeps another alive.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerasrestart.network.graph import Call, Graph
-from kerasrestart.network.operations import makes_features
+from kerasrestart.network.operations import joins, makes_features
 from kerasrestart.network.raw_operations import RawOperation
 from kerasrestart.network.traced_graph import traced_graph
 from kerasrestart.network.variable_reads import variable_ids
@@ -49,7 +49,7 @@ def output_layer_ids(graph: Graph) -> set[int]:
         }
         returned = _calls_before(graph, graph.returned)
         ends = {id(_layer_of(call)) for call in returned if not _leads_on(graph, call)}
-        return ((found | as_data) - (inside - ends)) | output_layer_ids(graph.of_call)
+        return (found - (inside - ends)) | as_data | output_layer_ids(graph.of_call)
     if graph.trained is None:
         return found
     # Of a step alone it is not known what the model gives. A loss may read hidden features, too.
@@ -78,36 +78,55 @@ def _is_hidden(graph: Graph, call: Call) -> bool:
 
 
 def _made_as_data(graph: Graph) -> set[int]:
-    """Ids of the layers that make what a network returns in place of data, such as an image.
+    """Ids of the layers that make what is read in place of data, such as a generator's image.
 
-    Others read that where they read data, too, and no loss trains their weights together with the
-    layer.
+    Another layer reads it as it reads data in another call, or other examples of the same call, and
+    no loss trains both.
     """
-    found = set()
-    for call in _calls_before(graph, graph.returned):
-        layer, readers = _layer_of(call), list(_readers(graph, call))
-        own, others = _weights_of(layer), [_weights_of(_layer_of(reader)) for reader in readers]
-        losses = [trained for trained in graph.trained_together if not own.isdisjoint(trained)]
-        apart = (loss.isdisjoint(other) for loss in losses for other in others)
-        reads_data = any(_reads_data(graph, reader) for reader in readers)
-        if losses and reads_data and all(others) and all(apart):
-            found.add(id(layer))
+    found: set[int] = set()
+    for reader in {id(call.operation): call for call in graph.calls}.values():
+        inputs = {tensor for call in graph.calls_of(reader.operation) for tensor in call.inputs}
+        if makes_features(reader.operation) and any(_holds_data(graph, one) for one in inputs):
+            found.update(
+                id(_layer_of(call))
+                for call in _calls_before(graph, inputs)
+                if makes_features(call.operation) and _train_apart(graph, call, reader)
+            )
     return found
 
 
-def _reads_data(graph: Graph, call: Call) -> bool:
-    """Whether the operation of a call reads data of the model in any of its calls."""
-    stack = [tensor for each in graph.calls_of(call.operation) for tensor in each.inputs]
-    seen = set(stack)
+def _train_apart(graph: Graph, call: Call, reader: Call) -> bool:
+    """Whether losses train the layer of a call, and none of these that of another call."""
+    own, others = _weights_of(call), _weights_of(reader)
+    losses = [trained for trained in graph.trained_together if not own.isdisjoint(trained)]
+    return bool(losses and others) and all(others.isdisjoint(trained) for trained in losses)
+
+
+def _holds_data(graph: Graph, tensor: int) -> bool:
+    """Whether a tensor, or some of its examples, is made of data alone, by no weights."""
+    if _is_data(graph, tensor):
+        return True
+    maker = graph.makers.get(tensor)
+    if maker is None or makes_features(maker.operation):
+        return False
+    of_example = graph.shapes[tensor][1:]
+    alike = [one for one in maker.inputs if graph.shapes[one][1:] == of_example]
+    if len(maker.inputs) > 1 and not joins(maker.operation):
+        return False
+    return any(_holds_data(graph, one) for one in alike)
+
+
+def _is_data(graph: Graph, tensor: int) -> bool:
+    stack, seen = [tensor], {tensor}
     while stack:
-        tensor = stack.pop()
-        if tensor not in graph.makers:
-            return True
-        maker = graph.makers[tensor]
-        if not makes_features(maker.operation):
-            stack += [t for t in maker.inputs if t not in seen]
-            seen.update(maker.inputs)
-    return False
+        one = stack.pop()
+        if one in graph.inputs:
+            continue
+        if one not in graph.makers or makes_features(graph.makers[one].operation):
+            return False
+        stack += [other for other in graph.makers[one].inputs if other not in seen]
+        seen.update(graph.makers[one].inputs)
+    return not seen.isdisjoint(graph.inputs)
 
 
 def _leads_on(graph: Graph, call: Call) -> bool:
@@ -130,8 +149,8 @@ def _readers(graph: Graph, call: Call) -> Iterator[Call]:
                     stack.append(reader)
 
 
-def _weights_of(layer: Any) -> set[int]:
-    return set(variable_ids(getattr(layer, "weights", ())))
+def _weights_of(call: Call) -> set[int]:
+    return set(variable_ids(getattr(_layer_of(call), "weights", ())))
 
 
 def _layer_of(call: Call) -> Any:

@@ -37,6 +37,7 @@ from kerasrestart.network.operations import (
     has_activation,
     is_homogeneous_activation,
     is_linear_by_channel,
+    joins,
     shrinks,
     takes_as_channels,
 )
@@ -211,9 +212,8 @@ def _loses_scale(graph: Graph, call: Call, joined: bool) -> bool:
     operation = call.operation
     if isinstance(operation, layers.GroupNormalization):
         return operation.groups in (-1, graph.shapes[call.outputs[0]][operation.axis])
-    joins = isinstance(operation, layers.Concatenate) or _type_of(call) == "ConcatV2"
-    moves = joins or _splits(call) or _type_of(call) in MOVES
-    return moves and _is_normed_apart(graph, call, joined or joins)
+    moves = joins(operation) or _splits(call) or _type_of(call) in MOVES
+    return moves and _is_normed_apart(graph, call, joined or joins(operation))
 
 
 def _splits(call: Call) -> bool:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -69,8 +69,8 @@ class Trace:
         losses: What else the loss is computed from, where the outputs are the model's: what layers
             add to it on their own, or the loss itself.
         elsewhere: By id of a layer, why its call is out of sight.
-        trained: The ids of the variables that the step differentiates by, for each loss, which is
-            given by the ids of its tensors; None if that is not known.
+        trained: For each loss of the step, the ids of the variables that it is differentiated by;
+            None if that is not known.
         backward: Numbers of operations in the graph when each backward pass of the step begins and
             ends.
         updates: The optimizers that the step applies, with their variables, in this order.
@@ -82,9 +82,11 @@ class Trace:
     outputs: list[tf.Tensor] = dataclasses.field(default_factory=list)
     losses: list[tf.Tensor] = dataclasses.field(default_factory=list)
     elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
-    trained: dict[tuple[int, ...], set[int]] | None = None
+    trained: list[set[int]] | None = None
     backward: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    updates: list[Update] = dataclasses.field(default_factory=list)
+    updates: list[tuple[keras.optimizers.Optimizer, Sequence[Any]]] = dataclasses.field(
+        default_factory=list
+    )
 
 
 def trace_call(
@@ -153,9 +155,12 @@ def trace_loss(
         trace.inputs = tensors_in(given)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
         mode = {"training": training} if keras_internals.takes_training(model) else {}
-        y_pred = model(x, **mode)
+        with _in_replica():
+            y_pred = model(x, **mode)
+            loss = keras_internals.compute_loss(
+                model, x, y, y_pred, sample_weight, training=training
+            )
         trace.outputs = tensors_in(y_pred)
-        loss = keras_internals.compute_loss(model, x, y, y_pred, sample_weight, training=training)
         trace.losses = tensors_in((loss, keras_internals.added_losses(model)))
 
     return _traced(model, run, opaque)
@@ -176,6 +181,7 @@ def _traced(
                 trace.graph.as_default(),
                 tracing_copies(),
                 hooked([(tf, _call_once)], "recompute_grad"),
+                tf.variable_creator_scope(_with_known_value),
                 _heard(layers, trace, opaque, shape_only),
             ):
                 run(trace)
@@ -256,6 +262,15 @@ def _call_once(_: Any, args: Any, kwargs: Any) -> Any:
     return args[0] if args else kwargs["f"]
 
 
+def _with_known_value(create: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
+    """Creates a variable, such as a new optimizer's count of steps, outside of the trace."""
+    value = options.get("initial_value")
+    if tf.is_tensor(value) and not isinstance(value, tf.Variable):
+        known = tf.get_static_value(value)
+        options["initial_value"] = value if known is None else known
+    return create(**options)
+
+
 def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
     """Why a call is out of sight; None if it is not."""
     for tensor in call.outputs:
@@ -270,8 +285,8 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what a step differentiates, by what, and which operations that makes."""
-    trained: dict[tuple[int, ...], set[int]] = defaultdict(set)
-    trace.trained = trained
+    trained = trace.trained = []
+    by_loss: dict[tuple[int, ...], set[int]] = {}
     inside: list[bool] = []
 
     def noting(call, args, kwargs):
@@ -280,7 +295,10 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         target, sources, _ = differentiation(args, kwargs)
         targets = tensors_in(target)
         trace.outputs += [t for t in targets if t.graph is trace.graph]
-        trained[tuple(map(id, targets))].update(variable_ids(sources))
+        loss = tuple(map(id, targets))
+        if loss not in by_loss:
+            trained.append(by_loss.setdefault(loss, set()))
+        by_loss[loss].update(variable_ids(sources))
         begin = trace.graph.version
         inside.append(True)
         try:
@@ -315,15 +333,15 @@ def _python_state_kept(model: keras.Model) -> Iterator[None]:
 
 
 class _FirstReplica(tf.distribute.ReplicaContext):
-    """A replica that does not wait for the others."""
+    """The first replica of a strategy, as if it were the only one."""
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
-        """Returns what this replica gives, as if it were the only one."""
+        """Returns the value of this replica."""
         return value
 
 
 def _in_replica() -> contextlib.AbstractContextManager[Any]:
-    """A step runs in each replica of a strategy, and cannot differentiate outside of them."""
+    """Lets a step run as in a replica of a strategy: it cannot differentiate outside of one."""
     if not tf.distribute.in_cross_replica_context():
         return contextlib.nullcontext()
     return _FirstReplica(tf.distribute.get_strategy(), 0)
@@ -333,6 +351,7 @@ def _noting_updates(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what optimizers update; they do nothing, or their slots would be made before `fit`."""
 
     def noting(_: Any, update: Update) -> None:
-        trace.updates.append(Update(update.optimizer, (), update.variables))
+        if len(update.gradients) and len(update.variables):
+            trace.updates.append((update.optimizer, update.variables))
 
     return hearing_updates(noting)

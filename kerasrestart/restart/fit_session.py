@@ -21,7 +21,7 @@ from kerasrestart.restart.optimizers import check_optimizers, warn_without_optim
 from kerasrestart.restart.plan import RestartPlan
 from kerasrestart.restart.prepare import prepare
 from kerasrestart.restart.records import PendingRestart, RestartEvent
-from kerasrestart.restart.slots import build_applied, build_optimizer
+from kerasrestart.restart.slots import build_applied, build_optimizer, may_be_built
 from kerasrestart.scoring import train_function
 from kerasrestart.scoring.scorer import Scorer
 
@@ -184,12 +184,12 @@ class FitSession:
         """Builds an optimizer that is not: then the step is traced once, not twice.
 
         Not before all callbacks have seen the start of training, where they may unfreeze layers.
-        A step of the model's own may train some of its variables: those that its trace shows.
+        A step of the model's own may train some of its variables: `_prepare` builds its optimizers.
         """
         optimizer = self._model.optimizer
         if optimizer is None or optimizer is self._checked:
             return
-        if not has_own_step(self._model):
+        if not has_own_step(self._model) and may_be_built(optimizer):
             build_optimizer(self._model)
         if optimizer.built:
             check_optimizers(self._model)  # its slots exist only now

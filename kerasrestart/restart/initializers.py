@@ -249,7 +249,8 @@ _CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
 @functools.lru_cache(maxsize=64)
 def _constant(kind: Any, shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
     """What the norms and biases of a deep network begin with, made once for all."""
-    return tf.convert_to_tensor(kind()(shape, dtype=dtype))
+    with tf.init_scope():  # not a tensor of a graph that is traced now
+        return tf.convert_to_tensor(kind()(shape, dtype=dtype))
 
 
 def from_function(function: Rule) -> Rule:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network.arguments import check_choice
-from kerasrestart.network.keras_internals import index_in, layers_inside, slot_of, trained_by
-from kerasrestart.network.optimizers import Update, keras_class, leaves, unwrap
+from kerasrestart.network.keras_internals import (
+    index_in,
+    layers_inside,
+    slot_of,
+    trained_by,
+    unused_slots,
+)
+from kerasrestart.network.optimizers import keras_class, leaves, unwrap
 from kerasrestart.restart.reset import SECOND_MOMENTS
 
 
@@ -98,6 +104,7 @@ def check_slots(optimizer: keras.optimizers.Optimizer) -> None:
             for slot, rule, _ in _find(leaf, variable):
                 _check_shape(leaf, variable, slot, rule)
                 known.add(id(slot))
+        known.update(id(slot) for name, _ in _rules(leaf) for slot in unused_slots(leaf, name))
     # Scalars (steps, scales, Nadam's product, Adafactor's placeholders for vectors) are shared by
     # all filters and stay.
     unknown = [v.path for v in optimizer.variables if len(v.shape) and id(v) not in known]
@@ -122,19 +129,34 @@ def build_optimizer(model: keras.Model) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
-def build_applied(model: keras.Model, updates: Iterable[Update]) -> None:
-    """Builds optimizers as `apply` does at the first step, where that is Keras's own.
+def build_applied(model: keras.Model, updates: Iterable[tuple[Any, Sequence[Any]]]) -> None:
+    """Builds optimizers as `apply` does at the first step, where `may_be_built` says so.
 
     Args:
         model: The model.
         updates: The optimizers that the first step applies, with the variables, in this order.
     """
-    for optimizer, _, variables in updates:
-        own_apply = type(optimizer).apply.__module__.partition(".")[0] != "keras"
-        if variables and not (optimizer.built or own_apply):
+    for optimizer, variables in updates:
+        if not optimizer.built and may_be_built(optimizer):
             scope = keras.name_scope(optimizer.name, caller=optimizer)
             with model.distribute_strategy.scope(), scope:
                 optimizer.build(list(variables))
+
+
+def may_be_built(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer is the same if it is built before the first step as if in it.
+
+    An optimizer of a user's own may build itself in another way. What `build` assigns in a step is
+    lost, as TensorFlow traces a step that makes variables twice and runs the second trace: so the
+    momentum of `ScheduleFreeAdamW` begins at zero in a step, and at the weights before one.
+    """
+    for one in (optimizer, *leaves(optimizer)):
+        methods = type(one).apply, type(one).build
+        if any(method.__module__.partition(".")[0] != "keras" for method in methods):
+            return False
+        if isinstance(one, keras_class("ScheduleFreeAdamW")):
+            return False
+    return True
 
 
 def reset_slots(
@@ -233,15 +255,19 @@ def _find(
 ) -> Iterator[tuple[keras.Variable, Rule, keras.optimizers.Optimizer]]:
     if index_in(leaf, variable) is None:
         return
+    for name, rule in _rules(leaf):
+        slot = slot_of(leaf, name, variable)
+        # Adafactor has a placeholder for weights of fewer than two axes.
+        placeholder = rule.averaged is not None and len(variable.shape) < 2
+        if slot is not None and not placeholder:
+            yield slot, rule, leaf
+
+
+def _rules(leaf: keras.optimizers.Optimizer) -> Iterator[tuple[str, Rule]]:
+    """Yields the attributes that hold the slots of an optimizer, each with its rule."""
     for class_name, rules in SLOTS.items():
-        if not isinstance(leaf, keras_class(class_name)):
-            continue
-        for name, rule in rules.items():
-            slot = slot_of(leaf, name, variable)
-            # Adafactor has a placeholder for weights of fewer than two axes.
-            placeholder = rule.averaged is not None and len(variable.shape) < 2
-            if slot is not None and not placeholder:
-                yield slot, rule, leaf
+        if isinstance(leaf, keras_class(class_name)):
+            yield from rules.items()
 
 
 def _check_shape(

@@ -320,9 +320,93 @@ class Frozen(Perceptual):
 
 class Judged(TwoParts):
     def losses_of(self, data):
-        made = self.head(self.body(data))
-        real = self.head(tf.concat([data, data], -1))
+        made, real = self.head(self.body(data)), self.head(self.real(data))
         return tf.reduce_mean(made), tf.reduce_mean(real - made)
+
+    def real(self, data):
+        return tf.concat([data, data], -1)
+
+
+class JudgedInACall(Judged):
+    def call(self, x):
+        return self.head(self.body(x))
+
+
+class Stack(layers.Layer):
+    """Layers one after the other, by a call of its own."""
+
+    def __init__(self, *inside):
+        super().__init__()
+        self.inside = list(inside)
+
+    def call(self, x):
+        for layer in self.inside:
+            x = layer(x)
+        return x
+
+
+class JudgedLayers(Judged):
+    """Two layers of layers in place of two networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = (Stack(*network.layers) for network in (self.body, self.head))
+
+
+class JudgedInOneCall(Judged):
+    """Made and real images are joined along the examples, and distorted."""
+
+    def losses_of(self, data):
+        joined = tf.concat([self.body(data), self.real(data)], 0)
+        judged = self.head(tf.image.adjust_brightness(joined, 0.1))
+        made, real = tf.split(judged, 2)
+        return tf.reduce_mean(made), tf.reduce_mean(real - made)
+
+
+class JudgedCode(Judged):
+    """An adversarial autoencoder: the code is to look like noise, which is no data."""
+
+    def real(self, data):
+        return tf.random.normal((tf.shape(data)[0], 8, 8, 2))
+
+
+class BesideData(TwoLosses):
+    """Data that is read beside features, by its channels or its mean."""
+
+    def losses_of(self, data):
+        features = self.body(data) / (1 + tf.reduce_mean(tf.abs(data)))
+        made = self.head(tf.concat([features, data], -1))
+        return tf.reduce_mean((made - data) ** 2), tf.reduce_mean(tf.abs(made))
+
+
+class ByTwoReaders(TwoParts):
+    """A network that trains with it reads the image, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.judge = keras.Sequential([layers.Conv2D(2, 3, name="judge")])
+
+    def losses_of(self, data):
+        image = self.body(data)
+        error = tf.reduce_mean((self.head(image) - data) ** 2)
+        fake, real = self.judge(image), self.judge(self.real(data))
+        return error - tf.reduce_mean(fake), tf.reduce_mean(fake - real)
+
+    def real(self, data):
+        return tf.concat([data, data], -1)
+
+    def train_step(self, data):
+        with tf.GradientTape(persistent=True) as tape:
+            losses = self.losses_of(data)
+        for parts, loss in zip(([self.body, self.head], [self.judge]), losses, strict=True):
+            weights = [weight for part in parts for weight in part.trainable_weights]
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": losses[0]}
+
+
+class ByTwoReadersOfNoise(ByTwoReaders):
+    def real(self, data):
+        return tf.random.normal((tf.shape(data)[0], 8, 8, 2))
 
 
 @pytest.mark.parametrize(
@@ -333,13 +417,20 @@ class Judged(TwoParts):
         (Perceptual, ["body_first"]),
         (Frozen, ["body_first"]),
         (Judged, ["body_first", "head_first"]),
+        (JudgedInACall, ["body_first", "head_first"]),
+        (JudgedInOneCall, ["body_first", "head_first"]),
+        (JudgedLayers, ["body_first", "head_first"]),
+        (JudgedCode, ["body_first", "body_last", "head_first"]),
+        (BesideData, ["body_first", "body_last", "head_first"]),
+        (ByTwoReaders, ["body_first", "head_first"]),
+        (ByTwoReadersOfNoise, ["body_first", "body_last", "head_first"]),
     ],
 )
 def test_what_is_read_in_place_of_data_is_an_output_unless_its_reader_trains_with_it(
     model_class, watched
 ):
     model = model_class()
-    model.head(model.body(X))
+    model.losses_of(X)  # builds all parts
     model.compile("sgd")
     found = find_filter_layers(model, data=X)
     assert list(found.layers) == watched

@@ -189,6 +189,23 @@ class TwoOptimizers(Counting):
         self.more[0].apply(gradients[:2], weights[:2])
 
 
+class Lazy(Counting):
+    """Makes an optimizer in the step, when it is first run."""
+
+    def update(self, gradients, weights):
+        if len(self.more) == 1:
+            self.more.append(keras.optimizers.SGD(0.1, momentum=0.9))
+        self.optimizer.apply(gradients[2:], weights[2:])
+        self.more[1].apply(gradients[:2], weights[:2])
+
+
+class GivenTwice(Counting):
+    """As where two tasks have some weights in common."""
+
+    def update(self, gradients, weights):
+        self.optimizer.apply([*gradients, *gradients[:2]], [*weights, *weights[:2]])
+
+
 class OfAnIterator(Counting):
     def update(self, gradients, weights):
         self.optimizer.apply(gradients, iter(weights))
@@ -232,8 +249,14 @@ def trained(model_class, make, images, callbacks=()):
         (HeadFirst, adam, 1),
         (TwoOptimizers, adam, 1),
         (OfAnIterator, adam, 1),
+        (Lazy, adam, 1),
+        (GivenTwice, adam, 1),
         # It may build itself in another way.
         (Counting, lambda: ClippedFirst(0.1, momentum=0.9), 2),
+        # Keras loses what it assigns when it is built.
+        (Counting, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), 2),
+        (OneTape, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), None),
+        (keras.Model, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), None),
         pytest.param(
             *(Counting, by_layer, 1),
             marks=pytest.mark.skipif(
@@ -249,7 +272,8 @@ def test_optimizers_are_built_as_by_the_step_which_is_traced_once(
     paths, expected, _ = trained(model_class, make, images)
     never = kr.PartialRestart(select=kr.Fraction(0.25), when=kr.EveryEpochs(9, monitor="loss"))
     ours, values, runs = trained(model_class, make, images, [never])
-    assert runs == 1 + traces  # one shows what the step computes
+    if traces is not None:
+        assert runs == 1 + traces  # one shows what the step computes
     assert ours == paths
     for value, same in zip(values, expected, strict=True):
         np.testing.assert_array_equal(value, same)

@@ -97,7 +97,7 @@ class DCGAN(keras.Model):
 def dcgan() -> Example:
     model = DCGAN()
     model.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
-    # The generator's last convolution counts: the discriminator reads what it makes.
+    # The generator's last convolution is left out: it makes an image.
     return Example(model, noise(8, 8, 1), None, watched=22, filters=23)
 
 

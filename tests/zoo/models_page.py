@@ -23,8 +23,8 @@ What `PartialRestart` watches in kinds of model that people train, without a cha
 Each row is a test in `tests/zoo`: a tiny model is trained for two epochs with a restart between
 them. Filters are those of all convolutions; units of dense layers are watched with `layers=".*"`.
 Filters that make an output of the model and filters that do not train are never restarted.
-What a network inside the model makes in place of data is an output, too, if no loss trains it
-together with what reads it, such as the image of a generator.
+What a network inside the model makes and another one reads in place of data, such as a generator's
+image, is an output, too, unless a loss trains both.
 `python -m tests.zoo.models_page` writes this page.
 
 Two kinds are left out, since they cannot be scored correctly:
