@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasrestart.network import keras_internals
@@ -30,6 +28,12 @@ from kerasrestart.network.tensorflow_internals import (
     in_vectorized_map,
     is_of_branch,
     is_of_loop,
+)
+from kerasrestart.network.trace_contexts import (
+    creating_variables,
+    in_replica,
+    python_state_kept,
+    without_recomputing,
 )
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -132,7 +136,7 @@ def trace_step(model: keras.Model, data: Any, opaque: Callable[[keras.Layer], bo
     def run(trace: Trace) -> None:
         given = placeholders(data)
         trace.inputs = tensors_in(given)
-        with _noting_gradients(trace), _noting_updates(trace), _in_replica():
+        with _noting_gradients(trace), _noting_updates(trace), in_replica():
             inlined(model.train_step)(given)
 
     return _traced(model, run, opaque)
@@ -155,7 +159,7 @@ def trace_loss(
         trace.inputs = tensors_in(given)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(given)
         mode = {"training": training} if keras_internals.takes_training(model) else {}
-        with _in_replica():
+        with in_replica():
             y_pred = model(x, **mode)
             loss = keras_internals.compute_loss(
                 model, x, y, y_pred, sample_weight, training=training
@@ -180,8 +184,8 @@ def _traced(
                 model.distribute_strategy.scope(),
                 trace.graph.as_default(),
                 tracing_copies(),
-                hooked([(tf, _call_once)], "recompute_grad"),
-                tf.variable_creator_scope(_with_known_value),
+                without_recomputing(),
+                creating_variables(),
                 _heard(layers, trace, opaque, shape_only),
             ):
                 run(trace)
@@ -191,7 +195,7 @@ def _traced(
 
     if not all(layer.built for layer in [model, *keras_internals.layers_inside(model)]):
         once(heard=False)  # builds them: only then all layers are known
-    with _python_state_kept(model):
+    with python_state_kept(model):
         return once(heard=True)
 
 
@@ -257,20 +261,6 @@ def _placeholder_of(
     return tf.compat.v1.placeholder(layer.compute_dtype, shape)
 
 
-def _call_once(_: Any, args: Any, kwargs: Any) -> Any:
-    """Gives a function that is to be called again for its gradient as it is, to be looked into."""
-    return args[0] if args else kwargs["f"]
-
-
-def _with_known_value(create: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
-    """Creates a variable, such as a new optimizer's count of steps, outside of the trace."""
-    value = options.get("initial_value")
-    if tf.is_tensor(value) and not isinstance(value, tf.Variable):
-        known = tf.get_static_value(value)
-        options["initial_value"] = value if known is None else known
-    return create(**options)
-
-
 def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
     """Why a call is out of sight; None if it is not."""
     for tensor in call.outputs:
@@ -309,42 +299,6 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         return gradients
 
     return tapes_heard(noting, noting)
-
-
-@contextlib.contextmanager
-def _python_state_kept(model: keras.Model) -> Iterator[None]:
-    """Undoes what a traced pass does in Python: counts in attributes of the model, random draws."""
-
-    def numbers() -> dict[str, Any]:
-        return {name: value for name, value in vars(model).items() if type(value) in (int, float)}
-
-    before = numbers()
-    states = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        for name in numbers().keys() - before.keys():
-            if hasattr(type(model), name):  # a count that begins with the class's own
-                object.__delattr__(model, name)
-        for name, value in before.items():
-            object.__setattr__(model, name, value)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
-class _FirstReplica(tf.distribute.ReplicaContext):
-    """The first replica of a strategy, as if it were the only one."""
-
-    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
-        """Returns the value of this replica."""
-        return value
-
-
-def _in_replica() -> contextlib.AbstractContextManager[Any]:
-    """Lets a step run as in a replica of a strategy: it cannot differentiate outside of one."""
-    if not tf.distribute.in_cross_replica_context():
-        return contextlib.nullcontext()
-    return _FirstReplica(tf.distribute.get_strategy(), 0)
 
 
 def _noting_updates(trace: Trace) -> contextlib.AbstractContextManager[None]:
