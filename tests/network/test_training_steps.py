@@ -364,7 +364,7 @@ class JudgedInOneCall(Judged):
 
 
 class JudgedCode(Judged):
-    """An adversarial autoencoder: the code is to look like noise, which is no data."""
+    """An adversarial autoencoder: the code is to look like noise, which is not data."""
 
     def real(self, data):
         return tf.random.normal((tf.shape(data)[0], 8, 8, 2))
