@@ -84,6 +84,8 @@ def _made_as_data(graph: Graph) -> set[int]:
     no loss trains both.
     """
     found: set[int] = set()
+    if not graph.trained_together:
+        return found
     for reader in {id(call.operation): call for call in graph.calls}.values():
         inputs = {tensor for call in graph.calls_of(reader.operation) for tensor in call.inputs}
         if makes_features(reader.operation) and any(_holds_data(graph, one) for one in inputs):
