@@ -28,8 +28,8 @@ def creating_variables() -> contextlib.AbstractContextManager[Any]:
 
     def with_known_value(create: Callable[..., tf.Variable], **options: Any) -> tf.Variable:
         value = options.get("initial_value")
-        if tf.is_tensor(value) and not isinstance(value, tf.Variable):
-            known = tf.get_static_value(value)  # a tensor of the trace has none when that is over
+        if tf.is_symbolic_tensor(value):  # of the trace, which ends before the variable does
+            known = tf.get_static_value(value)
             options["initial_value"] = value if known is None else known
         return create(**options)
 
