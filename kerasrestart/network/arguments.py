@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from kerasrestart.network.text import did_you_mean
+from kerasrestart.network.text import did_you_mean, shown
 
 
 def check(name: str, value: Any, right: bool, expected: str) -> None:
@@ -26,7 +26,7 @@ def check(name: str, value: Any, right: bool, expected: str) -> None:
         ValueError: The value cannot be used.
     """
     if not right:
-        raise ValueError(f"{name} must be {expected}. Received: {value!r}")
+        raise ValueError(f"{name} must be {expected}. Received: {shown(value)}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -34,7 +34,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     if not isinstance(value, Hashable) or value not in choices:  # an array compares by element
         words = [choice for choice in choices if isinstance(choice, str)]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        raise ValueError(f"{name} must be one of {list(choices)}. Received: {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {list(choices)}. Received: {shown(value)}{hint}")
 
 
 def check_whole(name: str, value: Any, lowest: int) -> None:
@@ -111,6 +111,6 @@ def checked_layers(layers: Any) -> str | tuple[str, ...] | None:
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
             "layers must be a regular expression or a list of at least one name. "
-            f"Received: {layers!r}"
+            f"Received: {shown(layers)}"
         )
     return names

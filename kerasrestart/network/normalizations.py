@@ -117,8 +117,9 @@ def _keeps_channels(step: Step, tensors: Sequence[tf.Tensor]) -> bool:
     before, after = tensors[step.inputs[0]].shape, tensors[step.outputs[0]].shape
     if mixes_numbers(step.made_by) or step.made_by.type in MOVING:
         operation = raw_operation(step.made_by, "")
-        kept = operation.kind == "reshape" and before[-1] == after[-1] is not None
-        return kept or operation.keeps_channels(before.rank - 1)
+        if operation.kind == "reshape":
+            return bool(before.rank and after.rank) and before[-1] == after[-1] is not None
+        return operation.keeps_channels(before.rank - 1)
     return True
 
 

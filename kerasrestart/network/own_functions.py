@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from kerasrestart.network.text import one_line
+from kerasrestart.network.text import one_line, shown
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
 
@@ -52,7 +52,7 @@ def check_function(name: str, function: Any, form: str, *arguments: Any, **named
 def form_of(function: Any) -> str:
     """A function as its name and arguments, such as "lowest(scores, count)"; else the `repr`."""
     if inspect.isclass(function) or not callable(function):
-        return one_line(repr(function), 100)
+        return shown(function)
     try:
         signature = str(inspect.signature(function))
     except (TypeError, ValueError):

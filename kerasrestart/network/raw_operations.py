@@ -113,11 +113,15 @@ class RawOperation:
         """
         if self.kind == "positions":
             return channel not in self.axes
+        if self.kind == "transpose":
+            return self.permutation[channel] == channel
         return self.kind == "elementwise"
 
     def passes_scores(self, channel: int) -> bool:
         """Whether sum(z * dC/dz) over a channel and an example is the same before and behind it."""
-        return self.homogeneous and 0 not in self.axes and self.keeps_channels(channel)
+        moves = self.kind == "transpose" and self.permutation[0] == 0
+        passes = moves or (self.homogeneous and 0 not in self.axes)
+        return passes and self.keeps_channels(channel)
 
 
 def makes_features(op: tf.Operation, data: Sequence[tf.Tensor]) -> bool:

@@ -296,8 +296,8 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
         linear: Whether layers with filters of their own count too. Defaults to False.
     """
     operation = call.operation
+    before, after = graph.shapes[call.inputs[0]], graph.shapes[call.outputs[0]]
     if isinstance(operation, RawOperation):
-        before, after = graph.shapes[call.inputs[0]], graph.shapes[call.outputs[0]]
         if not before or not after or len(call.outputs) != 1:
             return False
         if operation.kind == "reshape":
@@ -308,6 +308,8 @@ def passes_scores(graph: Graph, call: Call, axis: int, linear: bool = False) -> 
             return axis == -1 and before[-1] == after[-1] and keeps_examples
         same_place = axis == -1 or len(before) == len(after) or len(after) == 2
         return same_place and operation.passes_scores(axis % len(before))
+    if isinstance(operation, layers.Reshape):
+        return axis == -1 and before[-1] == after[-1] is not None
     passes = isinstance(operation, HOMOGENEOUS) or (linear and is_linear_by_channel(operation))
     return passes and takes_as_channels(operation, axis)
 

@@ -21,6 +21,11 @@ def one_line(value: Any, longest: int | None = None) -> str:
     return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def shown(value: Any) -> str:
+    """A value in a message: its `repr` in one line, cut to 200 characters."""
+    return one_line(repr(value), 200)
+
+
 def cause_of(error: BaseException) -> str:
     """The line of an error of Keras or TensorFlow that says what was wrong, or ""."""
     lines = (re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines())

@@ -26,7 +26,7 @@ from kerasrestart.network.operations import UNFOLLOWED, is_known_by_shape, is_op
 from kerasrestart.network.own_calls import mark_own_calls
 from kerasrestart.network.own_training import has_own_loss, has_own_step, runs_eagerly
 from kerasrestart.network.raw_operations import RawOperation
-from kerasrestart.network.text import cause_of, one_line
+from kerasrestart.network.text import cause_of, shown
 from kerasrestart.network.trace import Trace, trace_call, trace_loss, trace_step
 from kerasrestart.network.variable_reads import variable_ids
 
@@ -187,7 +187,7 @@ def _check_example(x: Any) -> None:
     if not given or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in given):
         raise TypeError(
             "x must be an example of what the model takes, batch first: arrays, as x[:1], or "
-            f"keras.KerasTensor(shape). Received: {one_line(repr(x), 100)}"
+            f"keras.KerasTensor(shape). Received: {shown(x)}"
         )
 
 

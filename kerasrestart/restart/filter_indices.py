@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrestart.network.text import one_line
+from kerasrestart.network.text import shown
 
 
 def checked_filters(source: str, layer: str, indices: Any, count: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def checked_filters(source: str, layer: str, indices: Any, count: int) -> np.nda
         ValueError: They are something else than indices of filters, each once, or are those of all.
     """
     filters = np.asarray(indices)
-    received = one_line(repr(indices))
+    received = shown(indices)
     is_list = filters.ndim == 1 and (not filters.size or np.issubdtype(filters.dtype, np.integer))
     if not is_list or (filters.size and not 0 <= filters.min() <= filters.max() < count):
         raise ValueError(

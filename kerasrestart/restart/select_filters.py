@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasrestart.network.arguments import check
 from kerasrestart.network.own_functions import check_function, naming
+from kerasrestart.network.text import shown
 from kerasrestart.restart.filter_indices import checked_filters
 from kerasrestart.restart.select import Chosen, Excluded, Fraction, Scores
 
@@ -66,7 +67,7 @@ def _check_scores(scores: Any) -> None:
         if not (is_list and np.isfinite(values).all()):
             raise ValueError(
                 f"The scores of {name!r} must be a list of finite numbers, one for each filter. "
-                f"Received: {of_layer!r}"
+                f"Received: {shown(of_layer)}"
             )
 
 
@@ -103,7 +104,7 @@ def choose(select: Select, scores: Scores, exclude: Excluded | None = None) -> C
     with naming("select", select):
         found = select(scores, **named)
     if not isinstance(found, Mapping):
-        raise ValueError(f"select must return {{layer: indices}}. Received: {found!r}")
+        raise ValueError(f"select must return {{layer: indices}}. Received: {shown(found)}")
     chosen = {}
     for name, indices in found.items():
         if name not in scores:

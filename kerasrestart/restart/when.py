@@ -10,7 +10,7 @@ import enum
 
 from kerasrestart.network.arguments import check, check_choice, check_share, check_whole, is_number
 from kerasrestart.network.own_functions import check_function, naming
-from kerasrestart.network.text import did_you_mean, one_line
+from kerasrestart.network.text import did_you_mean, shown
 
 MODES = ("auto", "min", "max")
 _COMMON_METRICS = [
@@ -352,7 +352,7 @@ def checked_step(when: When, progress: RoundProgress, value: float) -> tuple[Rou
     kinds = (RoundProgress, Action)
     pair = isinstance(found, tuple | list) and len(found) == 2
     if not pair or not all(map(isinstance, found, kinds)):
-        received = one_line(repr(found), 100)
+        received = shown(found)
         raise ValueError(f"{step} must return a RoundProgress and an Action. Received: {received}")
     progress, action = found
     return progress, action

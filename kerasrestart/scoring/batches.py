@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasrestart.network.arguments import check_whole
 from kerasrestart.network.input_specs import is_missing
 from kerasrestart.network.own_functions import place_of
-from kerasrestart.network.text import cause_of, one_line
+from kerasrestart.network.text import cause_of, one_line, shown
 from kerasrestart.scoring.replicas import split_batches
 
 
@@ -69,7 +69,7 @@ def as_batches(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -
 def _check_arrays(name: str, given: Any, expected: str) -> None:
     leaves = _given(given)
     if not leaves:
-        raise TypeError(f"{name} must be {expected}. Received: {given!r}")
+        raise TypeError(f"{name} must be {expected}. Received: {shown(given)}")
     for leaf in leaves:
         if not getattr(leaf, "shape", ()):
             inside = "" if leaf is given else f" of {type(leaf).__name__}"

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrestart.network.arguments import check
 from kerasrestart.network.own_functions import check_function, name_of, naming
-from kerasrestart.network.text import did_you_mean, one_line
+from kerasrestart.network.text import did_you_mean, shown
 from kerasrestart.scoring.affine_contributions import affine_contribution
 from kerasrestart.scoring.criterion_names import REVERSED
 from kerasrestart.scoring.feature_maps import over_positions
@@ -130,7 +130,7 @@ class Criterion:
         found = self.call(feature_map, unshared_gradient(gradient), channel_axis)
         found = tf.constant(found) if isinstance(found, np.ndarray) else found
         if not tf.is_tensor(found) or found.shape.rank not in (None, 2):
-            shape = f"shape {found.shape}" if tf.is_tensor(found) else one_line(repr(found), 100)
+            shape = f"shape {found.shape}" if tf.is_tensor(found) else shown(found)
             raise ValueError(
                 f"Criterion '{self.name}' must give a tensor [batch, filters]. Received: {shape}"
             )

@@ -253,6 +253,10 @@ def test_short_and_long_form_select_the_same():
             select_filters(scores)
     with pytest.raises(ValueError, match="scores of 'a' must be a list of finite numbers"):
         select_filters({"a": np.array([np.nan, 1.0])}, fraction=0.5)
+    with pytest.raises(ValueError, match="scores of 'a' must be a list of finite numbers") as error:
+        select_filters({"a": np.zeros((30, 4))}, fraction=0.5)
+    assert len(str(error.value)) < 300
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,12 @@ class Float64:
     def _flatten(self, layer, x):
         return tf.reshape(x, (x.shape[0], -1))
 
+    def _reshape(self, layer, x):
+        return tf.reshape(x, (x.shape[0], *layer.target_shape))
+
+    def _permute(self, layer, x):
+        return tf.transpose(x, (0, *layer.dims))
+
 
 def weight(variable):
     return tf.constant(variable.numpy().astype("float64"))

@@ -274,6 +274,25 @@ class Attended(layers.Layer):
         return ops.einsum("bhwc,cd->bhwd", x, self.kernel) / ops.std(x, (1, 2), keepdims=True)
 
 
+class ByTheNormOfAll(layers.Layer):
+    """A single number for the whole batch, of which no channel is left."""
+
+    def call(self, x):
+        return x / (tf.norm(x) + 1e-6)
+
+
+class ByASqueezedMean(layers.Layer):
+    def call(self, x):
+        return x / (tf.reshape(tf.reduce_mean(tf.abs(x), keepdims=True), []) + 1)
+
+
+@pytest.mark.parametrize(("layer", "reads"), [(ByTheNormOfAll, "tanh"), (ByASqueezedMean, "conv")])
+def test_a_norm_may_have_no_axes(layer, reads, randomized):
+    found = find_filter_layers(network(layer, randomized))
+    ((_, read),) = found.layers["conv"].reads
+    assert read.operation.name == reads
+
+
 @pytest.mark.parametrize("layer", [Gate, Responses, Residual, Centred, Attended])
 def test_a_layer_that_grows_with_its_input_is_not_a_norm(layer, randomized):
     found = find_filter_layers(network(layer, randomized))
