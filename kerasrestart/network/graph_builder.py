@@ -65,7 +65,7 @@ class GraphBuilder:
             self._places(places, calls),
             self._names,
             trace.elsewhere,
-            trace.trained,
+            trace.trained_together,
             Counter(id(call.layer) for call in trace.calls),
             {of: {self._owner(op) for op in ops} for of, ops in steps.readers.items()},
             normalized,

@@ -73,8 +73,8 @@ class Trace:
         losses: What else the loss is computed from, where the outputs are the model's: what layers
             add to it on their own, or the loss itself.
         elsewhere: By id of a layer, why its call is out of sight.
-        trained: For each loss of the step, the ids of the variables that it is differentiated by;
-            None if that is not known.
+        trained_together: For each loss of the step, the ids of the variables that it is
+            differentiated by; None if that is not known.
         backward: Numbers of operations in the graph when each backward pass of the step begins and
             ends.
         updates: The optimizers that the step applies, with their variables, in this order.
@@ -86,7 +86,7 @@ class Trace:
     outputs: list[tf.Tensor] = dataclasses.field(default_factory=list)
     losses: list[tf.Tensor] = dataclasses.field(default_factory=list)
     elsewhere: dict[int, str] = dataclasses.field(default_factory=dict)
-    trained: list[set[int]] | None = None
+    trained_together: list[set[int]] | None = None
     backward: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     updates: list[tuple[keras.optimizers.Optimizer, Sequence[Any]]] = dataclasses.field(
         default_factory=list
@@ -275,7 +275,7 @@ def _elsewhere(call: TracedCall, graph: tf.Graph) -> str | None:
 
 def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
     """Notes what a step differentiates, by what, and which operations that makes."""
-    trained = trace.trained = []
+    together = trace.trained_together = []
     by_loss: dict[tuple[int, ...], set[int]] = {}
     inside: list[bool] = []
 
@@ -287,7 +287,7 @@ def _noting_gradients(trace: Trace) -> contextlib.AbstractContextManager[None]:
         trace.outputs += [t for t in targets if t.graph is trace.graph]
         loss = tuple(map(id, targets))
         if loss not in by_loss:
-            trained.append(by_loss.setdefault(loss, set()))
+            together.append(by_loss.setdefault(loss, set()))
         by_loss[loss].update(variable_ids(sources))
         begin = trace.graph.version
         inside.append(True)

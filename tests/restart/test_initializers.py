@@ -223,3 +223,10 @@ def test_table_at_the_top_lists_every_name():
 )
 def test_name_in_the_records(initializer, name):
     assert initializers.describe(initializer) == name
+
+
+def test_zeros_drawn_in_a_traced_function_can_be_drawn_outside_of_it():
+    draw = initializers.from_keras(keras.initializers.Zeros())
+    bias, chosen = tf.ones(23), np.ones(23, bool)
+    tf.function(lambda: draw(bias, -1, 0, chosen))()
+    np.testing.assert_array_equal(draw(bias, -1, 0, chosen), np.zeros(23))

@@ -255,7 +255,6 @@ def trained(model_class, make, images, callbacks=()):
         (Counting, lambda: ClippedFirst(0.1, momentum=0.9), 2),
         # Keras loses what it assigns when it is built.
         (Counting, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), 2),
-        (OneTape, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), None),
         (keras.Model, lambda: keras.optimizers.ScheduleFreeAdamW(0.01), None),
         pytest.param(
             *(Counting, by_layer, 1),
